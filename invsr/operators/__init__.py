@@ -1,0 +1,30 @@
+"""Forward models: what the scanner does to the anatomy."""
+
+from invsr.operators.acquisition import AxisProfile, Sampling, acquisition
+from invsr.operators.base import Diagonal, LinearOperator, Scaling
+from invsr.operators.kspace import KSpaceCrop, KSpaceFilter, KSpaceMask
+from invsr.operators.noise import add_noise, estimate_sigma
+from invsr.operators.separable import Identity, Separable
+from invsr.operators.stack import Stack
+from invsr.operators.warp import Affine, Displacement, Resample, Rigid
+
+__all__ = [
+    "Affine",
+    "AxisProfile",
+    "Diagonal",
+    "Displacement",
+    "Identity",
+    "KSpaceCrop",
+    "KSpaceFilter",
+    "KSpaceMask",
+    "LinearOperator",
+    "Resample",
+    "Rigid",
+    "Sampling",
+    "Scaling",
+    "Separable",
+    "Stack",
+    "acquisition",
+    "add_noise",
+    "estimate_sigma",
+]

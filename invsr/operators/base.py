@@ -1,0 +1,319 @@
+"""The contract of every forward operator: grids on both ends, forward, adjoint, gram, solve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from invsr.differences import NEUMANN, laplacian
+from invsr.errors import InvsrError
+from invsr.grid import Grid
+from invsr.linalg import LinearSolution, conjugate_gradient
+
+IDENTITY, GRADIENT = "identity", "gradient"
+
+
+class LinearOperator(nn.Module):
+    """A linear map from volumes on the `domain` grid to volumes on the `range` grid.
+
+    A subclass writes `_forward`, and `_adjoint` where it is faster than the default (the exact
+    vector-Jacobian product of `_forward`); everything else follows. Parameters of the acquisition
+    (motion, profile widths, kernels) are `nn.Parameter`s or buffers and are never detached.
+
+    Parameters
+    ----------
+    domain, range : Grid
+        Where the unknown and the data live. `A @ B` needs ``A.domain == B.range``.
+
+    Shape
+    -----
+    ``A(x)``: (batch, channel, *domain.shape) to (batch, channel, *range.shape).
+    """
+
+    domain: Grid
+    range: Grid
+    #: Boundary of finite differences on the domain, per axis, that suits `solve`.
+    boundary: tuple[str, str, str] = (NEUMANN, NEUMANN, NEUMANN)
+    #: Whether the operator maps to complex data (k-space); its adjoint then takes complex data.
+    complex_range: bool = False
+
+    def __init__(self, domain: Grid, range: Grid) -> None:
+        super().__init__()
+        self.domain = domain
+        self.range = range
+
+    # What a subclass writes -------------------------------------------------------------------------
+
+    def _forward(self, x: Tensor) -> Tensor:
+        raise TypeError(f"{type(self).__name__} does not define _forward(x)")
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        zeros = torch.zeros((*y.shape[:2], *self.domain.shape), dtype=y.dtype, device=y.device)
+        keep = torch.is_grad_enabled()
+        with torch.enable_grad():
+            predicted = self._forward(zeros.requires_grad_())
+            (out,) = torch.autograd.grad(predicted, zeros, y, create_graph=keep)
+        return out if keep else out.detach()
+
+    # What a caller uses -----------------------------------------------------------------------------
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A x, shape (batch, channel, *range.shape)."""
+        _check(x, self.domain, self, "x")
+        return self._forward(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """A* y, shape (batch, channel, *domain.shape)."""
+        _check(y, self.range, self, "y")
+        return self._adjoint(y)
+
+    def gram(self, x: Tensor) -> Tensor:
+        """A* A x."""
+        return self.adjoint(self(x))
+
+    @property
+    def H(self) -> LinearOperator:
+        """The adjoint as an operator of its own; ``A.H.H is A``."""
+        return Adjoint(self)
+
+    def compress(self, r: Tensor) -> Tensor:
+        """Coordinates of the data `r` in which the operator can produce it, of any shape; an isometry there.
+
+        Statistics of residuals are taken here, so that samples outside the volume, and detail that the
+        volume's grid cannot hold, do not count as misfit. White noise of `r` stays white, with its sigma.
+        By default the samples that see the volume: where A applied to a constant is not zero.
+        """
+        with torch.no_grad():
+            ones = torch.ones((1, 1, *self.domain.shape), dtype=r.dtype, device=r.device)
+            return r[..., self(ones).abs().amax((0, 1)) > 0.5]
+
+    def __matmul__(self, other: LinearOperator) -> LinearOperator:
+        """``(A @ B)(x) = A(B(x))``."""
+        return Composition(self, other)
+
+    def __add__(self, other: LinearOperator) -> LinearOperator:
+        """``(A + B)(x) = A(x) + B(x)``, on the same grids."""
+        return Sum(self, other)
+
+    def __mul__(self, factor: float) -> LinearOperator:
+        """``(A * c)(x) = c A(x)``."""
+        return Scaling(self.range, factor) @ self
+
+    __rmul__ = __mul__
+
+    def solve(
+        self,
+        b: Tensor,
+        rho: float | Tensor,
+        regulariser: str = IDENTITY,
+        x0: Tensor | None = None,
+        rtol: float = 1e-6,
+        max_iter: int = 200,
+    ) -> LinearSolution:
+        """Solve ``(A* A + rho R) x = b`` with R the identity or the Laplacian ``grad* grad``.
+
+        Operators that know a basis in which this is diagonal solve it directly; the others by
+        preconditioned conjugate gradients. The result is differentiable in `b`, `rho` and the
+        operator's parameters either way.
+
+        Parameters
+        ----------
+        b : Tensor, shape (batch, channel, *domain.shape)
+        rho : float or scalar Tensor
+            Weight of R, above zero; in squared operator units ("identity") or times mm^2 ("gradient").
+        regulariser : {"identity", "gradient"}
+        x0 : Tensor, optional
+            Start of the iteration; ignored by direct solves.
+        rtol, max_iter
+            Relative residual and iteration limit of the iterative case.
+
+        Returns
+        -------
+        LinearSolution
+            ``x``, ``status``, ``n_iter`` (0 where direct), ``residual``.
+
+        Raises
+        ------
+        InvsrError
+            When rho is not above zero or the regulariser is unknown.
+        """
+        _check(b, self.domain, self, "b")
+        if not float(rho) > 0:
+            raise InvsrError(f"rho is {float(rho)}: the data step needs a penalty above zero")
+        if regulariser not in (IDENTITY, GRADIENT):
+            raise InvsrError(f"unknown regulariser {regulariser!r}: use 'identity' or 'gradient'")
+        return self._solve(b, rho, regulariser, x0, rtol, max_iter)
+
+    def _solve(
+        self, b: Tensor, rho: float | Tensor, regulariser: str, x0: Tensor | None, rtol: float, max_iter: int
+    ) -> LinearSolution:
+        def cg(rhs: Tensor, start: Tensor | None) -> LinearSolution:
+            return conjugate_gradient(
+                lambda x: self.normal(x, float(rho), regulariser),
+                rhs,
+                start,
+                lambda r: self._precondition(r, float(rho), regulariser),
+                rtol,
+                max_iter,
+            )
+
+        with torch.no_grad():
+            found = cg(b, x0)
+        traced = [b, *self.parameters()] + ([rho] if isinstance(rho, Tensor) else [])
+        if not (torch.is_grad_enabled() and any(t.requires_grad for t in traced)):
+            return found
+        # One more, differentiable, correction gives the gradient of the implicit solution:
+        # x + K^-1 (b - K x) has value x and derivative K^-1 (db - dK x).
+        residual = b - self.normal(found.x, rho, regulariser)
+        correction = _SelfAdjointSolve.apply(residual, lambda r: cg(r, None).x)
+        return LinearSolution(found.x + correction, found.status, found.n_iter, found.residual)
+
+    def normal(self, x: Tensor, rho: float | Tensor, regulariser: str = IDENTITY) -> Tensor:
+        """``(A* A + rho R) x``, what `solve` inverts."""
+        if regulariser == IDENTITY:
+            return self.gram(x) + rho * x
+        return self.gram(x) + rho * laplacian(x, self.domain.spacing.tolist(), self.boundary)
+
+    def _precondition(self, r: Tensor, rho: float, regulariser: str) -> Tensor:
+        """An approximate inverse of `normal`, symmetric positive definite; the identity by default."""
+        return r
+
+    def extra_repr(self) -> str:
+        return f"{self.domain} -> {self.range}"
+
+
+class _SelfAdjointSolve(torch.autograd.Function):
+    """``r -> K^-1 r`` for a self-adjoint K, whose backward pass is the same solve."""
+
+    @staticmethod
+    def forward(ctx: Any, r: Tensor, solve: Any) -> Tensor:
+        ctx.solve = solve
+        return solve(r)  # type: ignore[no-any-return]  # autograd.Function hands callables through as Any
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return ctx.solve(grads[0]), None
+
+
+class Adjoint(LinearOperator):
+    """A* as an operator."""
+
+    def __init__(self, operator: LinearOperator) -> None:
+        super().__init__(operator.range, operator.domain)
+        self.operator = operator
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.operator._adjoint(x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.operator._forward(y)
+
+    @property
+    def H(self) -> LinearOperator:
+        return self.operator
+
+
+class Composition(LinearOperator):
+    """``outer(inner(x))``.
+
+    Raises
+    ------
+    InvsrError
+        When the grid that `inner` ends on is not the grid that `outer` starts from.
+    """
+
+    def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
+        meet(outer, inner)
+        super().__init__(inner.domain, outer.range)
+        self.outer, self.inner = outer, inner
+        self.boundary = inner.boundary
+        self.complex_range = outer.complex_range
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.outer._forward(self.inner._forward(x))
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.inner._adjoint(self.outer._adjoint(y))
+
+
+class Sum(LinearOperator):
+    """``a(x) + b(x)``."""
+
+    def __init__(self, a: LinearOperator, b: LinearOperator) -> None:
+        if a.domain != b.domain or a.range != b.range:
+            raise InvsrError(f"operators to be added need the same grids: {a.extra_repr()} and {b.extra_repr()}")
+        super().__init__(a.domain, a.range)
+        self.a, self.b = a, b
+        self.complex_range = a.complex_range or b.complex_range
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.a._forward(x) + self.b._forward(x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.a._adjoint(y) + self.b._adjoint(y)
+
+
+class Diagonal(LinearOperator):
+    """Voxel-wise weights: ``A x = w x``; with zeros and ones, the mask of an inpainting problem.
+
+    Parameters
+    ----------
+    grid : Grid
+    weights : Tensor, broadcastable to (batch, channel, *grid.shape), real.
+    """
+
+    weights: Tensor
+
+    def __init__(self, grid: Grid, weights: Tensor) -> None:
+        super().__init__(grid, grid)
+        if weights.ndim < 3 or any(w not in (1, n) for w, n in zip(weights.shape[-3:], grid.shape, strict=True)):
+            raise InvsrError(f"weights of shape {tuple(weights.shape)} do not fit the grid {grid}")
+        self.register_buffer("weights", weights)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.weights.to(x.real.dtype) * x
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self._forward(y)
+
+    def _solve(
+        self, b: Tensor, rho: float | Tensor, regulariser: str, x0: Tensor | None, rtol: float, max_iter: int
+    ) -> LinearSolution:
+        if regulariser == IDENTITY:
+            return LinearSolution(b / (self.weights.to(b.real.dtype) ** 2 + rho))
+        return super()._solve(b, rho, regulariser, x0, rtol, max_iter)
+
+    def _precondition(self, r: Tensor, rho: float, regulariser: str) -> Tensor:
+        if regulariser == IDENTITY:
+            return r / (self.weights.to(r.real.dtype) ** 2 + rho)
+        # The mean weight turns the system into one that cosines diagonalise.
+        from invsr.operators.separable import Identity
+
+        mean = float((self.weights.double() ** 2).mean()) + 1e-12
+        return Identity(self.domain).solve(r / mean, rho / mean, GRADIENT).x
+
+
+class Scaling(Diagonal):
+    """``A x = c x`` on a grid."""
+
+    def __init__(self, grid: Grid, factor: float) -> None:
+        super().__init__(grid, torch.tensor(float(factor), dtype=torch.float64).reshape(1, 1, 1))
+
+
+def meet(outer: LinearOperator, inner: LinearOperator) -> None:
+    """Raise unless `inner` ends on the grid that `outer` starts from."""
+    if outer.domain != inner.range:
+        raise InvsrError(
+            f"{type(outer).__name__} starts from {outer.domain} but {type(inner).__name__} ends on "
+            f"{inner.range}: compose operators whose grids meet"
+        )
+
+
+def _check(x: Tensor, grid: Grid, operator: LinearOperator, name: str) -> None:
+    if x.ndim != 5 or tuple(x.shape[-3:]) != grid.shape:
+        raise InvsrError(
+            f"{type(operator).__name__} takes {name} of shape (batch, channel, {', '.join(map(str, grid.shape))}), "
+            f"not {tuple(x.shape)}"
+        )

@@ -1,0 +1,363 @@
+"""Operators that are one small matrix per axis, with exact solves of the regularised normal equations.
+
+Slice profile, in-plane point spread, decimation and k-space cropping along an axis are matrices of at
+most a few hundred rows. A chain of them is again one matrix per axis, ``A = M_i (x) M_j (x) M_k``, and the
+eigenvectors of the per-axis Gram matrices diagonalise ``A* A`` on the whole volume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from invsr.differences import NEUMANN, laplacian, laplacian_matrix
+from invsr.errors import InvsrError
+from invsr.grid import Grid
+from invsr.linalg import LinearSolution
+from invsr.operators.base import IDENTITY, LinearOperator, meet
+
+# Two matrices commute, or a matrix is diagonal, when the rest is this small against their norms.
+COMMUTES = 1e-9
+# Distinct weights that the solved axis may be coupled to; each costs one eigenbasis.
+MOST_GROUPS = 6
+
+
+class Separable(LinearOperator):
+    """One matrix per axis: range axis n is ``matrices[n]`` applied to domain axis ``order[n]``.
+
+    Parameters
+    ----------
+    domain, range : Grid
+    matrices : three of Tensor, shape (range.shape[n], domain.shape[order[n]]), or None for the identity
+        Real or complex, kept in float64. Real data takes the real part of a complex matrix, which
+        shares a Nyquist frequency equally between its two signs.
+    order : permutation of (0, 1, 2)
+        Which domain axis each range axis lies along.
+    boundary : three of {"neumann", "periodic"}
+        Of finite differences, per domain axis.
+
+    Raises
+    ------
+    InvsrError
+        When a matrix does not fit the two grids.
+    """
+
+    def __init__(
+        self,
+        domain: Grid,
+        range: Grid,
+        matrices: Sequence[Tensor | None],
+        order: tuple[int, int, int] = (0, 1, 2),
+        boundary: tuple[str, str, str] = (NEUMANN, NEUMANN, NEUMANN),
+    ) -> None:
+        super().__init__(domain, range)
+        self.order = order
+        self.boundary = boundary
+        self._cache: dict[Any, Any] = {}
+        for n, matrix in enumerate(matrices):
+            expected = (range.shape[n], domain.shape[order[n]])
+            if (expected if matrix is None else tuple(matrix.shape)) != expected or (
+                matrix is None and expected[0] != expected[1]
+            ):
+                raise InvsrError(
+                    f"axis {n} takes a matrix of shape {expected} from {domain} to {range}, "
+                    f"not {'the identity' if matrix is None else tuple(matrix.shape)}"
+                )
+            if isinstance(matrix, nn.Parameter):
+                self.register_parameter(f"matrix_{n}", matrix)
+            else:
+                self.register_buffer(f"matrix_{n}", matrix)
+
+    def matrices(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The three matrices; a subclass with parameters builds them here, differentiably."""
+        a, b, c = (getattr(self, f"matrix_{n}") for n in (0, 1, 2))
+        return a, b, c
+
+    def _forward(self, x: Tensor) -> Tensor:
+        y = x.permute(0, 1, *(2 + n for n in self.order))
+        for n, matrix in enumerate(self._cast(x)):
+            y = multiply(matrix, y, n)
+        return y
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        for n, matrix in enumerate(self._cast(y)):
+            y = multiply(None if matrix is None else matrix.mH, y, n)
+        return y.permute(0, 1, *(2 + self.order.index(d) for d in (0, 1, 2)))
+
+    def __matmul__(self, other: LinearOperator) -> LinearOperator:
+        return Chain(self, other) if isinstance(other, Separable) else super().__matmul__(other)
+
+    def compress(self, r: Tensor) -> Tensor:
+        y = r
+        for n, matrix in enumerate(self._cast(r)):
+            basis = self._cached(("range", n), lambda m=matrix: None if m is None else range_basis(m.double()))
+            y = multiply(None if basis is None else basis.T.to(r), y, n)
+        return y
+
+    # Exact solves -----------------------------------------------------------------------------------
+
+    def _solve(
+        self, b: Tensor, rho: float | Tensor, regulariser: str, x0: Tensor | None, rtol: float, max_iter: int
+    ) -> LinearSolution:
+        if any(p.requires_grad for p in self.parameters()):
+            return super()._solve(b, rho, regulariser, x0, rtol, max_iter)  # CG, exactly preconditioned
+        if regulariser == IDENTITY:
+            return LinearSolution(self._solve_identity(b, rho))
+        plan = self._plan(b, float(rho))
+        if plan is None:
+            return super()._solve(b, rho, regulariser, x0, rtol, max_iter)
+        return LinearSolution(self._solve_gradient(b, rho, plan))
+
+    def _precondition(self, r: Tensor, rho: float, regulariser: str) -> Tensor:
+        if regulariser == IDENTITY:
+            return self._solve_identity(r, rho)
+        plan = self._plan(r, rho)
+        return self._solve_rotated(r, rho) if plan is None else self._solve_gradient(r, rho, plan)
+
+    def _grams(self, like: Tensor) -> list[Tensor | None]:
+        """Gram matrix of each *domain* axis, float64, None for the identity."""
+        wide = torch.complex128 if like.is_complex() else torch.float64
+        grams: list[Tensor | None] = [None, None, None]
+        for n, matrix in enumerate(self.matrices()):
+            if matrix is not None:
+                wide_matrix = _realise(matrix.detach(), like.is_complex()).to(wide)
+                grams[self.order[n]] = wide_matrix.mH @ wide_matrix
+        return grams
+
+    def _solve_identity(self, b: Tensor, rho: float | Tensor) -> Tensor:
+        bases = self._cached(
+            ("eigen", b.is_complex()),
+            lambda: [None if g is None else torch.linalg.eigh(g) for g in self._grams(b)],
+        )
+        degraded = [n for n in (0, 1, 2) if bases[n] is not None]
+        if not degraded:
+            return b / (1 + rho)
+        if len(degraded) == 1:  # the whole inverse is one small matrix
+            n = degraded[0]
+            values, vectors = bases[n]
+            inverse = (vectors / (values.clamp(min=0) + rho)) @ vectors.mH
+            return multiply(inverse.to(b.dtype), b, n)
+        weights = torch.ones(1, dtype=torch.float64, device=b.device)
+        x = b
+        for n in degraded:
+            values, vectors = bases[n]
+            x = multiply(vectors.mH.to(b.dtype), x, n)
+            weights = weights * values.clamp(min=0).reshape([-1 if d == n else 1 for d in (0, 1, 2)])
+        x = x / (weights + rho).to(b.real.dtype)
+        for n in degraded:
+            x = multiply(bases[n][1].to(b.dtype), x, n)
+        return x
+
+    def _plan(self, like: Tensor, rho: float) -> Any:
+        """Bases that make ``A* A + rho grad* grad`` diagonal: None where no such bases exist.
+
+        They exist when at most one axis c has a Gram matrix that does not commute with its Laplacian:
+        the other axes are diagonal in a joint basis, with Gram values g and Laplacian values mu, and for
+        each of their combinations there remains ``g G_c + rho L_c + rho mu`` along c. Its eigenbasis
+        depends on g, hence one per distinct g (just one when the other axes are not degraded).
+        """
+        return self._cached(("plan", like.is_complex(), rho), lambda: self._make_plan(like, rho))
+
+    def _make_plan(self, like: Tensor, rho: float) -> Any:
+        grams, laplacians = self._grams(like), self._laplacians(like)
+        joint = self._cached(
+            ("joint", like.is_complex()),
+            lambda: [_joint_eigenbasis(g, lap) for g, lap in zip(grams, laplacians, strict=True)],
+        )
+        stubborn = [n for n in (0, 1, 2) if joint[n] is None]
+        if len(stubborn) > 1:
+            return None
+        degraded = [n for n in (0, 1, 2) if grams[n] is not None]
+        solved = stubborn[0] if stubborn else (degraded[-1] if degraded else 2)
+        others = [n for n in (0, 1, 2) if n != solved]
+        g = joint[others[0]].gram[:, None] * joint[others[1]].gram[None, :]
+        mu = joint[others[0]].laplacian[:, None] + joint[others[1]].laplacian[None, :]
+        gram = _or_identity(grams[solved], laplacians[solved])
+        levels = torch.unique(torch.round(g.flatten(), decimals=9))
+        if len(levels) > MOST_GROUPS:
+            return None
+        groups = []
+        for level in levels:
+            members = torch.nonzero((g.flatten() - level).abs() < 1e-8).flatten()
+            values, vectors = torch.linalg.eigh(level * gram + rho * laplacians[solved])
+            groups.append((members if len(levels) > 1 else None, values.clamp(min=0), vectors))
+        return solved, others, [joint[n].vectors for n in others], mu.flatten(), groups
+
+    def _solve_gradient(self, b: Tensor, rho: float | Tensor, plan: Any) -> Tensor:
+        solved, others, bases, mu, groups = plan
+        x = b
+        for n, basis in zip(others, bases, strict=True):
+            x = multiply(basis.mH.to(b.dtype), x, n)
+        rows = x.movedim(2 + solved, -1)
+        shape = rows.shape
+        rows = rows.reshape(shape[0] * shape[1], -1, shape[-1])
+        # The bases hold for the value of rho; its derivative enters by one correction, as in the base class.
+        done = torch.empty_like(rows)
+        for members, values, vectors in groups:
+            inverse = 1 / (values[None, :] + float(rho) * (mu if members is None else mu[members])[:, None])
+            part = rows if members is None else rows[:, members]
+            part = ((part @ vectors.conj().to(b.dtype)) * inverse.to(b.real.dtype)) @ vectors.mT.to(b.dtype)
+            if members is None:
+                done = part
+            else:
+                done = done.index_copy(1, members, part)
+        x = done.reshape(shape).movedim(-1, 2 + solved)
+        for n, basis in zip(others, bases, strict=True):
+            x = multiply(basis.to(b.dtype), x, n)
+        if isinstance(rho, Tensor) and rho.requires_grad and torch.is_grad_enabled():
+            constant = rho.detach()
+            shift = (rho - constant) * laplacian(x, self.domain.spacing.tolist(), self.boundary)
+            x = x - self._solve_gradient(shift, constant, plan)
+        return x
+
+    def _solve_rotated(self, r: Tensor, rho: float) -> Tensor:
+        """Approximate inverse: keep only the diagonal of every factor, in the basis of ``G_n + rho L_n``."""
+
+        def build() -> tuple[list[Tensor], Tensor]:
+            grams, laplacians = self._grams(r), self._laplacians(r)
+            bases, weights = [], torch.ones(1, dtype=torch.float64, device=r.device)
+            mu = torch.zeros_like(weights)
+            for n in (0, 1, 2):
+                gram = _or_identity(grams[n], laplacians[n])
+                _, vectors = torch.linalg.eigh(gram + rho * laplacians[n])
+                along = [-1 if d == n else 1 for d in (0, 1, 2)]
+                weights = weights * torch.einsum("ab,ac,cb->b", vectors.conj(), gram, vectors).real.reshape(along)
+                mu = mu + torch.einsum("ab,ac,cb->b", vectors.conj(), laplacians[n], vectors).real.reshape(along)
+                bases.append(vectors.to(r.dtype))
+            total = weights + rho * mu
+            return bases, (1 / total.clamp(min=1e-9 * float(total.max()))).to(r.real.dtype)
+
+        bases, inverse = self._cached(("rotated", r.dtype, rho), build)
+        for n in (0, 1, 2):
+            r = multiply(bases[n].mH, r, n)
+        r = r * inverse
+        for n in (0, 1, 2):
+            r = multiply(bases[n], r, n)
+        return r
+
+    def _laplacians(self, like: Tensor) -> list[Tensor]:
+        wide = torch.complex128 if like.is_complex() else torch.float64
+        sizes = zip(self.domain.shape, self.domain.spacing, self.boundary, strict=True)
+        return [torch.from_numpy(laplacian_matrix(n, h, kind)).to(like.device, wide) for n, h, kind in sizes]
+
+    # Caches -----------------------------------------------------------------------------------------
+
+    def _cached(self, key: Any, build: Any) -> Any:
+        """`build()` once per state of the operator's tensors (values, device, dtype)."""
+        state = tuple((t.data_ptr(), t._version, t.device, t.dtype) for t in [*self.parameters(), *self.buffers()])
+        if self._cache.get("state") != state:
+            self._cache = {"state": state}
+        elif len(self._cache) > 40:  # every rho leaves a basis behind
+            self._cache = {k: v for k, v in self._cache.items() if k == "state" or k[0] in ("eigen", "joint", "range")}
+        if key not in self._cache:
+            with torch.no_grad():
+                self._cache[key] = build()
+        return self._cache[key]
+
+    def _cast(self, like: Tensor) -> list[Tensor | None]:
+        def cast(matrix: Tensor | None) -> Tensor | None:
+            return None if matrix is None else _realise(matrix, like.is_complex()).to(like.dtype)
+
+        if torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
+            return [cast(m) for m in self.matrices()]
+        found: list[Tensor | None] = self._cached(("cast", like.dtype), lambda: [cast(m) for m in self.matrices()])
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cache": {}}
+
+
+class Chain(Separable):
+    """``outer(inner(x))`` of two separable operators, as one."""
+
+    def __init__(self, outer: Separable, inner: Separable) -> None:
+        meet(outer, inner)
+        order = tuple(inner.order[n] for n in outer.order)
+        LinearOperator.__init__(self, inner.domain, outer.range)
+        self.outer, self.inner = outer, inner
+        self.order = order  # type: ignore[assignment]  # a tuple built from three entries
+        self.boundary = tuple(  # type: ignore[assignment]
+            inner.boundary[d] if _sets_boundary(inner, d) else outer.boundary[inner.order.index(d)] for d in (0, 1, 2)
+        )
+        self._cache = {}
+
+    def matrices(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        outer, inner = self.outer.matrices(), self.inner.matrices()
+        a, b, c = (_product(outer[n], inner[self.outer.order[n]]) for n in (0, 1, 2))
+        return a, b, c
+
+
+class Identity(Separable):
+    """``A x = x`` on a grid: with noise alone, the operator of denoising."""
+
+    def __init__(self, grid: Grid) -> None:
+        super().__init__(grid, grid, (None, None, None))
+
+
+class JointBasis:
+    """Vectors that diagonalise a Gram matrix and a Laplacian at once, and both sets of eigenvalues."""
+
+    def __init__(self, vectors: Tensor, gram: Tensor, laplacian: Tensor) -> None:
+        self.vectors, self.gram, self.laplacian = vectors, gram, laplacian
+
+
+def multiply(matrix: Tensor | None, x: Tensor, axis: int) -> Tensor:
+    """Apply a (m, n) matrix along volume axis 0, 1 or 2 of x, shape (batch, channel, i, j, k)."""
+    if matrix is None:
+        return x
+    if axis == 2:
+        return x @ matrix.mT
+    if axis == 1:
+        return torch.matmul(matrix, x)
+    shape = x.shape
+    return torch.matmul(matrix, x.reshape(*shape[:3], -1)).reshape(*shape[:2], matrix.shape[0], *shape[3:])
+
+
+def range_basis(matrix: Tensor) -> Tensor | None:
+    """Orthonormal columns that span what a (m, n) matrix can produce; None when that is everything.
+
+    Rows of zeros (samples outside the domain) are left out, and of an axis with more samples than unknowns
+    only the part that the unknowns can explain is kept.
+    """
+    covered = matrix.abs().sum(1) > 0
+    m, n = int(covered.sum()), matrix.shape[1]
+    if m == len(matrix) and m <= n:
+        return None
+    basis = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)[:, covered]
+    return basis if m <= n else basis @ torch.linalg.qr(matrix[covered]).Q
+
+
+def _joint_eigenbasis(gram: Tensor | None, laplacian: Tensor) -> JointBasis | None:
+    if gram is None:
+        values, vectors = torch.linalg.eigh(laplacian)
+        return JointBasis(vectors, torch.ones_like(values), values.clamp(min=0))
+    scale = torch.linalg.norm(gram) * torch.linalg.norm(laplacian)
+    if torch.linalg.norm(gram @ laplacian - laplacian @ gram) > COMMUTES * scale:
+        return None
+    # A combination with an irrational weight separates every pair that the Laplacian alone leaves equal.
+    weight = 2**0.5 * torch.linalg.norm(gram) / torch.linalg.norm(laplacian).clamp(min=1e-30)
+    _, vectors = torch.linalg.eigh(gram + weight * laplacian)
+    g, lap = vectors.mH @ gram @ vectors, vectors.mH @ laplacian @ vectors
+    return JointBasis(vectors, g.diagonal().real.clamp(min=0), lap.diagonal().real.clamp(min=0))
+
+
+def _or_identity(gram: Tensor | None, like: Tensor) -> Tensor:
+    return torch.eye(len(like), dtype=like.dtype, device=like.device) if gram is None else gram
+
+
+def _realise(matrix: Tensor, is_complex: bool) -> Tensor:
+    return matrix if is_complex or not matrix.is_complex() else matrix.real
+
+
+def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    if a is None or b is None:
+        return b if a is None else a
+    wide = torch.promote_types(a.dtype, b.dtype)
+    return a.to(wide) @ b.to(wide)
+
+
+def _sets_boundary(operator: Separable, domain_axis: int) -> bool:
+    return operator.matrices()[operator.order.index(domain_axis)] is not None

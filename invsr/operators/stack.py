@@ -1,0 +1,232 @@
+"""Several scans of one volume, as one operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from invsr.differences import NEUMANN, PERIODIC, laplacian_matrix
+from invsr.errors import InvsrError
+from invsr.grid import Grid
+from invsr.operators.base import IDENTITY, Composition, LinearOperator, Scaling
+from invsr.operators.separable import Separable, multiply
+
+# Bases for this many penalties are kept; an iteration that changes rho leaves one behind each time.
+MOST_BASES = 4
+
+
+class Stack(LinearOperator):
+    """Scans of one volume, one below the other: ``A x = (sqrt(w_1) A_1 x, sqrt(w_2) A_2 x, ...)``.
+
+    Data and range are tuples, one entry per scan. The root of the weight belongs to the operator, so that
+    ``A*`` is its adjoint in the plain inner product and ``A* A = sum_n w_n A_n* A_n``; data goes through
+    `weigh` first: ``||A x - weigh(y)||^2 = sum_n w_n ||A_n x - y_n||^2``.
+
+    Parameters
+    ----------
+    operators : sequence of LinearOperator
+        With one domain.
+    weights : sequence of float or Tensor, shape (n,), optional
+        w_n, for instance ``1 / sigma_n^2`` relative to one scan's; by default 1.
+
+    Shape
+    -----
+    ``A(x)``: (batch, channel, *domain.shape) to a tuple of (batch, channel, *range[n].shape).
+
+    Raises
+    ------
+    InvsrError
+        When there are no operators, their domains differ, or a weight is not above zero.
+
+    Notes
+    -----
+    `solve` runs conjugate gradients, preconditioned in one basis per axis: the eigenvectors of the sum of
+    the members' Gram matrices along that axis (plus ``rho`` times the Laplacian), where every term keeps
+    its diagonal. For orthogonal stacks that each degrade one axis of their own this is the exact inverse.
+    Members that are not separable (oblique, moved, masked in k-space) enter as a multiple of the identity.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from invsr.operators.acquisition import acquisition
+    >>> volume = Grid((12, 12, 12), np.eye(4))
+    >>> scans = [volume.coarsen((1, 1, 4)), volume.coarsen((4, 1, 1))]
+    >>> A = Stack([acquisition(scan, reference=volume) for scan in scans], weights=[1.0, 0.5])
+    >>> [tuple(y.shape[2:]) for y in A(torch.ones(1, 1, 12, 12, 12))]
+    [(12, 12, 3), (3, 12, 12)]
+    """
+
+    range: tuple[Grid, ...]  # type: ignore[assignment]  # a tuple of grids, as data is a tuple
+    weights: Tensor
+
+    def __init__(self, operators: Sequence[LinearOperator], weights: Sequence[float] | Tensor | None = None) -> None:
+        if len(operators) == 0:
+            raise InvsrError("a stack needs at least one operator")
+        domain = operators[0].domain
+        for n, operator in enumerate(operators):
+            if isinstance(operator, Stack):
+                raise InvsrError(f"scan {n} is itself a stack: give its members")
+            if operator.domain != domain:
+                raise InvsrError(
+                    f"scan 0 sees a volume on {domain}, scan {n} one on {operator.domain}: build all with one reference"
+                )
+        nn.Module.__init__(self)
+        self.domain, self.range = domain, tuple(operator.range for operator in operators)
+        self.members = nn.ModuleList(operators)
+        values = torch.ones(len(operators)) if weights is None else torch.as_tensor(weights)
+        if tuple(values.shape) != (len(operators),) or not bool((values > 0).all() & values.isfinite().all()):
+            raise InvsrError(f"weights {values.tolist()} for {len(operators)} scans: give each one above zero")
+        self.register_buffer("weights", values.double())
+        a, b, c = (PERIODIC if all(o.boundary[n] == PERIODIC for o in operators) else NEUMANN for n in (0, 1, 2))
+        self.boundary = (a, b, c)
+        self.complex_range = any(operator.complex_range for operator in operators)
+        self._cache: dict[Any, Any] = {}
+
+    def weigh(self, y: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """``sqrt(w_n) y_n``: measured data as this operator would produce it."""
+        pairs = zip(self.weights.sqrt(), self._each(y), strict=True)
+        return tuple(root.to(part.real.dtype) * part for root, part in pairs)
+
+    def _forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]  # data is a tuple
+        return self.weigh([member(x) for member in self._operators()])
+
+    def adjoint(self, y: Sequence[Tensor]) -> Tensor:  # type: ignore[override]  # data is a tuple
+        """A* y, ``sum_n sqrt(w_n) A_n* y_n``, shape (batch, channel, *domain.shape)."""
+        return self._adjoint(y)
+
+    def _adjoint(self, y: Sequence[Tensor]) -> Tensor:  # type: ignore[override]  # data is a tuple
+        pairs = zip(self._operators(), self.weigh(y), strict=True)
+        return _sum([member.adjoint(part) for member, part in pairs])
+
+    def gram(self, x: Tensor) -> Tensor:
+        pairs = zip(self.weights, self._operators(), strict=True)
+        return _sum([weight.to(x.real.dtype) * member.gram(x) for weight, member in pairs])
+
+    @property
+    def H(self) -> LinearOperator:
+        return _StackAdjoint(self)
+
+    def compress(self, r: Sequence[Tensor]) -> Tensor:  # type: ignore[override]  # data is a tuple
+        """The members' coordinates of their parts of r, flat, one after the other."""
+        parts = zip(self._operators(), self._each(r), strict=True)
+        return torch.cat([member.compress(part).flatten() for member, part in parts])
+
+    def __matmul__(self, other: LinearOperator) -> LinearOperator:
+        """Every member composed with `other`."""
+        return Stack([member @ other for member in self._operators()], self.weights)
+
+    def __add__(self, other: LinearOperator) -> LinearOperator:
+        raise InvsrError("stacks are not added up: add their members, or stack the members of both")
+
+    def __mul__(self, factor: float) -> LinearOperator:
+        return Stack([member * factor for member in self._operators()], self.weights)
+
+    __rmul__ = __mul__
+
+    def _operators(self) -> list[LinearOperator]:
+        return [member for member in self.members if isinstance(member, LinearOperator)]
+
+    def _each(self, y: Sequence[Tensor]) -> Sequence[Tensor]:
+        if isinstance(y, Tensor) or len(y) != len(self.members):
+            found = f"one tensor of shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"{len(y)} tensors"
+            raise InvsrError(f"a stack of {len(self.members)} scans takes a tuple of as many tensors, not {found}")
+        return y
+
+    # Preconditioner ---------------------------------------------------------------------------------
+
+    def _precondition(self, r: Tensor, rho: float, regulariser: str) -> Tensor:
+        bases, inverse = self._basis(r, rho, regulariser)
+        for n in (0, 1, 2):
+            r = multiply(bases[n].mH, r, n)
+        r = r * inverse
+        for n in (0, 1, 2):
+            r = multiply(bases[n], r, n)
+        return r
+
+    def _basis(self, like: Tensor, rho: float, regulariser: str) -> tuple[list[Tensor], Tensor]:
+        """Vectors per axis, and the inverse of the diagonal that `normal` has in them."""
+        tensors = [*self.parameters(), *self.buffers()]
+        state = tuple((t.data_ptr(), t._version, t.device, t.dtype) for t in tensors)
+        if self._cache.get("state") != state or len(self._cache) > MOST_BASES:
+            self._cache = {"state": state}
+        key = (like.dtype, like.device, rho, regulariser)
+        if key not in self._cache:
+            with torch.inference_mode(False), torch.no_grad():
+                self._cache[key] = self._make_basis(like, rho, regulariser)
+        found: tuple[list[Tensor], Tensor] = self._cache[key]
+        return found
+
+    def _make_basis(self, like: Tensor, rho: float, regulariser: str) -> tuple[list[Tensor], Tensor]:
+        wide = torch.complex128 if like.is_complex() else torch.float64
+        sizes = zip(self.domain.shape, self.domain.spacing.tolist(), self.boundary, strict=True)
+        smooth = [torch.from_numpy(laplacian_matrix(*size)).to(like.device, wide) for size in sizes]
+        terms = []
+        for weight, member in zip(self.weights.tolist(), self._operators(), strict=True):
+            factor, parts = _separable_part(member, like)
+            eyes = [torch.ones(n, dtype=wide, device=like.device).diag() for n in self.domain.shape]
+            terms.append((weight * factor, [e if g is None else g for e, g in zip(eyes, parts, strict=True)]))
+        bases = []
+        for n in (0, 1, 2):
+            matrix = rho * smooth[n] if regulariser != IDENTITY else torch.zeros_like(smooth[n])
+            for weight, grams in terms:  # each as strong as it is on average along the other axes
+                for m in (0, 1, 2):
+                    weight *= 1.0 if m == n else float(grams[m].diagonal().real.mean())
+                matrix = matrix + weight * grams[n]
+            bases.append(torch.linalg.eigh(matrix).eigenvectors)
+        total = torch.full((), 0.0 if regulariser != IDENTITY else rho, dtype=torch.float64, device=like.device)
+        if regulariser != IDENTITY:
+            i, j, k = (rho * _diagonal(lap, v) for lap, v in zip(smooth, bases, strict=True))
+            total = i[:, None, None] + j[:, None] + k
+        for weight, grams in terms:
+            i, j, k = (_diagonal(gram, v) for gram, v in zip(grams, bases, strict=True))
+            total = total + weight * i[:, None, None] * j[:, None] * k
+        inverse = 1 / total.clamp(min=1e-9 * float(total.max()))
+        return [basis.to(like.dtype) for basis in bases], inverse.to(like.real.dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cache": {}}
+
+
+class _StackAdjoint(LinearOperator):
+    """A* of a stack: takes a tuple, returns a volume."""
+
+    def __init__(self, stack: Stack) -> None:
+        nn.Module.__init__(self)
+        self.stack = stack
+        self.domain, self.range = stack.range, stack.domain  # type: ignore[assignment]  # a tuple of grids
+
+    def forward(self, x: Sequence[Tensor]) -> Tensor:  # type: ignore[override]  # data is a tuple
+        return self.stack.adjoint(x)
+
+    def adjoint(self, y: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]  # data is a tuple
+        return self.stack.forward(y)  # type: ignore[return-value]
+
+    @property
+    def H(self) -> LinearOperator:
+        return self.stack
+
+
+def _separable_part(operator: LinearOperator, like: Tensor) -> tuple[float, list[Tensor | None]]:
+    """A factor, and per domain axis a Gram matrix (None for the identity), that stand in for ``A* A``."""
+    if isinstance(operator, Separable):
+        return 1.0, operator._grams(like)
+    if isinstance(operator, Composition) and isinstance(operator.outer, Scaling):
+        factor, grams = _separable_part(operator.inner, like)
+        return factor * float(operator.outer.weights) ** 2, grams
+    # What the others see depends on place: a guess that is too small somewhere costs more steps than none.
+    ones = torch.ones((1, 1, *operator.domain.shape), dtype=like.real.dtype, device=like.device)
+    return max(float(operator.gram(ones).real.mean()), 1e-6), [None, None, None]
+
+
+def _diagonal(matrix: Tensor, vectors: Tensor) -> Tensor:
+    return (vectors.conj() * (matrix @ vectors)).sum(0).real.clamp(min=0)
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total

@@ -1,0 +1,387 @@
+"""Resampling between grids, with motion: rigid, affine, dense displacement.
+
+Linear interpolation is `torch.nn.functional.grid_sample`, cubic is Keys' convolution. Both, and their
+adjoints, have derivatives with respect to the volume and to the sampling positions; the derivative with
+respect to positions is itself differentiable for "cubic" only. This is the only module that knows
+`grid_sample`'s axis order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from invsr.errors import InvsrError
+from invsr.grid import SAME_POSITION, Grid
+from invsr.operators.base import LinearOperator
+from invsr.operators.profiles import keys_kernel
+from invsr.operators.separable import multiply
+
+INTERPOLATIONS = ("linear", "cubic")
+# Positions are worked out this many voxels at a time, to bound memory.
+SLAB = 1 << 18
+
+
+class _Matrix(nn.Module):
+    """A transform that is a (4, 4) matrix on world points."""
+
+    def matrix(self) -> Tensor:
+        """T on world points, float64."""
+        raise NotImplementedError
+
+    def forward(self, points: Tensor) -> Tensor:
+        return _transformed(self.matrix(), points)
+
+
+class Rigid(_Matrix):
+    """Rotation about a centre, then translation: ``T(p) = R (p - c) + c + t``.
+
+    Maps points of the *range* (scan) space to points of the domain (volume) space, mm.
+
+    Parameters
+    ----------
+    motion : array_like, shape (6,)
+        Rotation vector in radians (its direction is the axis, its length the angle; right-handed),
+        then translation in mm. An ``nn.Parameter``; `requires_grad_()` makes it learnable.
+    centre : array_like, shape (3,), mm
+        World point about which to rotate: the grid's `centre` keeps rotation and translation apart.
+
+    Examples
+    --------
+    >>> turn = Rigid([0, 0, torch.pi / 2, 10, 0, 0])
+    >>> turn(torch.tensor([[1.0, 0.0, 0.0]])).round(decimals=6).tolist()
+    [[10.0, 1.0, 0.0]]
+    """
+
+    motion: nn.Parameter
+    centre: Tensor
+
+    def __init__(self, motion: Tensor | npt.ArrayLike, centre: Tensor | npt.ArrayLike = (0.0, 0.0, 0.0)) -> None:
+        super().__init__()
+        self.motion = _parameter(motion, (6,), "rigid motion (rotation in radians, translation in mm)")
+        self.register_buffer("centre", _parameter(centre, (3,), "centre of rotation in mm").data)
+
+    def matrix(self) -> Tensor:
+        motion, centre = self.motion.double(), self.centre.double()
+        x, y, z = motion[:3]
+        o = torch.zeros_like(x)
+        skew = torch.stack([o, -z, y, z, o, -x, -y, x, o]).reshape(3, 3)
+        rotation = torch.linalg.matrix_exp(skew)
+        return _homogeneous(rotation, centre + motion[3:] - rotation @ centre)
+
+
+class Affine(_Matrix):
+    """Any affine map: ``T(p) = M p + t``, from points of the *range* (scan) space to the domain (volume) space, mm.
+
+    Parameters
+    ----------
+    coefficients : array_like, 12 values or shape (3, 4)
+        M and, in the last column, t in mm. An ``nn.Parameter``.
+    """
+
+    coefficients: nn.Parameter
+
+    def __init__(self, coefficients: Tensor | npt.ArrayLike) -> None:
+        super().__init__()
+        values = torch.as_tensor(coefficients)
+        values = values.reshape(3, 4) if values.numel() == 12 else values
+        self.coefficients = _parameter(values, (3, 4), "affine map (matrix, then translation in mm)")
+
+    def matrix(self) -> Tensor:
+        wide = self.coefficients.double()
+        return _homogeneous(wide[:, :3], wide[:, 3])
+
+
+class Displacement(nn.Module):
+    """Dense displacement: ``T(p) = p + u(p)``, from points of the *range* (scan) space to the domain space, mm.
+
+    Parameters
+    ----------
+    grid : Grid
+        On which u is given, any; between its voxels u is linear, beyond its field of view it keeps the
+        value at the nearest edge.
+    field : Tensor, shape (3, *grid.shape), mm
+        World components (x, y, z) of u. An ``nn.Parameter``.
+    """
+
+    field: nn.Parameter
+
+    def __init__(self, grid: Grid, field: Tensor) -> None:
+        super().__init__()
+        self.grid = grid
+        self.field = _parameter(field, (3, *grid.shape), "displacement field in mm", torch.as_tensor(field).dtype)
+
+    def forward(self, points: Tensor) -> Tensor:
+        matrix = torch.tensor(np.linalg.inv(self.grid.affine), device=points.device)
+        at = _normalised(_transformed(matrix, points.double()), self.grid.shape)
+        moved: Tensor = _Sample.apply(self.field[None], at.to(self.field.dtype)[:, None, None], False, None)
+        return points + moved[0, :, :, 0, 0].mT.to(points.dtype)
+
+
+class Resample(LinearOperator):
+    """Values of a volume at the (moved) positions of another grid's voxels.
+
+    ``y[m] = x(T(p_m))`` with p_m the world position of range voxel m. Positions outside the domain's
+    field of view give 0. Between the outermost voxel centres and the faces of the field of view the edge
+    is replicated, so that a constant stays constant up to the faces.
+
+    Parameters
+    ----------
+    domain, range : Grid
+        Any two; where they do not overlap the result is zero.
+    transform : nn.Module, optional
+        T, from points of the *range* (scan) space to points of the domain (volume) space: takes and
+        returns world points, mm, shape (N, 3), float64. `Rigid`, `Affine`, `Displacement`, an
+        ``nn.Sequential`` of them (first one first) or any other; by default nothing moves.
+    interpolation : {"linear", "cubic"}
+
+    Raises
+    ------
+    InvsrError
+        When the interpolation is unknown.
+
+    References
+    ----------
+    Keys (1981), IEEE Trans. Acoust. Speech Signal Process. 29, 1153-1160.
+
+    Examples
+    --------
+    >>> grid = Grid((3, 3, 3), np.eye(4))
+    >>> A = Resample(grid, grid, Rigid([0, 0, 0, 1, 0, 0]))    # reads the volume 1 mm further along x
+    >>> A(torch.arange(27.0).reshape(1, 1, 3, 3, 3))[0, 0, :, 0, 0].tolist()
+    [9.0, 18.0, 0.0]
+    """
+
+    def __init__(
+        self, domain: Grid, range: Grid, transform: nn.Module | None = None, interpolation: str = "linear"
+    ) -> None:
+        super().__init__(domain, range)
+        if interpolation not in INTERPOLATIONS:
+            raise InvsrError(f"unknown interpolation {interpolation!r}: use one of {', '.join(INTERPOLATIONS)}")
+        self.transform = transform
+        self.interpolation = interpolation
+        self._cache: dict[Any, tuple[Tensor, Tensor]] = {}
+
+    def _forward(self, x: Tensor) -> Tensor:
+        at, inside = self._positions(x)
+        volumes, cubic = _real_volumes(x), self.interpolation == "cubic"
+        values = _Sample.apply(_extend(volumes) if cubic else volumes, at, cubic, None)
+        return _like(torch.where(inside, values, 0), x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        at, inside = self._positions(y)
+        shape, cubic = self.domain.shape, self.interpolation == "cubic"
+        values = torch.where(inside, _real_volumes(y), 0)
+        volumes = _Sample.apply(values, at, cubic, _extended_shape(shape) if cubic else shape)
+        return _like(_extend_adjoint(volumes, shape) if cubic else volumes, y)
+
+    # Where the samples lie --------------------------------------------------------------------------
+
+    def _positions(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Sampling positions (i, j, k, 3), as `_Sample` takes them, and whether they see the volume.
+
+        Kept from call to call, for the last device and dtype only, unless a derivative is asked for.
+        """
+        dtype = like.real.dtype
+        tensors = [*self.parameters(), *self.buffers()]
+        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+            return self._find_positions(like.device, dtype)
+        state = (like.device, dtype, *((t.data_ptr(), t._version, t.device, t.dtype) for t in tensors))
+        if state not in self._cache:
+            with torch.inference_mode(False), torch.no_grad():
+                self._cache = {state: self._find_positions(like.device, dtype)}
+        return self._cache[state]
+
+    def _find_positions(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        to_world = torch.tensor(self.range.affine, device=device)
+        to_voxel = torch.tensor(np.linalg.inv(self.domain.affine), device=device)
+        if isinstance(self.transform, _Matrix):
+            to_world = self.transform.matrix() @ to_world
+        bends = not (self.transform is None or isinstance(self.transform, _Matrix))
+        first = to_world if bends else to_voxel @ to_world
+        size = torch.tensor(self.domain.shape, device=device)
+        i, j, k = (torch.arange(n, dtype=torch.float64, device=device)[:, None] for n in self.range.shape)
+        found, seen = [], []
+        for part in torch.split(i, max(1, SLAB // (len(j) * len(k)))):
+            p = (part * first[:3, 0] + first[:3, 3])[:, None, None] + (j * first[:3, 1])[:, None] + k * first[:3, 2]
+            if bends:
+                p = _transformed(to_voxel, self._moved(p.reshape(-1, 3))).reshape(p.shape)
+            seen.append(((p >= -0.5 - SAME_POSITION) & (p <= size - 0.5 + SAME_POSITION)).all(-1))
+            found.append((p if self.interpolation == "cubic" else _normalised(p, self.domain.shape)).to(dtype))
+        return torch.cat(found), torch.cat(seen)
+
+    def _moved(self, points: Tensor) -> Tensor:
+        moved: Tensor = self.transform(points)  # type: ignore[misc]  # only called where there is one
+        if moved.shape != points.shape:
+            raise InvsrError(
+                f"the transform turned world points of shape {tuple(points.shape)} into {tuple(moved.shape)}: "
+                "it must return one world point per point"
+            )
+        return moved.double()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cache": {}}
+
+
+class _Sample(torch.autograd.Function):
+    """Values (1, c, I, J, K) of volumes (1, c, i, j, k) at positions (I, J, K, 3); with a shape, the adjoint of it."""
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, at: Tensor, cubic: bool, shape: tuple[int, ...] | None) -> Tensor:
+        ctx.save_for_backward(v, at)
+        ctx.cubic, ctx.spreads = cubic, shape is not None
+        if shape is not None:
+            zeros = v.new_zeros(()).expand(1, v.shape[1], *shape)
+            return _cubic_spread(v, at, shape) if cubic else _grid_sample_vjp(v, zeros, at, (True, False))
+        if cubic:
+            return _cubic_values(v, at)
+        return nn.functional.grid_sample(v, at[None], mode="bilinear", padding_mode="border", align_corners=True)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        v, at = ctx.saved_tensors
+        shape = None if ctx.spreads else tuple(v.shape[2:])
+        to_v = _Sample.apply(grads[0], at, ctx.cubic, shape) if ctx.needs_input_grad[0] else None
+        x, y = (grads[0], v) if ctx.spreads else (v, grads[0])
+        return to_v, _slope(x, at, y, ctx.cubic) if ctx.needs_input_grad[1] else None, None, None
+
+
+def _slope(x: Tensor, at: Tensor, y: Tensor, cubic: bool) -> Tensor:
+    """Derivative of ``<y, values of x at the positions>`` with respect to the positions."""
+    if not cubic:
+        return _grid_sample_vjp(y, x, at, (False, True))
+    again = torch.is_grad_enabled()
+    slopes = []
+    with torch.enable_grad():
+        for part, values in _parts(at, y):
+            p = part if again else part.detach().requires_grad_()
+            total = torch.zeros_like(values)
+            for index, weight in _taps(p, x.shape[2:]):
+                total = total + weight * x.flatten(2).index_select(2, index)
+            slopes.append(torch.autograd.grad(total, p, values, create_graph=again)[0])
+    return torch.cat(slopes).reshape(at.shape)
+
+
+def _grid_sample_vjp(g: Tensor, x: Tensor, at: Tensor, wanted: tuple[bool, bool]) -> Tensor:
+    # The backward pass of grid_sample by itself: bilinear (0), border (1), align_corners.
+    to_x, to_at = torch.ops.aten.grid_sampler_3d_backward(g, x, at[None], 0, 1, True, wanted)
+    return cast(Tensor, to_x if wanted[0] else to_at[0])
+
+
+def _cubic_values(x: Tensor, at: Tensor) -> Tensor:
+    flat, out = x.flatten(2), x.new_zeros(1, x.shape[1], at[..., 0].numel())
+    for part, values in _parts(at, out):
+        for index, weight in _taps(part, x.shape[2:]):
+            values += weight * flat.index_select(2, index)
+    return out.reshape(*x.shape[:2], *at.shape[:3])
+
+
+def _cubic_spread(y: Tensor, at: Tensor, shape: tuple[int, ...]) -> Tensor:
+    out = y.new_zeros(1, y.shape[1], math.prod(shape))
+    for part, values in _parts(at, y):
+        for index, weight in _taps(part, shape):
+            out.index_add_(2, index, weight * values)
+    return out.reshape(1, y.shape[1], *shape)
+
+
+def _parts(at: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Positions and values a part at a time: what fits a processor's cache, or fills a GPU."""
+    size = 1 << (15 if at.device.type == "cpu" else 18)
+    return zip(torch.split(at.reshape(-1, 3), size), torch.split(y.flatten(2), size, 2), strict=True)
+
+
+def _taps(at: Tensor, shape: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Flat index and weight of each of the 64 neighbours, in a volume that `_extend` has padded."""
+    axes = []
+    for n in (0, 1, 2):
+        last = shape[n] - 3  # the outermost voxel centre; further out the edge is replicated
+        p = at[:, n].clamp(0, last)
+        first = p.detach().floor().clamp(max=last - 1)
+        step = math.prod(shape[n + 1 :])
+        index = first.long() * step
+        axes.append([(index + tap * step, keys_kernel(p - first - (tap - 1))) for tap in (0, 1, 2, 3)])
+    for i, a in axes[0]:
+        for j, b in axes[1]:
+            ij, ab = i + j, a * b
+            for k, c in axes[2]:
+                yield ij + k, ab * c
+
+
+# One more voxel on either side, for the outer taps of the cubic kernel, on the line through the outermost two;
+# so a ramp stays a ramp up to the outermost voxel centres.
+
+
+def _extended_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(max(n + 2, 4) for n in shape)
+
+
+def _extension(size: int, like: Tensor) -> Tensor:
+    if size == 1:
+        return torch.ones(4, 1, dtype=like.dtype, device=like.device)
+    matrix = torch.zeros(size + 2, size, dtype=like.dtype, device=like.device)
+    matrix[1:-1] = torch.eye(size)
+    matrix[0, :2] = torch.tensor([2.0, -1.0])
+    matrix[-1, -2:] = torch.tensor([-1.0, 2.0])
+    return matrix
+
+
+def _extend(x: Tensor) -> Tensor:
+    for n in (0, 1, 2):
+        x = multiply(_extension(x.shape[2 + n], x), x, n)
+    return x
+
+
+def _extend_adjoint(x: Tensor, shape: Sequence[int]) -> Tensor:
+    for n in (0, 1, 2):
+        x = multiply(_extension(shape[n], x).mT, x, n)
+    return x
+
+
+# Bookkeeping ----------------------------------------------------------------------------------------
+
+
+def _normalised(voxels: Tensor, shape: Sequence[int]) -> Tensor:
+    """Voxel indices as grid_sample takes them: -1 to 1 between the outermost centres, last axis first."""
+    last = torch.tensor([max(n - 1, 1) for n in shape], dtype=voxels.dtype, device=voxels.device)
+    return (voxels * (2 / last) - 1).flip(-1)
+
+
+def _real_volumes(x: Tensor) -> Tensor:
+    """(batch, channel, i, j, k), real or complex, as one batch of real channels."""
+    parts = torch.stack([x.real, x.imag]) if x.is_complex() else x
+    return parts.reshape(1, -1, *x.shape[2:])
+
+
+def _like(volumes: Tensor, x: Tensor) -> Tensor:
+    """Undo `_real_volumes`."""
+    shape = (*x.shape[:2], *volumes.shape[2:])
+    if x.is_complex():
+        return torch.complex(*volumes.reshape(2, *shape).unbind(0))
+    return volumes.reshape(shape)
+
+
+def _transformed(matrix: Tensor, points: Tensor) -> Tensor:
+    matrix = matrix.to(points.dtype)
+    return points @ matrix[:3, :3].mT + matrix[:3, 3]
+
+
+def _homogeneous(linear: Tensor, shift: Tensor) -> Tensor:
+    bottom = torch.tensor([[0.0, 0.0, 0.0, 1.0]], dtype=linear.dtype, device=linear.device)
+    return torch.cat([torch.cat([linear, shift[:, None]], 1), bottom])
+
+
+def _parameter(
+    values: Tensor | npt.ArrayLike, shape: tuple[int, ...], what: str, dtype: torch.dtype = torch.float64
+) -> nn.Parameter:
+    tensor = torch.as_tensor(values).detach().to(dtype, copy=True)
+    if tuple(tensor.shape) != shape:
+        raise InvsrError(f"{what} takes shape {shape}, not {tuple(tensor.shape)}")
+    if not bool(torch.isfinite(tensor).all()):
+        raise InvsrError(f"{what} holds values that are not finite: check the registration it came from")
+    return nn.Parameter(tensor, requires_grad=False)
