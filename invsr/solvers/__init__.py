@@ -1,0 +1,26 @@
+"""Solvers: one step, several drivers."""
+
+from invsr.linalg import LinearSolution, Status, conjugate_gradient
+from invsr.solvers.cubic import cubic
+from invsr.solvers.iterate import iterate
+from invsr.solvers.likelihood import L1, Gaussian, Huber, Likelihood, Rician, likelihood
+from invsr.solvers.solution import Solution
+from invsr.solvers.steps import ADMM
+from invsr.solvers.tikhonov import solve_quadratic
+
+__all__ = [
+    "ADMM",
+    "L1",
+    "Gaussian",
+    "Huber",
+    "Likelihood",
+    "LinearSolution",
+    "Rician",
+    "Solution",
+    "Status",
+    "conjugate_gradient",
+    "cubic",
+    "iterate",
+    "likelihood",
+    "solve_quadratic",
+]

@@ -1,0 +1,66 @@
+"""What every run ends with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from invsr.grid import Grid
+from invsr.linalg import Status
+from invsr.volume import Volume
+
+# Judgement of chi2: outside this band the noise level, the profile or the model is in doubt.
+CHI2_EXPECTED = (0.7, 1.3)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A reconstruction, how it ended, and how well it explains the data.
+
+    Attributes
+    ----------
+    x : Tensor, shape (batch, channel, i, j, k)
+    grid : Grid
+    status : Status
+    history : list of dict
+        Per iteration; keys as the solver reports them ("chi2", "change", "lam", ...).
+    lam : float
+        The weight of the prior that was used.
+    sigma : float or None
+        Noise level that chi2 refers to, in the units of x.
+    chi2 : float or None
+        Mean squared standardised residual per measured voxel: about 1 when model and noise level are right.
+    gain : float
+        Least-squares slope of the re-simulated data against the data: about 1 when intensities are kept.
+    """
+
+    x: Tensor
+    grid: Grid
+    status: Status
+    history: list[dict[str, float]] = field(default_factory=list)
+    lam: float = 0.0
+    sigma: float | None = None
+    chi2: float | None = None
+    gain: float = 1.0
+
+    @property
+    def volume(self) -> Volume:
+        """The reconstruction with its grid, ready to be saved."""
+        return Volume(self.x, self.grid)
+
+    def remarks(self) -> list[str]:
+        """One line for each thing about this run that a user should know."""
+        lines = []
+        if self.status is not Status.CONVERGED:
+            lines.append(f"stopped after {len(self.history)} iterations before it converged: raise the limit")
+        if self.chi2 is not None and not CHI2_EXPECTED[0] <= self.chi2 <= CHI2_EXPECTED[1]:
+            hint = (
+                "noise overestimated, or the weight of the prior too small"
+                if self.chi2 < 1
+                else "noise underestimated, a wrong slice profile or thickness, motion, or too large a weight"
+            )
+            lines.append(f"residual chi2 is {self.chi2:.2f} per measured voxel, not about 1: {hint}")
+        if abs(self.gain - 1) > 0.01:
+            lines.append(f"re-simulated data has gain {self.gain:.3f}, not 1: intensities are not kept")
+        return lines

@@ -1,0 +1,80 @@
+"""How well a volume explains the data: chi2 and gain, for one scan or a tuple of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invsr.linalg import inner
+from invsr.operators.base import LinearOperator
+from invsr.solvers.likelihood import Likelihood
+
+
+@dataclass(frozen=True)
+class Masked:
+    """A likelihood that only counts the data inside a mask.
+
+    Data outside are taken to be whatever the volume predicts, which leaves the exact data step as it is
+    (expectation-maximisation for missing data; Dempster, Laird, Rubin 1977).
+    """
+
+    likelihood: Likelihood
+    mask: Tensor
+
+    @property
+    def sigma(self) -> float:
+        return self.likelihood.sigma
+
+    def target(self, y: Tensor, prediction: Tensor) -> Tensor:
+        return torch.where(self.mask, self.likelihood.target(y, prediction), prediction)
+
+    def negative_log_likelihood(self, y: Tensor, prediction: Tensor) -> Tensor:
+        shape = y.shape
+        keep = self.mask.expand(shape)
+        return self.likelihood.negative_log_likelihood(y[keep], prediction[keep])
+
+    def standardised_residual(self, y: Tensor, prediction: Tensor) -> Tensor:
+        return torch.where(self.mask, self.likelihood.standardised_residual(y, prediction), 0.0)
+
+
+def as_tuple(data: Any) -> tuple[Any, ...]:
+    """One scan's data as a tuple of one; a stack's as it is."""
+    return data if isinstance(data, tuple) else (data,)
+
+
+def like_data(parts: tuple[Tensor, ...], data: Any) -> Any:
+    """The reverse of `as_tuple`: `parts` in the form of `data`."""
+    return parts if isinstance(data, tuple) else parts[0]
+
+
+def target(likelihoods: tuple[Likelihood, ...], y: Any, prediction: Any) -> Any:
+    """Each scan's data re-targeted by its likelihood."""
+    parts = zip(likelihoods, as_tuple(y), as_tuple(prediction), strict=True)
+    return like_data(tuple(one.target(a, b) for one, a, b in parts), y)
+
+
+def chi2(operator: LinearOperator, likelihoods: tuple[Likelihood, ...], y: Any, prediction: Any) -> float:
+    """Mean squared standardised residual per measured voxel (`LinearOperator.compress` says what counts)."""
+    parts = list(zip(likelihoods, as_tuple(y), as_tuple(prediction), strict=True))
+    residual = like_data(tuple(one.standardised_residual(a, b) for one, a, b in parts), y)
+    kept = operator.compress(residual)
+    share = sum(_counted(one, a) for one, a, _ in parts) / sum(float(a.numel()) for _, a, _ in parts)
+    return float(inner(kept, kept) / max(kept.numel() * share, 1.0))
+
+
+def gain(y: Any, prediction: Any, mask: Any = None) -> float:
+    """Least-squares slope of the re-simulated data against the data, ``<A x, y> / <y, y>``."""
+    masks = as_tuple(mask) if mask is not None else (None,) * len(as_tuple(y))
+    above, below = 0.0, 0.0
+    for a, b, m in zip(as_tuple(y), as_tuple(prediction), masks, strict=True):
+        reference = a if m is None else a * m
+        above += float(inner(b, reference))
+        below += float(inner(reference, reference))
+    return above / below if below > 0 else 1.0
+
+
+def _counted(likelihood: Likelihood, y: Tensor) -> float:
+    return float(likelihood.mask.expand(y.shape).sum()) if isinstance(likelihood, Masked) else float(y.numel())
