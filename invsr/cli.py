@@ -1,0 +1,289 @@
+"""The command line: `invsr reconstruct | simulate | evaluate | demo`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from invsr.errors import InvsrError, InvsrWarning
+
+# Heavy modules are imported inside the commands: `invsr --help` answers at once.
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Physics-driven MRI super-resolution: thick slices in, one isotropic volume out.",
+)
+# Options that take several values after one flag, as in `--slice-thickness 3 3 3.3`.
+NUMERIC = ("--slice-thickness", "--noise")
+SEVERAL = (*NUMERIC, "--slice-profile", "--mask")
+FLAGS = ("--quiet", "--json", "--help")
+Scans = Annotated[list[Path], typer.Argument(help="Thick-slice scans of one anatomy, NIfTI.", metavar="SCAN.nii.gz")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="NIfTI file to write.")]
+Thickness = Annotated[
+    list[float] | None,
+    typer.Option(help="FWHM of the slice profile, mm; one, or one per scan. Default: sidecar, else slice spacing."),
+]
+Profile = Annotated[
+    list[str] | None,
+    typer.Option(help="gaussian, boxcar, sinc, slr or a file (mm, amplitude); one, or one per scan. [gaussian]"),
+]
+Masks = Annotated[list[Path] | None, typer.Option(help="Use only the data inside; one per scan.")]
+Noise = Annotated[list[float] | None, typer.Option(help="Noise sigma in intensity units. Default: estimated.")]
+
+
+@app.command()
+def reconstruct(
+    scans: Scans,
+    output: Output,
+    method: Annotated[str, typer.Option(help="cubic, tikhonov or tv.")] = "tv",
+    spacing: Annotated[str | None, typer.Option(help="Target spacing, mm: 1.0 or 0.8x0.8x1.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="NIfTI file whose grid the result gets.")] = None,
+    slice_thickness: Thickness = None,
+    slice_profile: Profile = None,
+    in_plane: Annotated[str, typer.Option(help="Pixels as kspace truncation, gaussian or none.")] = "kspace",
+    noise: Noise = None,
+    noise_model: Annotated[str, typer.Option(help="gaussian, rician, huber or l1.")] = "gaussian",
+    lam: Annotated[str, typer.Option(help="Weight of the prior at peak intensity 1, or auto.")] = "auto",
+    huber: Annotated[float, typer.Option(help="With tv: slope (peak per mm) below which to smooth.")] = 0.0,
+    mask: Masks = None,
+    volume: Annotated[int | None, typer.Option(help="Which volume of a 4-D file, from 0.")] = None,
+    max_iter: Annotated[int, typer.Option(help="Iteration limit.", min=1)] = 60,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int, typer.Option(help="For methods that draw random numbers.")] = 0,
+    report: Annotated[Path | None, typer.Option(help="Folder for a figure and a JSON of the run.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Reconstruct one isotropic volume from one thick-slice scan or several."""
+    from invsr.volume import check_writable, load, save
+
+    check_writable(output)
+    say = _silent if quiet else _say
+    weight = _weight(lam)
+    target_spacing = None if spacing is None else _spacing(spacing)
+    loaded = [load(path, volume) for path in scans]
+    grid = None if reference is None else load(reference, 0).grid
+    masks = None if not mask else [load(path, 0) for path in mask]
+
+    import torch
+
+    from invsr.reconstruct import reconstruct as run
+
+    torch.manual_seed(seed)
+    with _progress(method, quiet) as progress:
+        solution = run(
+            loaded,
+            method=method,
+            spacing=target_spacing,
+            reference=grid,
+            slice_thickness=slice_thickness or None,
+            slice_profile=slice_profile or "gaussian",
+            in_plane=in_plane,
+            noise=noise or None,
+            noise_model=noise_model,
+            lam=weight,
+            huber=huber,
+            masks=masks,
+            max_iter=max_iter,
+            device=device,
+            progress=progress,
+        )
+    result = loaded[0].with_data(solution.x.cpu(), solution.grid)
+    if report is not None:
+        from invsr.report import write_report
+
+        write_report(report, loaded, result, solution, method)
+    save(result, output)
+    say(f"{method}: {loaded[0].grid} -> {solution.grid}")
+    if method != "cubic":
+        say(f"lambda {solution.lam:.4g}, {len(solution.history)} iterations, {solution.status.value}")
+    say(f"noise sigma {solution.sigma:.4g}, chi2 {solution.chi2:.3f} per measured voxel, gain {solution.gain:.4f}")
+    if method != "cubic" and not quiet:
+        for line in solution.remarks():
+            print(f"invsr: note: {line}", file=sys.stderr)
+    say(f"wrote {output}")
+
+
+@app.command()
+def simulate(
+    high: Annotated[Path, typer.Argument(help="High-resolution volume, NIfTI.", metavar="HIGH.nii.gz")],
+    output: Output,
+    slice_thickness: Annotated[float, typer.Option(help="mm.")],
+    gap: Annotated[float, typer.Option(help="Between slices, mm.")] = 0.0,
+    slice_profile: Annotated[str, typer.Option(help="gaussian, boxcar, sinc, slr or a file.")] = "gaussian",
+    axis: Annotated[str | None, typer.Option(help="Slice axis: i, j or k. Default: largest voxels.")] = None,
+    in_plane_factor: Annotated[float, typer.Option(help="Pixels that many times larger.")] = 1.0,
+    noise: Annotated[float, typer.Option(help="Sigma as a share of the 99.9th percentile.")] = 0.0,
+    noise_model: Annotated[str, typer.Option(help="gaussian or rician.")] = "gaussian",
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+) -> None:
+    """Simulate a thick-slice scan of a high-resolution volume."""
+    from invsr.simulate import simulate as run
+    from invsr.volume import check_writable, load, save
+
+    check_writable(output)
+    axes = {"i": 0, "j": 1, "k": 2, "0": 0, "1": 1, "2": 2, None: None}
+    if axis not in axes:
+        raise InvsrError(f"--axis {axis}: use i, j or k")
+    scan = run(
+        load(high),
+        slice_thickness=slice_thickness,
+        gap=gap,
+        slice_profile=slice_profile,
+        axis=axes[axis],
+        in_plane_factor=in_plane_factor,
+        noise=noise,
+        noise_model=noise_model,
+        seed=seed,
+    )
+    save(scan, output)
+    _say(f"wrote {output}: {scan.grid}, slices of {slice_thickness:g} mm")
+
+
+@app.command()
+def evaluate(
+    image: Annotated[Path, typer.Argument(help="Volume to score, NIfTI.", metavar="OUT.nii.gz")],
+    truth: Annotated[Path, typer.Option(help="The true volume, NIfTI.")],
+    mask: Annotated[Path | None, typer.Option(help="Score inside; default: the head.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Score a volume against the truth: PSNR, SSIM, MS-SSIM, NRMSE, VIF."""
+    from invsr.metrics import evaluate as run
+    from invsr.volume import load
+
+    found, true = load(image), load(truth)
+    inside = None if mask is None else load(mask, 0)
+    for other in [true] + ([] if inside is None else [inside]):
+        if other.grid != found.grid:
+            raise InvsrError(
+                f"{other.name}: lies on {other.grid} but {found.name} on {found.grid}: "
+                "reconstruct with --reference to compare voxel by voxel"
+            )
+    scores = run(found.numpy(), true.numpy(), None if inside is None else inside.numpy() != 0)
+    if as_json:
+        print(json.dumps(scores))
+        return
+    for name, value in scores.items():
+        _say(f"{name:16s} {value:.4f}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("demo"),
+    slice_thickness: Annotated[float, typer.Option(help="Of the simulated scan, mm.")] = 5.0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only the scores.")] = False,
+) -> None:
+    """Simulate a thick-slice scan of the MNI152 brain, reconstruct it, draw and score the result."""
+    from invsr.demo import run_demo
+
+    with _progress("tv", quiet) as progress:
+        lines = run_demo(out, slice_thickness, progress)
+    for line in lines:
+        print(line)
+
+
+def main() -> None:
+    """Entry point: one line for whatever the user can mend, a traceback only for our own bugs."""
+    warnings.showwarning = _show_warning  # type: ignore[assignment]  # the unused arguments are one *args
+    warnings.simplefilter("always", InvsrWarning)
+    try:
+        sys.argv[1:] = spread(sys.argv[1:])
+        app()
+    except InvsrError as error:
+        _fail(str(error))
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        _fail("out of memory: use a coarser --spacing or a smaller --reference grid")
+    except KeyboardInterrupt:
+        _fail("interrupted: nothing was written", 130)
+
+
+def spread(arguments: list[str]) -> list[str]:
+    """``--mask A B`` as ``--mask A --mask B``, for the options that take several values.
+
+    Numbers after ``--slice-thickness`` or ``--noise`` always belong to it; names after the others do once a
+    scan has been named, because before that they could be the scans.
+    """
+    out: list[str] = []
+    option, names = "", 0
+    for n, word in enumerate(arguments):
+        before = arguments[n - 1] if n else ""
+        if word.startswith("-") and not _is_number(word):
+            option = word if word in SEVERAL else ""
+        elif before.startswith("-") and before not in FLAGS and "=" not in before and not _is_number(before):
+            pass  # the value of the option before it
+        elif option and (_is_number(word) if option in NUMERIC else names > 1):
+            out.append(option)
+        else:
+            names += 1  # the command itself, then the scans
+            option = ""
+        out.append(word)
+    return out
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _spacing(text: str) -> list[float]:
+    parts = text.lower().split("x")
+    if len(parts) not in (1, 3) or not all(_is_number(part) for part in parts):
+        raise InvsrError(f"--spacing {text}: give millimetres as 1.0 or 0.8x0.8x1")
+    return [float(part) for part in parts] * (3 // len(parts))
+
+
+def _weight(text: str) -> float | None:
+    if text == "auto":
+        return None
+    if not _is_number(text) or not float(text) > 0:
+        raise InvsrError(f"--lam {text}: give auto or a number above zero")
+    return float(text)
+
+
+@contextmanager
+def _progress(what: str, quiet: bool) -> Iterator[Callable[[int, int, dict[str, float]], None] | None]:
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("at most"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+
+        def update(iteration: int, limit: int, entry: dict[str, float]) -> None:
+            bar.update(task, completed=iteration, total=limit, description=f"{what}  chi2 {entry['chi2']:.2f}")
+
+        yield update
+
+
+def _say(text: str) -> None:
+    print(text)
+
+
+def _silent(text: str) -> None:
+    pass
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    if issubclass(category, InvsrWarning):
+        print(f"invsr: warning: {message}", file=sys.stderr)
+
+
+def _fail(message: str, code: int = 1) -> None:
+    print(f"invsr: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,319 @@
+"""From scans to one isotropic volume in one call: what the command line and the tutorials use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invsr.errors import InvsrError
+from invsr.grid import Grid
+from invsr.linalg import Status
+from invsr.operators.acquisition import acquisition
+from invsr.operators.base import LinearOperator
+from invsr.operators.noise import estimate_sigma
+from invsr.operators.stack import Stack
+from invsr.priors.base import Prior
+from invsr.priors.tikhonov import Tikhonov
+from invsr.priors.tv import TV
+from invsr.solvers.cubic import cubic
+from invsr.solvers.iterate import Progress, iterate
+from invsr.solvers.likelihood import Gaussian, Likelihood, likelihood
+from invsr.solvers.solution import Solution
+from invsr.solvers.statistics import Masked, chi2, gain
+from invsr.solvers.steps import ADMM
+from invsr.solvers.tikhonov import solve_quadratic
+from invsr.volume import Volume, require_signal
+
+METHODS = ("cubic", "tikhonov", "tv")
+DEFAULT_METHOD = "tv"
+# Bright tissue: what counts as 1 inside the solvers.
+PEAK_PERCENTILE = 99.9
+# Noise is never taken to be less than this share of the peak: a fit closer than that is beyond float32 data.
+LEAST_SIGMA = 5e-4
+# Working memory in float32 volumes of the target's size, as measured by benchmarks/speed.py, plus the start-up's.
+VOLUMES_IN_MEMORY = {"cubic": 10, "tikhonov": 16, "tv": 26}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every method gets: the operator, scaled data, noise level, first guess."""
+
+    operator: LinearOperator
+    y: Any
+    sigma: float
+    likelihoods: tuple[Likelihood, ...]
+    x0: Tensor
+    lam: float | None
+    huber: float
+    max_iter: int
+    progress: Progress | None
+
+
+def reconstruct(
+    scans: Volume | Sequence[Volume],
+    *,
+    method: str = DEFAULT_METHOD,
+    spacing: float | Sequence[float] | None = None,
+    reference: Grid | None = None,
+    slice_thickness: float | Sequence[float] | None = None,
+    slice_profile: str | Path | Sequence[str | Path] = "gaussian",
+    in_plane: str = "kspace",
+    noise: float | Sequence[float] | None = None,
+    noise_model: str = "gaussian",
+    lam: float | None = None,
+    huber: float = 0.0,
+    masks: Volume | Sequence[Volume] | None = None,
+    max_iter: int = 60,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Solution:
+    """Reconstruct one isotropic volume from one thick-slice scan, or from several of the same anatomy.
+
+    Parameters
+    ----------
+    scans : Volume or sequence of Volume
+    method : {"tv", "tikhonov", "cubic"}
+    spacing : float or three, mm, optional
+        Of the result, over the first scan's field of view; by default isotropic at its finest spacing.
+    reference : Grid, optional
+        The result's grid itself.
+    slice_thickness : float or one per scan, mm, optional
+        By default the scan's sidecar, else its slice spacing.
+    slice_profile : {"gaussian", "boxcar", "sinc", "slr"}, path, or one per scan
+    in_plane : {"kspace", "gaussian", "none"}
+    noise : float or one per scan, in the scan's intensity units, optional
+        Standard deviation; estimated by default.
+    noise_model : {"gaussian", "rician", "huber", "l1"}
+        The likelihood; the last two forgive outliers.
+    lam : float, optional
+        Weight of the prior for data scaled to a peak of 1; by default chosen so that chi2 is about 1.
+    huber : float
+        With method "tv": slopes (of the peak per mm) below which Huber's function smooths.
+    masks : Volume or one per scan, optional
+        Data outside (where 0) are not used.
+    max_iter : int
+    device : "auto", "cpu", "cuda", ...
+    progress : callable, optional
+        Called with (iteration, limit, history entry).
+
+    Returns
+    -------
+    Solution
+        In the first scan's intensity units.
+
+    Raises
+    ------
+    InvsrError
+        When an input cannot be used; the message names the file, the reason and the remedy.
+    """
+    scans = [scans] if isinstance(scans, Volume) else list(scans)
+    if method not in METHODS:
+        raise InvsrError(f"unknown method {method!r}: use one of {', '.join(METHODS)}")
+    if not scans:
+        raise InvsrError("no scan given: name at least one NIfTI file")
+    for scan in scans:
+        require_signal(scan)
+        if scan.grid.shape[scan.grid.through_plane] < 2 and reference is None and len(scans) == 1:
+            raise InvsrError(f"{scan.name}: has a single slice: at least two are needed to resolve between them")
+    where = _device(device)
+    scans = [scan.to(where) for scan in scans]
+    target = reference or (scans[0].grid.isotropic() if spacing is None else scans[0].grid.refine(spacing))
+    require_memory(target, [scan.grid for scan in scans], method, where)
+    thicknesses = _per_scan(slice_thickness, scans, "slice thickness")
+    profiles = _per_scan(slice_profile, scans, "slice profile")
+    operators = []
+    for scan, thickness, profile in zip(scans, thicknesses, profiles, strict=True):
+        try:
+            operators.append(_operator(scan, target, thickness, profile, in_plane).to(where))
+        except InvsrError as error:
+            raise InvsrError(f"{scan.name}: {error}") from None
+    inside = _masks(masks, scans)
+
+    peak = _peak(scans[0].data if inside[0] is None else scans[0].data[inside[0]])
+    sigmas = []
+    for scan, level, mask in zip(scans, _per_scan(noise, scans, "noise"), inside, strict=True):
+        sigmas.append(max(_sigma(scan, level, mask) / peak, LEAST_SIGMA))
+    sigma = sigmas[0]
+    scaled = [scan.data / peak for scan in scans]
+    x0 = _first_guess(scaled, [scan.grid for scan in scans], target)
+    operator: LinearOperator
+    y: Any
+    if len(scans) == 1:
+        operator, y = operators[0], scaled[0]
+    else:  # all scans are brought to the first one's noise level
+        operator = Stack(operators, weights=[(sigma / one) ** 2 for one in sigmas])
+        y = tuple(data * (sigma / one) for data, one in zip(scaled, sigmas, strict=True))
+    likelihoods: tuple[Likelihood, ...] = tuple(
+        likelihood(noise_model, sigma) if mask is None else Masked(likelihood(noise_model, sigma), mask)
+        for mask in inside
+    )
+    task = Task(operator, y, sigma, likelihoods, x0, lam, huber, max_iter, progress)
+    with torch.no_grad():
+        solution = _SOLVERS[method](task)
+    return replace(solution, x=solution.x * peak, sigma=sigma * peak)
+
+
+def require_memory(target: Grid, scans: Sequence[Grid], method: str, device: torch.device) -> None:
+    """Raise when a reconstruction on this grid cannot fit into the memory that is free.
+
+    Raises
+    ------
+    InvsrError
+        Saying what is needed, what is there, and the spacing that would fit.
+    """
+    voxels = VOLUMES_IN_MEMORY[method] * target.size + 4 * sum(scan.size for scan in scans)
+    needed, free = 4 * voxels, free_memory(device)
+    if needed > free:
+        fitting = float(target.spacing.min()) * (needed / free) ** (1 / 3)
+        raise InvsrError(
+            f"{method} on {target} needs about {needed / 2**30:.1f} GiB of memory and {free / 2**30:.1f} GiB are "
+            f"free: use a spacing of {np.ceil(fitting * 10) / 10:.1f} mm or a smaller reference grid"
+        )
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process may still use on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    try:
+        import resource
+    except ImportError:  # Windows sets no such limit
+        return free
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return free if limit == resource.RLIM_INFINITY else min(free, limit - int(psutil.Process().memory_info().vms))
+
+
+def _cubic(task: Task) -> Solution:
+    prediction = task.operator(task.x0)
+    return Solution(
+        task.x0,
+        task.operator.domain,
+        Status.CONVERGED,
+        sigma=task.sigma,
+        chi2=chi2(task.operator, task.likelihoods, task.y, prediction),
+        gain=gain(task.y, prediction),
+    )
+
+
+def _tikhonov(task: Task) -> Solution:
+    if not all(isinstance(one, Gaussian) for one in task.likelihoods):
+        return _iterated(task, Tikhonov())
+    return solve_quadratic(
+        task.operator, task.y, Tikhonov(), lam=task.lam, sigma=task.sigma, x0=task.x0, progress=task.progress
+    )
+
+
+def _tv(task: Task) -> Solution:
+    return _iterated(task, TV(task.huber))
+
+
+def _iterated(task: Task, prior: Prior) -> Solution:
+    return iterate(
+        ADMM(),
+        task.operator,
+        task.y,
+        prior,
+        lam=task.lam,
+        sigma=task.sigma,
+        likelihood=task.likelihoods,
+        x0=task.x0,
+        max_iter=task.max_iter,
+        progress=task.progress,
+    )
+
+
+_SOLVERS: dict[str, Callable[[Task], Solution]] = {"cubic": _cubic, "tikhonov": _tikhonov, "tv": _tv}
+
+
+def _operator(
+    scan: Volume, target: Grid, thickness: float | None, profile: str | Path, in_plane: str
+) -> LinearOperator:
+    if thickness is None:
+        thickness = scan.slice_thickness
+        if thickness is None and scan.grid.spacing.max() < 1.01 * scan.grid.spacing.min():
+            profile = "none"  # voxels that are isotropic already are samples of the volume as it is
+    return acquisition(scan.grid, reference=target, slice_thickness=thickness, slice_profile=profile, in_plane=in_plane)
+
+
+def _per_scan(value: Any, scans: Sequence[Volume], what: str) -> list[Any]:
+    if value is None or isinstance(value, float | int | str | Path | Volume):
+        return [value] * len(scans)
+    values = list(value)
+    if len(values) == 1:
+        values = values * len(scans)
+    if len(values) != len(scans):
+        raise InvsrError(f"{len(values)} values of {what} for {len(scans)} scans: give one, or one for each scan")
+    return values
+
+
+def _masks(masks: Volume | Sequence[Volume] | None, scans: Sequence[Volume]) -> list[Tensor | None]:
+    if masks is None:
+        return [None] * len(scans)
+    found = [masks] if isinstance(masks, Volume) else list(masks)
+    if len(found) != len(scans):
+        raise InvsrError(f"{len(found)} masks for {len(scans)} scans: give one for each scan, in the same order")
+    out: list[Tensor | None] = []
+    for mask, scan in zip(found, scans, strict=True):
+        if mask.grid != scan.grid:
+            raise InvsrError(
+                f"{mask.name}: the mask lies on {mask.grid} but {scan.name} on {scan.grid}: resample it onto the scan"
+            )
+        inside = mask.data.to(scan.data.device) != 0
+        if not bool(inside.any()):
+            raise InvsrError(f"{mask.name}: the mask is empty: every voxel is 0")
+        out.append(inside)
+    return out
+
+
+def _sigma(scan: Volume, given: float | None, mask: Tensor | None) -> float:
+    if given is not None:
+        if not (np.isfinite(given) and given > 0):
+            raise InvsrError(f"{scan.name}: noise {given}: a standard deviation must be above zero")
+        return float(given)
+    fine = [n for n in (0, 1, 2) if scan.grid.spacing[n] < 1.5 * scan.grid.spacing.min()]
+    return estimate_sigma(scan.data, axes=fine, mask=mask)
+
+
+def _peak(data: Tensor) -> float:
+    values = data.abs().flatten()
+    values = values[values > 0]
+    values = values[:: max(1, values.numel() // 4_000_000)]
+    rank = max(1, round(values.numel() * PEAK_PERCENTILE / 100))
+    return float(values.kthvalue(rank).values)
+
+
+def _first_guess(data: Sequence[Tensor], grids: Sequence[Grid], target: Grid) -> Tensor:
+    """Mean of the scans' cubic interpolations, each where it saw the target."""
+    if len(data) == 1:
+        return cubic(data[0], grids[0], target)
+    total = torch.zeros((1, 1, *target.shape), device=data[0].device)
+    weight = torch.zeros_like(total)
+    points = target.points()
+    for one, grid in zip(data, grids, strict=True):
+        seen = torch.from_numpy(grid.contains(points)).to(total)[None, None]
+        total += cubic(one, grid, target) * seen
+        weight += seen
+    return torch.where(weight > 0, total / weight.clamp(min=1), cubic(data[0], grids[0], target))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InvsrError(f"device {name!r} cannot be used ({reason}): try --device cpu") from None
+    return device
