@@ -25,9 +25,8 @@ def write_report(folder: Path, scans: Sequence[Volume], result: Volume, solution
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InvsrError(f"{folder}: cannot be made a folder ({error.strerror}): choose another one") from error
-    views = {method: result}
-    views.update({f"{n}: {scan.name}" if len(scans) > 1 else scan.name: scan for n, scan in enumerate(scans)})
-    compare(views).savefig(folder / "views.png", dpi=130)
+    views = {f"{n}: {scan.name}" if len(scans) > 1 else scan.name: scan for n, scan in enumerate(scans)}
+    compare({**views, method: result}).savefig(folder / "views.png", dpi=130)
     record = {
         "method": method,
         "scans": [{"name": scan.name, "grid": repr(scan.grid)} for scan in scans],

@@ -32,7 +32,8 @@ class Solution:
     chi2 : float or None
         Mean squared standardised residual per measured voxel: about 1 when model and noise level are right.
     gain : float
-        Least-squares slope of the re-simulated data against the data: about 1 when intensities are kept.
+        Of the re-simulated data against the data (`invsr.solvers.statistics.gain`): about 1 when intensities
+        are kept.
     """
 
     x: Tensor

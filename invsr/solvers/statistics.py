@@ -66,14 +66,18 @@ def chi2(operator: LinearOperator, likelihoods: tuple[Likelihood, ...], y: Any, 
 
 
 def gain(y: Any, prediction: Any, mask: Any = None) -> float:
-    """Least-squares slope of the re-simulated data against the data, ``<A x, y> / <y, y>``."""
-    masks = as_tuple(mask) if mask is not None else (None,) * len(as_tuple(y))
+    """How much of the data's intensity the prediction p has: ``<p, p> / <p, y>``, 1 where it is kept.
+
+    One over the least-squares slope of the data against the prediction. Not the slope of the prediction
+    against the data, which noise in the data biases towards 0.
+    """
     above, below = 0.0, 0.0
+    masks = as_tuple(mask) if mask is not None else (None,) * len(as_tuple(y))
     for a, b, m in zip(as_tuple(y), as_tuple(prediction), masks, strict=True):
-        reference = a if m is None else a * m
-        above += float(inner(b, reference))
-        below += float(inner(reference, reference))
-    return above / below if below > 0 else 1.0
+        counted = b if m is None else b * m
+        above += float(inner(counted, b))
+        below += float(inner(counted, a))
+    return above / below if below else 1.0
 
 
 def _counted(likelihood: Likelihood, y: Tensor) -> float:
