@@ -150,8 +150,9 @@ def acquisition(
     slice_thickness : float, mm, optional
         Full width at half maximum of the slice profile; by default the slice spacing. A thickness
         below the spacing means gaps, above it overlapping slices.
-    slice_profile : {"gaussian", "boxcar", "sinc", "slr"} or path
-        A file holds offsets in mm and amplitudes in two columns, and sets the width itself.
+    slice_profile : {"gaussian", "boxcar", "sinc", "slr", "none"} or path
+        A file holds offsets in mm and amplitudes in two columns, and sets the width itself. "none" samples
+        points: with a target as fine as the scan that is the identity, the operator of denoising.
     in_plane : {"kspace", "gaussian", "none"}
         What pixels larger than the unknown's voxels are: a truncated k-space, Gaussian-weighted means
         (full width at half maximum of a pixel), or point samples.
@@ -208,7 +209,9 @@ def acquisition(
     return sampling if aligned is target else sampling @ Resample(target, aligned)
 
 
-def _slice_profile(profile: str | Path, thickness: float) -> AxisProfile:
+def _slice_profile(profile: str | Path, thickness: float) -> AxisProfile | str:
+    if profile == "none":
+        return "none"
     if isinstance(profile, str) and profile in PROFILES:
         return AxisProfile(*profile_samples(profile), thickness)
     return AxisProfile(*read_profile(profile), 1.0)

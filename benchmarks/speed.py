@@ -1,0 +1,75 @@
+"""Seconds and peak memory of the whole command, from start to file, on 160^3 at 1 mm from 4 mm slices.
+
+    python benchmarks/speed.py
+
+The anatomy is the MNI152 template in nilearn's package; scipy's cubic interpolation of the same scan, in a
+process of its own, is the yardstick in the same run.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+import invsr
+from invsr.demo import template
+from invsr.grid import Grid
+
+SPLINE = """
+import sys, nibabel as nib
+from scipy import ndimage
+low = nib.load(sys.argv[1])
+data = ndimage.zoom(low.get_fdata(dtype="float32"), (1, 1, 4), order=3, grid_mode=True, mode="nearest")
+nib.save(nib.Nifti1Image(data, low.affine), sys.argv[2])
+"""
+
+
+def cropped(size=160):
+    whole = template()
+    first = [(n - size) // 2 for n in whole.grid.shape]
+    a, b, c = (slice(f, f + size) for f in first)
+    affine = whole.grid.affine.copy()
+    affine[:3, 3] = whole.grid.to_world(first)
+    return invsr.Volume(whole.data[..., a, b, c].clone(), Grid((size,) * 3, affine))
+
+
+def measured(command):
+    """Wall seconds and peak resident MB of one child process."""
+    begin = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", RUNNER, *command], capture_output=True, text=True, check=False
+    )  # the runner reports its own child's memory: RUSAGE_CHILDREN keeps the maximum of all children so far
+    if done.returncode:
+        sys.exit(done.stderr)
+    return time.perf_counter() - begin, int(done.stdout.split()[-1]) / 1024
+
+
+RUNNER = (
+    "import resource, subprocess, sys\n"
+    "done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)\n"
+    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+    "sys.exit(done.returncode)\n"
+)
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        low = Path(folder) / "low.nii.gz"
+        invsr.save(invsr.simulate(cropped(), slice_thickness=4.0, axis=2, noise=0.01), low)
+        print(f"{torch.get_num_threads()} threads\nmethod | seconds | MB")
+        rows = {"scipy cubic": [sys.executable, "-c", SPLINE, str(low), str(Path(folder) / "spline.nii.gz")]}
+        for method in ("cubic", "tikhonov", "tv"):
+            out = str(Path(folder) / f"{method}.nii.gz")
+            rows[f"invsr {method}"] = [
+                sys.executable, "-m", "invsr", "reconstruct", str(low), "-o", out, "--method", method
+            ]  # fmt: skip
+        for name, command in rows.items():
+            seconds, megabytes = measured(command)
+            print(f"{name} | {seconds:.1f} | {megabytes:.0f}")
+
+
+if __name__ == "__main__":
+    main()
