@@ -1,8 +1,8 @@
 """How far the automatic weight of TV is from the best one: PSNR over a sweep around it.
 
-    python benchmarks/tv_weight.py VOLUME.nii.gz [...] [--noise 0.01] [--thickness 4]
+    python benchmarks/tv_weight.py [VOLUME.nii.gz ...] [--noise 0.01] [--thickness 4]
 
-Each high-resolution volume is simulated as a thick-slice scan and reconstructed with the weight chosen
+Without a volume it takes the MNI152 template in nilearn's package. Each high-resolution volume is simulated as a thick-slice scan and reconstructed with the weight chosen
 automatically from the estimated noise, then with fixed multiples of it. Gains are over cubic
 interpolation, in dB inside the head; chi2 in brackets.
 """
@@ -12,6 +12,7 @@ import argparse
 import numpy as np
 
 import invsr
+from invsr.demo import template
 from invsr.metrics import head_mask
 
 FACTORS = (0.125, 0.25, 0.5, 0.7, 1.0, 1.4, 2.0)
@@ -19,13 +20,12 @@ FACTORS = (0.125, 0.25, 0.5, 0.7, 1.0, 1.4, 2.0)
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("volumes", nargs="+")
+    parser.add_argument("volumes", nargs="*")
     parser.add_argument("--noise", type=float, default=0.01)
     parser.add_argument("--thickness", type=float, default=4.0)
     options = parser.parse_args()
     print("volume | auto | best - auto | " + " | ".join(f"x {f:g}" for f in FACTORS))
-    for path in options.volumes:
-        truth = invsr.load(path)
+    for truth in map(invsr.load, options.volumes) if options.volumes else [template()]:
         data = truth.numpy()
         peak = np.percentile(data[data > 0], 99.9)
         mask = head_mask(data)

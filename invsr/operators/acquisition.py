@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from invsr.differences import NEUMANN, PERIODIC
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.operators.base import LinearOperator
+from invsr.operators.base import Diagonal, LinearOperator
 from invsr.operators.profiles import (
     PROFILES,
     band_limited_matrix,
@@ -206,7 +206,13 @@ def acquisition(
         else:
             axes.append("none" if in_plane == "gaussian" else in_plane)
     sampling = Sampling(aligned, scan, axes)
-    return sampling if aligned is target else sampling @ Resample(target, aligned)
+    if aligned is target:
+        return sampling
+    turned = sampling @ Resample(target, aligned)
+    # As along the scan's own axes: samples that see half of their weight or more are normalised, others left out.
+    with torch.no_grad():
+        seen = turned(torch.ones((1, 1, *target.shape), dtype=torch.float64))
+    return Diagonal(scan, torch.where(seen > 0.5, 1 / seen.clamp(min=0.5), 0.0)) @ turned
 
 
 def _slice_profile(profile: str | Path, thickness: float) -> AxisProfile | str:

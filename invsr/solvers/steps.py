@@ -67,7 +67,7 @@ class ADMM:
         u = state.v - z
         rhs = problem.back_projection + rho * _synthesise(problem, z - u)
         # Inexact data steps (CG) only need to keep ahead of the outer iteration.
-        x = problem.operator.solve(rhs, rho, problem.prior.analysis, x0=state.x, rtol=1e-4, max_iter=30).x
+        x = problem.operator.solve(rhs, rho, problem.prior.analysis, x0=state.x, rtol=1e-5, max_iter=50).x
         k = _analyse(problem, x)
         split = float((k - z).norm() / k.norm().clamp(min=1e-30))
         return replace(state, x=x, v=u + k, split_residual=split)
