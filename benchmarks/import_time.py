@@ -1,6 +1,6 @@
 """How long `import invsr` takes against `import torch`: medians of alternating fresh processes.
 
-    python benchmarks/import_time.py
+python benchmarks/import_time.py
 """
 
 import statistics

@@ -38,9 +38,7 @@ def figures():
             scan = invsr.simulate(truth, noise=0.01, **protocol)
             shared = {key: protocol[key] for key in ("slice_thickness", "slice_profile") if key in protocol}
             for method, options in METHODS.items():
-                solution = invsr.reconstruct(
-                    scan, method=method.split()[0], reference=truth.grid, **shared, **options
-                )
+                solution = invsr.reconstruct(scan, method=method.split()[0], reference=truth.grid, **shared, **options)
                 psnr = -10 * np.log10(float((solution.x - truth.data).square().mean()))
                 found[f"{phantom} | {name} | {method}"] = round(psnr, 3)
     return found

@@ -2,9 +2,9 @@
 
     python benchmarks/tv_weight.py [VOLUME.nii.gz ...] [--noise 0.01] [--thickness 4]
 
-Without a volume it takes the MNI152 template in nilearn's package. Each high-resolution volume is simulated as a thick-slice scan and reconstructed with the weight chosen
-automatically from the estimated noise, then with fixed multiples of it. Gains are over cubic
-interpolation, in dB inside the head; chi2 in brackets.
+Without a volume it takes the MNI152 template in nilearn's package. Each high-resolution volume is simulated
+as a thick-slice scan and reconstructed with the weight chosen automatically from the estimated noise, then
+with fixed multiples of it. Gains are over cubic interpolation, in dB inside the head; chi2 in brackets.
 """
 
 import argparse

@@ -77,7 +77,9 @@ def refused(result, out, *words):
 def test_simulate_reconstruct_evaluate(run, tmp_path, phantom):
     high, low = tmp_path / "high.nii.gz", tmp_path / "low.nii.gz"
     invsr.save(phantom, high)
-    code, out, _ = run("simulate", high, "-o", low, "--slice-thickness", "3", "--gap", "1", "--axis", "k", "--noise", ".02")
+    code, out, _ = run(
+        "simulate", high, "-o", low, "--slice-thickness", "3", "--gap", "1", "--axis", "k", "--noise", ".02"
+    )
     assert code == 0 and "3 mm" in out
     assert invsr.load(low).grid.shape == (40, 36, 8)
     scores = {}
@@ -296,6 +298,6 @@ def test_warning_is_one_line(run, tmp_path):
     data[0, 0, 0] = np.nan
     code, _, err = run("reconstruct", image(tmp_path / "holes.nii.gz", data), "-o", tmp_path / "o.nii", "--quiet")
     assert code == 0
-    assert err.splitlines() == [line for line in err.splitlines() if line.startswith("invsr: warning: ") and "1 NaN" in line]
-
-
+    assert err.splitlines() == [
+        line for line in err.splitlines() if line.startswith("invsr: warning: ") and "1 NaN" in line
+    ]

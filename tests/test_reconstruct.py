@@ -168,7 +168,9 @@ def test_masked_data_do_not_count(truth, scan):
 
 
 def test_isotropic_scan_is_denoised(truth):
-    noisy = truth.with_data(truth.data + 0.03 * torch.randn(truth.data.shape, generator=torch.Generator().manual_seed(0)))
+    noisy = truth.with_data(
+        truth.data + 0.03 * torch.randn(truth.data.shape, generator=torch.Generator().manual_seed(0))
+    )
     found = invsr.reconstruct(noisy)
     assert found.grid == truth.grid
     assert error(found, truth) < 0.6 * 0.03

@@ -29,5 +29,7 @@ def test_phantom_figures(script):
 
 def test_tv_is_ahead_of_cubic_in_every_stored_case():
     stored = json.loads((ROOT / "tests" / "phantom_figures.json").read_text())
-    gains = {name: value - stored[name.replace("| tv", "| cubic")] for name, value in stored.items() if name.endswith("| tv")}
+    gains = {
+        name: value - stored[name.replace("| tv", "| cubic")] for name, value in stored.items() if name.endswith("| tv")
+    }
     assert len(gains) == 6 and min(gains.values()) > 0.4, gains

@@ -237,6 +237,8 @@ def _without_profile(kind: str, size: int, spacing: float, positions: Tensor) ->
         there = torch.arange(size, dtype=torch.float64) * spacing
         if float((positions - there).abs().max()) < ALIGNED * spacing:
             return "identity"
+        if float((positions - there.flip(0)).abs().max()) < ALIGNED * spacing:
+            return "interpolate"  # at the voxels themselves, in reverse: nothing is cut, nothing is periodic
     if kind == "none" or len(positions) < 2:
         return "interpolate"
     step = float((positions[1] - positions[0]).abs())

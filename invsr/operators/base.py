@@ -83,11 +83,12 @@ class LinearOperator(nn.Module):
 
         Statistics of residuals are taken here, so that samples outside the volume, and detail that the
         volume's grid cannot hold, do not count as misfit. White noise of `r` stays white, with its sigma.
-        By default the samples that see the volume: where A applied to a constant is not zero.
+        By default the samples that see the volume: where A applied to a constant is above half of its maximum.
         """
         with torch.no_grad():
-            ones = torch.ones((1, 1, *self.domain.shape), dtype=r.dtype, device=r.device)
-            return r[..., self(ones).abs().amax((0, 1)) > 0.5]
+            ones = torch.ones((1, 1, *self.domain.shape), dtype=r.real.dtype, device=r.device)
+            seen = self(ones).abs().amax((0, 1))
+            return r[..., seen > 0.5 * seen.max()]
 
     def __matmul__(self, other: LinearOperator) -> LinearOperator:
         """``(A @ B)(x) = A(B(x))``."""
@@ -140,8 +141,8 @@ class LinearOperator(nn.Module):
             When rho is not above zero or the regulariser is unknown.
         """
         _check(b, self.domain, self, "b")
-        if not float(rho) > 0:
-            raise InvsrError(f"rho is {float(rho)}: the data step needs a penalty above zero")
+        if not number(rho) > 0:
+            raise InvsrError(f"rho is {number(rho)}: the data step needs a penalty above zero")
         if regulariser not in (IDENTITY, GRADIENT):
             raise InvsrError(f"unknown regulariser {regulariser!r}: use 'identity' or 'gradient'")
         return self._solve(b, rho, regulariser, x0, rtol, max_iter)
@@ -151,10 +152,10 @@ class LinearOperator(nn.Module):
     ) -> LinearSolution:
         def cg(rhs: Tensor, start: Tensor | None) -> LinearSolution:
             return conjugate_gradient(
-                lambda x: self.normal(x, float(rho), regulariser),
+                lambda x: self.normal(x, number(rho), regulariser),
                 rhs,
                 start,
-                lambda r: self._precondition(r, float(rho), regulariser),
+                lambda r: self._precondition(r, number(rho), regulariser),
                 rtol,
                 max_iter,
             )
@@ -237,6 +238,11 @@ class Composition(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.inner._adjoint(self.outer._adjoint(y))
 
+    def compress(self, r: Tensor) -> Tensor:
+        if isinstance(self.outer, Scaling):
+            return self.inner.compress(r)
+        return self.outer.compress(r) if self.complex_range else super().compress(r)  # k-space has no extent
+
 
 class Sum(LinearOperator):
     """``a(x) + b(x)``."""
@@ -271,12 +277,16 @@ class Diagonal(LinearOperator):
         if weights.ndim < 3 or any(w not in (1, n) for w, n in zip(weights.shape[-3:], grid.shape, strict=True)):
             raise InvsrError(f"weights of shape {tuple(weights.shape)} do not fit the grid {grid}")
         self.register_buffer("weights", weights)
+        self._mean: LinearOperator | None = None
 
     def _forward(self, x: Tensor) -> Tensor:
         return self.weights.to(x.real.dtype) * x
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return self._forward(y)
+
+    def compress(self, r: Tensor) -> Tensor:
+        return r[self.weights.expand(r.shape) != 0]
 
     def _solve(
         self, b: Tensor, rho: float | Tensor, regulariser: str, x0: Tensor | None, rtol: float, max_iter: int
@@ -289,10 +299,12 @@ class Diagonal(LinearOperator):
         if regulariser == IDENTITY:
             return r / (self.weights.to(r.real.dtype) ** 2 + rho)
         # The mean weight turns the system into one that cosines diagonalise.
-        from invsr.operators.separable import Identity
+        if self._mean is None:  # kept, for its eigenbases
+            from invsr.operators.separable import Identity
 
+            self._mean = Identity(self.domain)
         mean = float((self.weights.double() ** 2).mean()) + 1e-12
-        return Identity(self.domain).solve(r / mean, rho / mean, GRADIENT).x
+        return self._mean.solve(r / mean, rho / mean, GRADIENT).x
 
 
 class Scaling(Diagonal):
@@ -309,6 +321,32 @@ def meet(outer: LinearOperator, inner: LinearOperator) -> None:
             f"{type(outer).__name__} starts from {outer.domain} but {type(inner).__name__} ends on "
             f"{inner.range}: compose operators whose grids meet"
         )
+
+
+class TensorState:
+    """Values, device and dtype of a module's tensors, to be compared: equal states allow cached results.
+
+    Holds on to the tensors, so that no other one can take the place of one of them in memory.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        tensors = [*module.parameters(), *module.buffers()]
+        self.alive = [t.detach() for t in tensors]
+        # Changes of inference tensors are not counted: such a state equals no other.
+        self.key = tuple(
+            (t.data_ptr(), object() if t.is_inference() else t._version, t.device, t.dtype) for t in tensors
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TensorState) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+def number(value: float | Tensor) -> float:
+    """The value of a scalar, whether or not it is differentiated."""
+    return float(value.detach()) if isinstance(value, Tensor) else float(value)
 
 
 def _check(x: Tensor, grid: Grid, operator: LinearOperator, name: str) -> None:

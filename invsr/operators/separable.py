@@ -17,7 +17,7 @@ from invsr.differences import NEUMANN, laplacian, laplacian_matrix
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.linalg import LinearSolution
-from invsr.operators.base import IDENTITY, LinearOperator, meet
+from invsr.operators.base import IDENTITY, LinearOperator, TensorState, meet, number
 
 # Two matrices commute, or a matrix is diagonal, when the rest is this small against their norms.
 COMMUTES = 1e-9
@@ -68,12 +68,14 @@ class Separable(LinearOperator):
                 )
             if isinstance(matrix, nn.Parameter):
                 self.register_parameter(f"matrix_{n}", matrix)
+            elif matrix is not None and matrix.is_complex():  # Module.to(float32) would keep the real part only
+                self.register_buffer(f"matrix_{n}", torch.view_as_real(matrix.resolve_conj()))
             else:
                 self.register_buffer(f"matrix_{n}", matrix)
 
     def matrices(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """The three matrices; a subclass with parameters builds them here, differentiably."""
-        a, b, c = (getattr(self, f"matrix_{n}") for n in (0, 1, 2))
+        a, b, c = (_whole(getattr(self, f"matrix_{n}")) for n in (0, 1, 2))
         return a, b, c
 
     def _forward(self, x: Tensor) -> Tensor:
@@ -92,9 +94,10 @@ class Separable(LinearOperator):
 
     def compress(self, r: Tensor) -> Tensor:
         y = r
+        wide = torch.complex128 if r.is_complex() else torch.float64
         for n, matrix in enumerate(self._cast(r)):
-            basis = self._cached(("range", n), lambda m=matrix: None if m is None else range_basis(m.double()))
-            y = multiply(None if basis is None else basis.T.to(r), y, n)
+            basis = self._cached(("range", n, wide), lambda m=matrix: None if m is None else range_basis(m.to(wide)))
+            y = multiply(None if basis is None else basis.mH.to(r), y, n)
         return y
 
     # Exact solves -----------------------------------------------------------------------------------
@@ -106,7 +109,7 @@ class Separable(LinearOperator):
             return super()._solve(b, rho, regulariser, x0, rtol, max_iter)  # CG, exactly preconditioned
         if regulariser == IDENTITY:
             return LinearSolution(self._solve_identity(b, rho))
-        plan = self._plan(b, float(rho))
+        plan = self._plan(b, number(rho))
         if plan is None:
             return super()._solve(b, rho, regulariser, x0, rtol, max_iter)
         return LinearSolution(self._solve_gradient(b, rho, plan))
@@ -197,7 +200,7 @@ class Separable(LinearOperator):
         # The bases hold for the value of rho; its derivative enters by one correction, as in the base class.
         done = torch.empty_like(rows)
         for members, values, vectors in groups:
-            inverse = 1 / (values[None, :] + float(rho) * (mu if members is None else mu[members])[:, None])
+            inverse = 1 / (values[None, :] + number(rho) * (mu if members is None else mu[members])[:, None])
             part = rows if members is None else rows[:, members]
             part = ((part @ vectors.conj().to(b.dtype)) * inverse.to(b.real.dtype)) @ vectors.mT.to(b.dtype)
             if members is None:
@@ -247,13 +250,13 @@ class Separable(LinearOperator):
 
     def _cached(self, key: Any, build: Any) -> Any:
         """`build()` once per state of the operator's tensors (values, device, dtype)."""
-        state = tuple((t.data_ptr(), t._version, t.device, t.dtype) for t in [*self.parameters(), *self.buffers()])
+        state = TensorState(self)
         if self._cache.get("state") != state:
             self._cache = {"state": state}
         elif len(self._cache) > 40:  # every rho leaves a basis behind
             self._cache = {k: v for k, v in self._cache.items() if k == "state" or k[0] in ("eigen", "joint", "range")}
         if key not in self._cache:
-            with torch.no_grad():
+            with torch.inference_mode(False), torch.no_grad():
                 self._cache[key] = build()
         return self._cache[key]
 
@@ -346,6 +349,11 @@ def _joint_eigenbasis(gram: Tensor | None, laplacian: Tensor) -> JointBasis | No
 
 def _or_identity(gram: Tensor | None, like: Tensor) -> Tensor:
     return torch.eye(len(like), dtype=like.dtype, device=like.device) if gram is None else gram
+
+
+def _whole(matrix: Tensor | None) -> Tensor | None:
+    """A matrix as it was given: complex ones are kept as real and imaginary part."""
+    return torch.view_as_complex(matrix) if matrix is not None and matrix.ndim == 3 else matrix
 
 
 def _realise(matrix: Tensor, is_complex: bool) -> Tensor:

@@ -46,10 +46,11 @@ class TV(Prior):
         self.huber = huber
 
     def prox(self, v: Tensor, sigma: float | Tensor) -> Tensor:
-        # Shortens each vector by sigma^2; below the threshold Huber shrinks in proportion instead.
+        # Shortens each vector by sigma^2; below the threshold Huber shrinks in proportion instead. The clamp comes
+        # before the root, whose derivative at zero is infinite.
         threshold = sigma**2
-        length = v.abs().square().sum(0).sqrt_()
-        return v * (1 - threshold / length.clamp_(min=threshold + self.huber))
+        length = v.abs().square().sum(0).clamp(min=(threshold + self.huber) ** 2).sqrt()
+        return v * (1 - threshold / length)
 
     def cost(self, z: Tensor) -> Tensor:
         length = z.abs().square().sum(0).sqrt()

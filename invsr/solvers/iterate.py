@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from invsr.errors import InvsrError
 from invsr.linalg import Status
 from invsr.operators.base import LinearOperator
 from invsr.priors.base import GRADIENT, Prior
@@ -16,13 +15,10 @@ from invsr.solvers.likelihood import Gaussian, Likelihood
 from invsr.solvers.solution import Solution
 from invsr.solvers.statistics import as_tuple, chi2, gain, target
 from invsr.solvers.steps import Problem, State
+from invsr.solvers.weight import CHI2_TARGET, CHI2_TOLERANCE, require_weight
 
-# Automatic weight: the residual chi2 it aims at. The true volume has 1, but it has not been fitted to the
-# noise; a fit takes some of it up. `benchmarks/tv_weight.py` shows the score against this number.
-CHI2_TARGET = 0.85
-CHI2_TOLERANCE = 0.02
-# Ratio of lam to rho: the size of a prior's step, in scaled intensity per mm for a prior on differences and
-# in squared scaled intensity otherwise. Decides the speed of convergence, not the limit.
+# Ratio of lam to rho for a prior on differences: the size of its step, in scaled intensity per voxel. Decides
+# the speed of convergence, not the limit. A prior on the volume itself gets rho = 1, the norm of A* A.
 GRADIENT_STEP = 0.04
 
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -87,16 +83,13 @@ def iterate(
     ----------
     Morozov (1966), Soviet Math. Dokl. 7, 414-417, for the discrepancy principle.
     """
+    require_weight(lam, sigma)
     automatic = lam is None
-    if automatic and not (sigma is not None and sigma > 0):
-        raise InvsrError(f"choosing lam automatically needs a noise level above zero, not {sigma}: give lam or sigma")
-    if not automatic and not (lam is not None and lam > 0):
-        raise InvsrError(f"lam is {lam}: the weight of the prior must be above zero")
     noise = sigma if sigma is not None else 1.0
     likelihoods = as_tuple(likelihood) if likelihood is not None else tuple(Gaussian(noise) for _ in as_tuple(y))
     fixed_data = all(isinstance(one, Gaussian) for one in likelihoods)
     weight = 0.2 * noise if lam is None else float(lam)
-    unit = GRADIENT_STEP / float(operator.domain.spacing.min()) if prior.analysis == GRADIENT else GRADIENT_STEP**2
+    unit = GRADIENT_STEP / float(operator.domain.spacing.min())
 
     back = operator.adjoint(y)
     problem = Problem(operator, prior, back)
@@ -108,7 +101,7 @@ def iterate(
             prediction = operator(state.x) if prediction is None else prediction
             problem = replace(problem, back_projection=operator.adjoint(target(likelihoods, y, prediction)))
         before = state.x
-        state = step(state, problem, weight, weight / unit)
+        state = step(state, problem, weight, weight / unit if prior.analysis == GRADIENT else 1.0)
         prediction = operator(state.x)
         entry = {
             "lam": weight,

@@ -11,10 +11,11 @@ from invsr.errors import InvsrError
 from invsr.linalg import Status
 from invsr.operators.base import LinearOperator
 from invsr.priors.base import Prior
-from invsr.solvers.iterate import CHI2_TARGET, CHI2_TOLERANCE, Progress
+from invsr.solvers.iterate import Progress
 from invsr.solvers.likelihood import Gaussian
 from invsr.solvers.solution import Solution
 from invsr.solvers.statistics import as_tuple, chi2, gain
+from invsr.solvers.weight import CHI2_TARGET, CHI2_TOLERANCE, require_weight
 
 
 def solve_quadratic(
@@ -47,10 +48,7 @@ def solve_quadratic(
     """
     if not prior.quadratic:
         raise InvsrError(f"{type(prior).__name__} is not quadratic: use invsr.solvers.iterate")
-    if lam is not None and not lam > 0:
-        raise InvsrError(f"lam is {lam}: the weight of the prior must be above zero")
-    if lam is None and not (sigma is not None and sigma > 0):
-        raise InvsrError(f"choosing lam automatically needs a noise level above zero, not {sigma}: give lam or sigma")
+    require_weight(lam, sigma)
     back = operator.adjoint(y)
     noise = tuple(Gaussian(sigma or 1.0) for _ in as_tuple(y))
     history: list[dict[str, float]] = []
