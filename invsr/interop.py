@@ -1,13 +1,15 @@
 """deepinv both ways: invsr operators as deepinv physics, deepinv physics as invsr operators.
 
 deepinv knows no complex images: complex numbers are real channels there, first all real parts, then all
-imaginary parts, as in `deepinv.physics.MRI`. A stack's data is a `deepinv.utils.TensorList`.
+imaginary parts, as in `deepinv.physics.MRI`. A stack's data is a `deepinv.utils.TensorList`; deepinv's
+`L2` has no cost of one, so that its algorithms take stacks with plug-and-play priors only.
 
 Not imported by `import invsr`, because importing deepinv takes seconds: ``from invsr import interop``.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -115,7 +117,8 @@ class OperatorPhysics(deepinv.physics.LinearPhysics):  # type: ignore[misc]  # d
         """A* y."""
         given = zip([y] if isinstance(y, Tensor) else list(y), self._complex_data, strict=True)
         parts = tuple(_as_complex(part) if is_complex else part for part, is_complex in given)
-        return _as_channels(self.operator.adjoint(parts if isinstance(self.operator, Stack) else parts[0]))  # type: ignore[arg-type]  # a stack's data is a tuple
+        data: Any = parts if isinstance(self.operator, Stack) else parts[0]
+        return _as_channels(self.operator.adjoint(data))
 
     def prox_l2(
         self,
@@ -142,7 +145,7 @@ class OperatorPhysics(deepinv.physics.LinearPhysics):  # type: ignore[misc]  # d
         if gamma.numel() != len(back):
             found: Tensor = super().prox_l2(z, y, gamma, solver or "CG", max_iter, tol, verbose, **kwargs)
             return found
-        each = zip(back.split(1), z.split(1), gamma.flatten(), strict=True)
+        each = zip(back.chunk(len(back)), z.chunk(len(z)), gamma.flatten(), strict=True)
         return torch.cat([self._solve(*one, max_iter, tol) for one in each])
 
     def _solve(self, back: Tensor, z: Tensor, gamma: float | Tensor, max_iter: int, tol: float) -> Tensor:
@@ -159,17 +162,7 @@ class PhysicsOperator(LinearOperator):
         name = type(physics).__name__
         if not isinstance(physics, deepinv.physics.LinearPhysics):
             raise InvsrError(f"{name} is not a deepinv.physics.LinearPhysics: only linear physics can be wrapped")
-        size = getattr(physics, "img_size", None)
-        channels = size[0] if isinstance(size, tuple | list | torch.Size) and len(size) == 4 else 1
-        tensors = [*physics.parameters(), *physics.buffers()]
-        generator = torch.Generator().manual_seed(0)
-        x = torch.rand((1, channels, *grid.shape), generator=generator).to(tensors[0] if tensors else "cpu")
-        try:
-            with torch.no_grad():
-                y = physics.A(x)
-        except Exception as error:  # whatever deepinv or torch find wrong with the shape
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InvsrError(f"{name} does not take a volume of shape {tuple(x.shape)}: {reason}") from error
+        y = _probe(physics, grid)
         if not isinstance(y, Tensor) or y.ndim != 5:
             found = f"of shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"as a {type(y).__name__}"
             raise InvsrError(f"{name} returns measurements {found}: only volumes (batch, channel, i, j, k) fit a grid")
@@ -196,6 +189,23 @@ class PhysicsOperator(LinearOperator):
 
     def compress(self, r: Tensor) -> Tensor:
         return r[:, self._seen]
+
+
+def _probe(physics: Any, grid: Grid) -> Any:
+    """Measurements of a volume of noise, of one channel or else of two (a complex image)."""
+    tensors = [t for t in (*physics.parameters(), *physics.buffers()) if t.is_floating_point()]
+    device = tensors[0].device if tensors else torch.device("cpu")
+    dtype = functools.reduce(torch.promote_types, (t.dtype for t in tensors), torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    reasons = []
+    for channels in (1, 2):
+        x = torch.rand((1, channels, *grid.shape), generator=generator).to(device, dtype)
+        try:
+            with torch.no_grad():
+                return physics.A(x)
+        except Exception as error:  # whatever deepinv or torch find wrong with the shape
+            reasons.append(str(error).splitlines()[0] if str(error) else type(error).__name__)
+    raise InvsrError(f"{type(physics).__name__} does not take volumes of shape {grid.shape}: {reasons[0]}")
 
 
 def _as_channels(x: Tensor) -> Tensor:

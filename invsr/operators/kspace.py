@@ -62,7 +62,7 @@ class FourierResize(Separable):
         size, new = self.domain.shape[n], self.range.shape[n]
         at = torch.arange(new, dtype=torch.float64, device=frequencies.device)[:, None] / new
         voxels = torch.arange(size, dtype=torch.float64, device=frequencies.device) / size
-        turns = 2j * math.pi * frequencies
+        turns = 2j * math.pi * frequencies.double()  # a plain complex number times integers would be complex64
         matrix = torch.exp(turns * at) @ torch.exp(-turns[:, None] * voxels) / size
         return matrix.real if len(frequencies) % 2 else matrix  # an odd number of frequencies is symmetric
 

@@ -33,7 +33,7 @@ class _Matrix(nn.Module):
 
     def matrix(self) -> Tensor:
         """T on world points, float64."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not define matrix()")
 
     def forward(self, points: Tensor) -> Tensor:
         return _transformed(self.matrix(), points)

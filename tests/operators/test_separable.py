@@ -30,7 +30,8 @@ def solved(A, regulariser, rho=0.1, rtol=1e-9):
     b = noise(1, 1, *A.domain.shape)
     solution = A.solve(b, rho, regulariser, rtol=rtol)
     assert solution.status == "converged"
-    residual = float((A.normal(solution.x, rho, regulariser) - b).norm() / b.norm())
+    with torch.no_grad():
+        residual = float((A.normal(solution.x, rho, regulariser) - b).norm() / b.norm())
     assert residual < 2e-9
     return solution
 
@@ -67,7 +68,6 @@ def test_truncation_in_plane_and_slices_is_direct_where_the_field_of_view_is_sha
     assert 0 < solved(acquisition(scan, reference=larger), "gradient").n_iter <= 60
 
 
-@pytest.mark.xfail(strict=True, reason="matrices of FourierResize have single precision: use frequencies.double()")
 def test_crop_of_k_space_is_direct_in_all_axes():
     A = KSpaceCrop(grid((8, 9, 12)), (4, 5, 7))
     assert solved(A, "gradient").n_iter == solved(A, "identity").n_iter == 0

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 from skimage.restoration import denoise_tv_chambolle
 
 from invsr.differences import gradient
@@ -13,7 +14,7 @@ from invsr.linalg import conjugate_gradient
 from invsr.operators import Identity, Scaling, Stack, acquisition
 from invsr.phantoms import centred_grid, shapes
 from invsr.priors import TV, Tikhonov
-from invsr.solvers import ADMM, Huber, Status, cubic, iterate, solve_quadratic
+from invsr.solvers import ADMM, Huber, Status, cubic, iterate, likelihood, solve_quadratic
 from invsr.solvers.weight import CHI2_TARGET, CHI2_TOLERANCE
 
 GRID = Grid((6, 5, 3), np.diag([1.0, 1.2, 3.0, 1.0]))
@@ -201,3 +202,45 @@ def test_scale_of_the_data_does_not_matter_to_the_tolerance():
     small = operator.solve(1e-8 * b, 0.3, "gradient", rtol=1e-8)
     large = operator.solve(b, 0.3, "gradient", rtol=1e-8)
     torch.testing.assert_close(small.x * 1e8, large.x)
+
+
+def test_cubic_keeps_world_positions_between_oblique_grids():
+    def turned(grid, *angles):
+        affine = grid.affine.copy()
+        turn = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
+        affine[:3, :3] = turn @ affine[:3, :3]
+        affine[:3, 3] = grid.centre + turn @ (grid.origin - grid.centre)
+        return Grid(grid.shape, affine)
+
+    scan = turned(Grid((32, 30, 12), np.diag([-1.0, 1.2, 3.0, 1.0])), 20, -10, 35)
+    target = turned(
+        Grid((24, 26, 22), np.array([[0, 1.1, 0, -30], [1, 0, 0, 2], [0, 0, -1, 28], [0, 0, 0, 1.0]])), 5, 7, 0
+    )
+
+    def spot(points):
+        return np.exp(-0.5 * ((points - scan.centre) ** 2).sum(-1) / 6.0**2)
+
+    found = cubic(torch.from_numpy(spot(scan.points()))[None, None], scan, target)[0, 0].numpy()
+    inside = (np.abs(scan.to_voxel(target.points()) / (np.array(scan.shape) - 1) - 0.5) < 0.4).all(-1)
+    assert inside.mean() > 0.2
+    assert np.abs(found - spot(target.points()))[inside].max() < 0.01
+
+
+@pytest.mark.parametrize("name", ["gaussian", "rician", "huber", "l1"])
+def test_likelihoods_lower_their_own_objective(name):
+    grid = centred_grid((16, 16, 16), 1.0)
+    operator = acquisition(grid.coarsen((1, 1, 4)), reference=grid)
+    y = (operator(shapes(grid, n_samples=8, size=16.0, dtype=F64)) + 0.05 * noise((16, 16, 4))).abs()
+    model, lam = likelihood(name, 0.05), 0.05
+    start = operator.adjoint(y)
+    early, late = (
+        iterate(ADMM(), operator, y, TV(), lam=lam, likelihood=model, x0=start, max_iter=n) for n in (15, 60)
+    )
+
+    def objective(x):  # lam is the weight against sigma^2 times the negative log-likelihood
+        slope = gradient(x, grid.spacing.tolist(), operator.boundary)
+        return float(0.05**2 * model.negative_log_likelihood(y, operator(x)) + lam * TV().cost(slope))
+
+    assert objective(late.x) < objective(early.x) * 1.001
+    assert objective(late.x) < objective(start)
+    assert np.isfinite(late.gain)
