@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from invsr.differences import NEUMANN, laplacian
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.linalg import LinearSolution, conjugate_gradient
+from invsr.linalg import LinearSolution, conjugate_gradient, inner
 
 IDENTITY, GRADIENT = "identity", "gradient"
 
@@ -36,6 +36,7 @@ class LinearOperator(nn.Module):
     range: Grid
     #: Boundary of finite differences on the domain, per axis, that suits `solve`.
     boundary: tuple[str, str, str] = (NEUMANN, NEUMANN, NEUMANN)
+    _mean: tuple[TensorState, LinearOperator, float] | None = None
     #: Whether the operator maps to complex data (k-space); its adjoint then takes complex data.
     complex_range: bool = False
 
@@ -178,8 +179,30 @@ class LinearOperator(nn.Module):
         return self.gram(x) + rho * laplacian(x, self.domain.spacing.tolist(), self.boundary)
 
     def _precondition(self, r: Tensor, rho: float, regulariser: str) -> Tensor:
-        """An approximate inverse of `normal`, symmetric positive definite; the identity by default."""
-        return r
+        """An approximate inverse of `normal`, symmetric positive definite.
+
+        By default A* A is taken for its mean eigenvalue, which leaves a system that cosines diagonalise.
+        """
+        if regulariser == IDENTITY:
+            return r
+        smoothing, mean = self._smoothing(r)
+        return smoothing.solve(r / mean, rho / mean, GRADIENT).x
+
+    def _smoothing(self, like: Tensor) -> tuple[LinearOperator, float]:
+        """An identity on the domain, which keeps its eigenbases, and the mean eigenvalue of A* A."""
+        state = TensorState(self)
+        if self._mean is None or self._mean[0] != state:
+            from invsr.operators.separable import Identity
+
+            identity = Identity(self.domain)
+            identity.boundary = self.boundary
+            probe = torch.randn(
+                (1, 1, *self.domain.shape), generator=torch.Generator().manual_seed(0), dtype=like.real.dtype
+            ).to(like)
+            with torch.no_grad():  # Hutchinson's estimate of the trace
+                mean = float(inner(probe, self.gram(probe)) / inner(probe, probe))
+            self._mean = (state, identity, max(mean, 1e-6))
+        return self._mean[1:]
 
     def extra_repr(self) -> str:
         return f"{self.domain} -> {self.range}"
@@ -277,7 +300,6 @@ class Diagonal(LinearOperator):
         if weights.ndim < 3 or any(w not in (1, n) for w, n in zip(weights.shape[-3:], grid.shape, strict=True)):
             raise InvsrError(f"weights of shape {tuple(weights.shape)} do not fit the grid {grid}")
         self.register_buffer("weights", weights)
-        self._mean: LinearOperator | None = None
 
     def _forward(self, x: Tensor) -> Tensor:
         return self.weights.to(x.real.dtype) * x
@@ -294,17 +316,6 @@ class Diagonal(LinearOperator):
         if regulariser == IDENTITY:
             return LinearSolution(b / (self.weights.to(b.real.dtype) ** 2 + rho))
         return super()._solve(b, rho, regulariser, x0, rtol, max_iter)
-
-    def _precondition(self, r: Tensor, rho: float, regulariser: str) -> Tensor:
-        if regulariser == IDENTITY:
-            return r / (self.weights.to(r.real.dtype) ** 2 + rho)
-        # The mean weight turns the system into one that cosines diagonalise.
-        if self._mean is None:  # kept, for its eigenbases
-            from invsr.operators.separable import Identity
-
-            self._mean = Identity(self.domain)
-        mean = float((self.weights.double() ** 2).mean()) + 1e-12
-        return self._mean.solve(r / mean, rho / mean, GRADIENT).x
 
 
 class Scaling(Diagonal):

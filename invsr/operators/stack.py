@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from invsr.differences import NEUMANN, PERIODIC, laplacian_matrix
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.operators.base import IDENTITY, Composition, LinearOperator, Scaling
+from invsr.operators.base import IDENTITY, Composition, LinearOperator, Scaling, TensorState
 from invsr.operators.separable import Separable, multiply
 
 # Bases for this many penalties are kept; an iteration that changes rho leaves one behind each time.
@@ -148,8 +148,7 @@ class Stack(LinearOperator):
 
     def _basis(self, like: Tensor, rho: float, regulariser: str) -> tuple[list[Tensor], Tensor]:
         """Vectors per axis, and the inverse of the diagonal that `normal` has in them."""
-        tensors = [*self.parameters(), *self.buffers()]
-        state = tuple((t.data_ptr(), t._version, t.device, t.dtype) for t in tensors)
+        state = TensorState(self)
         if self._cache.get("state") != state or len(self._cache) > MOST_BASES:
             self._cache = {"state": state}
         key = (like.dtype, like.device, rho, regulariser)

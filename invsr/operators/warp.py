@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from invsr.errors import InvsrError
 from invsr.grid import SAME_POSITION, Grid
-from invsr.operators.base import LinearOperator
+from invsr.operators.base import LinearOperator, TensorState
 from invsr.operators.profiles import keys_kernel
 from invsr.operators.separable import multiply
 
@@ -192,7 +192,7 @@ class Resample(LinearOperator):
         tensors = [*self.parameters(), *self.buffers()]
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
             return self._find_positions(like.device, dtype)
-        state = (like.device, dtype, *((t.data_ptr(), t._version, t.device, t.dtype) for t in tensors))
+        state = (like.device, dtype, TensorState(self))
         if state not in self._cache:
             with torch.inference_mode(False), torch.no_grad():
                 self._cache = {state: self._find_positions(like.device, dtype)}
