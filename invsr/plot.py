@@ -74,10 +74,15 @@ def bright_centre(volume: Volume) -> Any:
 
 
 def _cut(volume: Volume, box: Any, centre: Any, plane: int, step: float) -> Any:
-    """Nearest-neighbour values on a world-aligned plane, rows from superior (or anterior) down."""
+    """Nearest-neighbour values on a world-aligned plane, rows from superior (or anterior) down.
+
+    Columns run from posterior to anterior, or from the patient's right (the positive end of x) to the left.
+    """
     across, up = ((1, 2), (0, 2), (0, 1))[plane]
     a = np.arange(box[0, across], box[1, across], step) + step / 2
     b = np.arange(box[0, up], box[1, up], step)[::-1] + step / 2
+    if across == 0:
+        a = a[::-1]
     points = np.empty((len(b), len(a), 3))
     points[...] = centre
     points[..., across] = a[None, :]
