@@ -8,7 +8,9 @@ import logging
 import math
 import os
 import secrets
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -272,12 +274,18 @@ def _nifti_class(path: Path) -> Any:
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """One error for the dozen classes of them that damaged files raise from nibabel, gzip and numpy."""
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+    from nibabel.wrapstruct import WrapStructError
+
+    library = (ImageFileError, HeaderDataError, WrapStructError, zlib.error, struct.error)
+    general = (OSError, EOFError, ValueError, TypeError, ArithmeticError, LookupError, AssertionError)
     try:
         with np.errstate(all="ignore"):
             yield
     except MemoryError as error:
         raise InvsrError(f"{path}: its voxels do not fit into memory: check the size in its header") from error
-    except Exception as error:
+    except (*library, *general) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InvsrError(f"{path}: is damaged or cut short ({reason}): copy or export it again") from error
 

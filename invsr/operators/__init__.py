@@ -2,7 +2,8 @@
 
 from invsr.operators.acquisition import AxisProfile, Sampling, acquisition
 from invsr.operators.base import Diagonal, LinearOperator, Scaling
-from invsr.operators.kspace import KSpaceCrop, KSpaceFilter, KSpaceMask
+from invsr.operators.kspace import KSpaceCrop, KSpaceFilter, KSpaceMask, zero_fill
+from invsr.operators.kspace_weights import apodisation, elliptic, partial_fourier, random_mask
 from invsr.operators.noise import add_noise, estimate_sigma
 from invsr.operators.separable import Identity, Separable
 from invsr.operators.stack import Stack
@@ -26,5 +27,10 @@ __all__ = [
     "Stack",
     "acquisition",
     "add_noise",
+    "apodisation",
+    "elliptic",
     "estimate_sigma",
+    "partial_fourier",
+    "random_mask",
+    "zero_fill",
 ]

@@ -31,7 +31,8 @@ from invsr.operators import (
     Stack,
     acquisition,
 )
-from invsr.operators.kspace import apodisation, partial_fourier, zero_fill
+from invsr.operators.kspace import zero_fill
+from invsr.operators.kspace_weights import apodisation, partial_fourier
 
 
 class Case(NamedTuple):

@@ -6,16 +6,8 @@ import torch
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.operators.kspace import (
-    KSpaceCrop,
-    KSpaceFilter,
-    KSpaceMask,
-    apodisation,
-    elliptic,
-    partial_fourier,
-    random_mask,
-    zero_fill,
-)
+from invsr.operators.kspace import KSpaceCrop, KSpaceFilter, KSpaceMask, zero_fill
+from invsr.operators.kspace_weights import apodisation, elliptic, partial_fourier, random_mask
 from invsr.operators.noise import add_noise
 
 C128 = torch.complex128

@@ -1,0 +1,123 @@
+"""Weights on k-space: which samples were taken, and how strongly they count. Frequency zero at index N // 2."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invsr.errors import InvsrError
+
+
+def partial_fourier(shape: Sequence[int], fraction: float, axis: int) -> Tensor:
+    """Ones on the upper `fraction` (0.5 to 1) of the lines along `axis`, zeros on the lowest frequencies.
+
+    Frequency zero is always kept. Shape `shape`, float64.
+    """
+    if not 0.5 <= fraction <= 1:
+        raise InvsrError(f"partial Fourier fraction {fraction}: it must be from 0.5 to 1")
+    size = shape[axis]
+    weights = torch.zeros(tuple(shape), dtype=torch.float64)
+    first = min(size - math.ceil(fraction * size - 1e-9), size // 2)
+    weights.narrow(axis, first, size - first).fill_(1)
+    return weights
+
+
+def elliptic(shape: Sequence[int], radii: float | Sequence[float] = 1.0) -> Tensor:
+    """Ones where ``sum_n (f_n / (radii_n N_n / 2))^2 <= 1``: the corners of k-space left out.
+
+    `radii` as a share of the largest frequency, one or three. Shape `shape`, float64.
+    """
+    three = np.broadcast_to(np.asarray(radii, float), 3).tolist()
+    if not min(three) > 0:
+        raise InvsrError(f"elliptic k-space of radii {three}: each must be above zero")
+    i, j, k = (f / r for f, r in zip(_frequencies(shape), three, strict=True))
+    inside: Tensor = i**2 + j**2 + k**2 <= 1 + 1e-9
+    return inside.double()
+
+
+def random_mask(
+    shape: Sequence[int],
+    acceleration: float,
+    centre_fraction: float,
+    generator: torch.Generator,
+    axes: Sequence[int] = (0, 1, 2),
+) -> Tensor:
+    """A full centre and uniformly random samples around it, one in `acceleration` in all.
+
+    Parameters
+    ----------
+    shape : three of int
+    acceleration : float
+        At least 1; exactly ``round(total / acceleration)`` samples are kept.
+    centre_fraction : float
+        Share of each of `axes` that the centre box spans.
+    generator : torch.Generator
+    axes : sequence of int
+        The phase-encoding axes, along which samples are drawn; along the others, lines are complete.
+
+    Raises
+    ------
+    InvsrError
+        When the acceleration is below 1, the share is not from 0 to 1, or the centre alone is too many samples.
+    """
+    if not acceleration >= 1 or not 0 <= centre_fraction <= 1:
+        raise InvsrError(
+            f"acceleration {acceleration} and centre fraction {centre_fraction}: at least 1, and from 0 to 1"
+        )
+    drawn = [n if axis in {a % 3 for a in axes} else 1 for axis, n in enumerate(shape)]
+    mask = torch.zeros(drawn, dtype=torch.float64)
+    centre = mask
+    for axis, n in enumerate(drawn):
+        width = round(centre_fraction * n) if n > 1 else 1
+        centre = centre.narrow(axis, n // 2 - width // 2, width)
+    centre.fill_(1)
+    missing = round(mask.numel() / acceleration) - int(mask.sum())
+    if missing < 0:
+        raise InvsrError(
+            f"the centre holds {int(mask.sum())} of {mask.numel()} samples, more than acceleration {acceleration} "
+            "leaves: lower the centre fraction or the acceleration"
+        )
+    free = torch.nonzero(mask.flatten() == 0).flatten()
+    order = torch.randperm(len(free), generator=generator, device=generator.device).cpu()
+    mask.view(-1)[free[order[:missing]]] = 1
+    return mask.expand(tuple(shape)).clone()
+
+
+def apodisation(shape: Sequence[int], kind: str = "hamming", taper: float = 0.5) -> Tensor:
+    """A window over k-space, the product of one per axis, 1 at frequency zero and symmetric.
+
+    With u the share of the largest frequency: "hamming" ``0.54 + 0.46 cos(pi u)``, "hann"
+    ``0.5 + 0.5 cos(pi u)``, "tukey" 1 up to ``|u| = 1 - taper`` and a cosine from there to zero at 1.
+    Shape `shape`, float64.
+
+    References
+    ----------
+    Harris (1978), Proc. IEEE 66, 51-83.
+    """
+    weights = torch.ones(tuple(shape), dtype=torch.float64)
+    for u in _frequencies(shape):
+        if kind == "hamming":
+            weights = weights * (0.54 + 0.46 * torch.cos(math.pi * u))
+        elif kind == "hann":
+            weights = weights * (0.5 + 0.5 * torch.cos(math.pi * u))
+        elif kind == "tukey" and 0 < taper <= 1:
+            edge = ((u.abs() - (1 - taper)) / taper).clamp(0, 1)
+            weights = weights * (0.5 + 0.5 * torch.cos(math.pi * edge))
+        else:
+            raise InvsrError(f"apodisation {kind!r}, taper {taper}: use 'hamming', 'hann' or 'tukey' with taper 0 to 1")
+    return weights
+
+
+# Transforms -----------------------------------------------------------------------------------------
+
+
+def _frequencies(shape: Sequence[int]) -> list[Tensor]:
+    """Per axis, frequencies as a share of the largest, in broadcastable shapes."""
+    if len(shape) != 3 or min(shape) < 1:
+        raise InvsrError(f"k-space weights take three positive sizes, not {tuple(shape)}")
+    along = ((-1, 1, 1), (1, -1, 1), (1, 1, -1))
+    return [((torch.arange(n).double() - n // 2) / (n / 2)).reshape(a) for n, a in zip(shape, along, strict=True)]
