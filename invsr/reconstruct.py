@@ -36,8 +36,8 @@ DEFAULT_METHOD = "tv"
 PEAK_PERCENTILE = 99.9
 # Noise is never taken to be less than this share of the peak: a fit closer than that is beyond float32 data.
 LEAST_SIGMA = 5e-4
-# Working memory in float32 volumes of the target's size, as measured by benchmarks/speed.py, plus the start-up's.
-VOLUMES_IN_MEMORY = {"cubic": 10, "tikhonov": 16, "tv": 26}
+# Working memory in float32 volumes of the target's size, measured as peak memory less the start-up's.
+VOLUMES_IN_MEMORY = {"cubic": 12, "tikhonov": 24, "tv": 34}
 
 T = TypeVar("T")
 

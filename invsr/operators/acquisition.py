@@ -228,7 +228,13 @@ def _positions(domain: Grid, range: Grid, n: int, d: int) -> Tensor:
     index = np.zeros((range.shape[n], 3))
     index += (np.array(range.shape) - 1) / 2  # along the middle, where small angles shift least
     index[:, n] = np.arange(range.shape[n])
-    return torch.from_numpy(domain.to_voxel(range.to_world(index))[:, d] * domain.spacing[d])
+    found = torch.from_numpy(domain.to_voxel(range.to_world(index))[:, d] * domain.spacing[d])
+    # Headers hold float32. Samples that divide the same field of view evenly, but for that rounding, are put where
+    # they do: only then is the k-space of one exactly part of the other's, and the data step direct.
+    extent = float(domain.extent[d])
+    even = (torch.arange(len(found), dtype=torch.float64) + 0.5) * (extent / len(found)) - float(domain.spacing[d]) / 2
+    even = even if found[0] <= found[-1] else even.flip(0)
+    return even if float((found - even).abs().max()) < ALIGNED * float(domain.spacing[d]) else found
 
 
 def _without_profile(kind: str, size: int, spacing: float, positions: Tensor) -> str:

@@ -186,7 +186,8 @@ class Separable(LinearOperator):
         for level in levels:
             members = torch.nonzero((g.flatten() - level).abs() < 1e-8).flatten()
             values, vectors = torch.linalg.eigh(level * gram + rho * laplacians[solved])
-            groups.append((members if len(levels) > 1 else None, values.clamp(min=0), vectors))
+            groups.append((members, values.clamp(min=0), vectors))
+        groups.sort(key=lambda group: -len(group[0]))
         return solved, others, [joint[n].vectors for n in others], mu.flatten(), groups
 
     def _solve_gradient(self, b: Tensor, rho: float | Tensor, plan: Any) -> Tensor:
@@ -198,15 +199,17 @@ class Separable(LinearOperator):
         shape = rows.shape
         rows = rows.reshape(shape[0] * shape[1], -1, shape[-1])
         # The bases hold for the value of rho; its derivative enters by one correction, as in the base class.
-        done = torch.empty_like(rows)
-        for members, values, vectors in groups:
-            inverse = 1 / (values[None, :] + number(rho) * (mu if members is None else mu[members])[:, None])
-            part = rows if members is None else rows[:, members]
-            part = ((part @ vectors.conj().to(b.dtype)) * inverse.to(b.real.dtype)) @ vectors.mT.to(b.dtype)
-            if members is None:
-                done = part
-            else:
-                done = done.index_copy(1, members, part)
+        shifts = (number(rho) * mu).to(b.real.dtype)
+
+        def inverted(part: Tensor, shift: Tensor, values: Tensor, vectors: Tensor) -> Tensor:
+            inverse = (values.to(b.real.dtype)[None, :] + shift[:, None]).reciprocal_()
+            return ((part @ vectors.conj().to(b.dtype)) * inverse) @ vectors.mT.to(b.dtype)
+
+        # The largest group is done on all rows, which needs no gathering; the others then replace theirs.
+        members, values, vectors = groups[0]
+        done = inverted(rows, torch.ones_like(shifts).index_copy(0, members, shifts[members]), values, vectors)
+        for members, values, vectors in groups[1:]:
+            done = done.index_copy(1, members, inverted(rows[:, members], shifts[members], values, vectors))
         x = done.reshape(shape).movedim(-1, 2 + solved)
         for n, basis in zip(others, bases, strict=True):
             x = multiply(basis.to(b.dtype), x, n)

@@ -300,3 +300,17 @@ def test_sampling_says_what_it_takes():
         Sampling(fine, rotated(fine), ["none"] * 3)
     with pytest.raises(InvsrError, match="unknown sampling 'gaussian' of axis 1"):
         Sampling(fine, fine, ["none", "gaussian", "none"])
+
+
+def test_rounded_headers_still_give_direct_data_steps():
+    # Oblique, as converters write it: direction cosines in float32, 12 pixels of 0.75 mm against 9 of 1 mm.
+    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))[0]
+    affine = np.eye(4)
+    affine[:3, :3] = turn * [0.75, 0.75, 5.0]
+    affine[:3, 3] = [124.53, -113.77, -75.76]
+    scan = Grid((12, 12, 3), affine.astype(np.float32))
+    A = acquisition(scan, 1.0)
+    b = torch.randn((1, 1, *A.domain.shape), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    solved = A.solve(b, 0.1, "gradient")
+    assert solved.n_iter == 0
+    torch.testing.assert_close(A.normal(solved.x, 0.1, "gradient"), b)
