@@ -237,12 +237,7 @@ class Separable(LinearOperator):
             return bases, (1 / total.clamp(min=1e-9 * float(total.max()))).to(r.real.dtype)
 
         bases, inverse = self._cached(("rotated", r.dtype, rho), build)
-        for n in (0, 1, 2):
-            r = multiply(bases[n].mH, r, n)
-        r = r * inverse
-        for n in (0, 1, 2):
-            r = multiply(bases[n], r, n)
-        return r
+        return diagonal_in(bases, inverse, r)
 
     def _laplacians(self, like: Tensor) -> list[Tensor]:
         wide = torch.complex128 if like.is_complex() else torch.float64
@@ -320,6 +315,16 @@ def multiply(matrix: Tensor | None, x: Tensor, axis: int) -> Tensor:
         return torch.matmul(matrix, x)
     shape = x.shape
     return torch.matmul(matrix, x.reshape(*shape[:3], -1)).reshape(*shape[:2], matrix.shape[0], *shape[3:])
+
+
+def diagonal_in(bases: Sequence[Tensor], diagonal: Tensor, x: Tensor) -> Tensor:
+    """``V D V* x`` with V the Kronecker product of three orthonormal `bases`, D of shape (i, j, k)."""
+    for n in (0, 1, 2):
+        x = multiply(bases[n].mH, x, n)
+    x = x * diagonal
+    for n in (0, 1, 2):
+        x = multiply(bases[n], x, n)
+    return x
 
 
 def range_basis(matrix: Tensor) -> Tensor | None:

@@ -12,7 +12,7 @@ from invsr.differences import NEUMANN, PERIODIC, laplacian_matrix
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.operators.base import IDENTITY, Composition, LinearOperator, Scaling, TensorState
-from invsr.operators.separable import Separable, multiply
+from invsr.operators.separable import Separable, diagonal_in
 
 # Bases for this many penalties are kept; an iteration that changes rho leaves one behind each time.
 MOST_BASES = 4
@@ -139,12 +139,7 @@ class Stack(LinearOperator):
 
     def _precondition(self, r: Tensor, rho: float, regulariser: str) -> Tensor:
         bases, inverse = self._basis(r, rho, regulariser)
-        for n in (0, 1, 2):
-            r = multiply(bases[n].mH, r, n)
-        r = r * inverse
-        for n in (0, 1, 2):
-            r = multiply(bases[n], r, n)
-        return r
+        return diagonal_in(bases, inverse, r)
 
     def _basis(self, like: Tensor, rho: float, regulariser: str) -> tuple[list[Tensor], Tensor]:
         """Vectors per axis, and the inverse of the diagonal that `normal` has in them."""

@@ -121,13 +121,4 @@ def iterate(
         if settled and n >= 5 and entry["change"] < rtol:
             status = Status.CONVERGED
             break
-    return Solution(
-        state.x,
-        operator.domain,
-        status,
-        history,
-        lam=history[-1]["lam"],
-        sigma=sigma,
-        chi2=history[-1]["chi2"] if sigma is not None else None,
-        gain=gain(y, prediction),
-    )
+    return Solution.of_run(state.x, operator.domain, status, history, sigma, gain(y, prediction))

@@ -45,6 +45,20 @@ class Solution:
     chi2: float | None = None
     gain: float = 1.0
 
+    @classmethod
+    def of_run(
+        cls,
+        x: Tensor,
+        grid: Grid,
+        status: Status,
+        history: list[dict[str, float]],
+        sigma: float | None,
+        gain: float,
+    ) -> Solution:
+        """The result of an iteration: weight and chi2 are those of the last history entry."""
+        last = history[-1]
+        return cls(x, grid, status, history, last["lam"], sigma, None if sigma is None else last["chi2"], gain)
+
     @property
     def volume(self) -> Volume:
         """The reconstruction with its grid, ready to be saved."""

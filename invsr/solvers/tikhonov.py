@@ -79,13 +79,4 @@ def solve_quadratic(
         if abs(guess - log_lam) < 1e-4:
             break
         log_lam = guess
-    return Solution(
-        x,
-        operator.domain,
-        status,
-        history,
-        lam=history[-1]["lam"],
-        sigma=sigma,
-        chi2=history[-1]["chi2"] if sigma is not None else None,
-        gain=gain(y, prediction),
-    )
+    return Solution.of_run(x, operator.domain, status, history, sigma, gain(y, prediction))
