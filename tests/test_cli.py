@@ -281,6 +281,13 @@ def test_full_disk_leaves_nothing(tmp_path, scan):
     assert list(out.parent.iterdir()) == []
 
 
+def test_too_few_voxels_for_a_noise_estimate(run, tmp_path):
+    out = tmp_path / "out.nii.gz"
+    tiny = noise_image(tmp_path / "tiny.nii.gz", shape=(4, 4, 3))
+    refused(run("reconstruct", tiny, "-o", out), out, "tiny.nii.gz", "--noise")
+    assert run("reconstruct", tiny, "-o", out, "--noise", "0.1")[0] == 0
+
+
 def test_evaluate_needs_one_grid(run, tmp_path, scan):
     code, _, err = run("evaluate", scan, "--truth", noise_image(tmp_path / "other.nii.gz"))
     assert code == 1 and "--reference" in err and len(err.splitlines()) == 1
