@@ -1,9 +1,8 @@
 """Resampling between grids, with motion: rigid, affine, dense displacement.
 
 Linear interpolation is `torch.nn.functional.grid_sample`, cubic is Keys' convolution. Both, and their
-adjoints, have derivatives with respect to the volume and to the sampling positions; the derivative with
-respect to positions is itself differentiable for "cubic" only. This is the only module that knows
-`grid_sample`'s axis order.
+adjoints, have derivatives with respect to the volume and to the sampling positions
+(`invsr.operators.interpolate`, the only module that knows `grid_sample`'s axis order).
 """
 
 from __future__ import annotations
