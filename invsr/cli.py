@@ -44,7 +44,11 @@ Noise = Annotated[list[float] | None, typer.Option(help="Noise sigma in intensit
 def reconstruct(
     scans: Scans,
     output: Output,
-    method: Annotated[str, typer.Option(help="cubic, tikhonov or tv.")] = "tv",
+    method: Annotated[str, typer.Option(help="cubic, tikhonov, tv or pnp.")] = "tv",
+    solver: Annotated[str, typer.Option(help="With pnp: hqs, admm, pgd or red.")] = "hqs",
+    denoiser: Annotated[str, typer.Option(help="With pnp: see `invsr models`; a weights file; deepinv:CLASS.")] = (
+        "mri-denoiser"
+    ),
     spacing: Annotated[str | None, typer.Option(help="Target spacing, mm: 1.0 or 0.8x0.8x1.")] = None,
     reference: Annotated[Path | None, typer.Option(help="NIfTI file whose grid the result gets.")] = None,
     slice_thickness: Thickness = None,
@@ -73,11 +77,8 @@ def reconstruct(
     grid = None if reference is None else load(reference, 0).grid
     masks = None if not mask else [load(path, 0) for path in mask]
 
-    import torch
-
     from invsr.reconstruct import reconstruct as run
 
-    torch.manual_seed(seed)
     with _progress(method, quiet) as progress:
         solution = run(
             loaded,
@@ -91,6 +92,9 @@ def reconstruct(
             noise_model=noise_model,
             lam=weight,
             huber=huber,
+            solver=solver,
+            denoiser=denoiser,
+            seed=seed,
             masks=masks,
             max_iter=max_iter,
             device=device,
@@ -173,6 +177,19 @@ def evaluate(
         return
     for name, value in scores.items():
         _say(f"{name:16s} {value:.4f}")
+
+
+@app.command()
+def models(name: Annotated[str | None, typer.Argument(help="Print this model's card.")] = None) -> None:
+    """List the trained models that come with the package."""
+    from invsr.priors.pretrained import card
+    from invsr.priors.pretrained import models as there
+
+    if name is not None:
+        _say(card(name))
+        return
+    for one, entry in there().items():
+        _say(f"{one:20s} {entry['parameters'] / 1e6:5.2f} M parameters  {entry['summary']}")
 
 
 @app.command()

@@ -19,6 +19,8 @@ from invsr.operators.base import LinearOperator
 from invsr.operators.noise import estimate_sigma
 from invsr.operators.stack import Stack
 from invsr.priors.base import Prior
+from invsr.priors.pretrained import DEFAULT as DEFAULT_DENOISER
+from invsr.priors.pretrained import pretrained
 from invsr.priors.tikhonov import Tikhonov
 from invsr.priors.tv import TV
 from invsr.solvers.cubic import cubic
@@ -26,18 +28,21 @@ from invsr.solvers.iterate import Progress, iterate
 from invsr.solvers.likelihood import Gaussian, Likelihood, likelihood
 from invsr.solvers.solution import Solution
 from invsr.solvers.statistics import Masked, chi2, gain
-from invsr.solvers.steps import ADMM
+from invsr.solvers.steps import ADMM, HQS, PGD, RED, Step
 from invsr.solvers.tikhonov import solve_quadratic
 from invsr.volume import Volume, require_signal
 
-METHODS = ("cubic", "tikhonov", "tv")
+METHODS = ("cubic", "tikhonov", "tv", "pnp")
+STEPS: dict[str, Callable[[], Step]] = {"hqs": HQS, "admm": ADMM, "pgd": PGD, "red": RED}
 DEFAULT_METHOD = "tv"
 # Bright tissue: what counts as 1 inside the solvers.
 PEAK_PERCENTILE = 99.9
+# Random symmetries leave a change of this order between iterations.
+DENOISER_RTOL = 2e-3
 # Noise is never taken to be less than this share of the peak: a fit closer than that is beyond float32 data.
 LEAST_SIGMA = 5e-4
 # Working memory in float32 volumes of the target's size, measured as peak memory less the start-up's.
-VOLUMES_IN_MEMORY = {"cubic": 12, "tikhonov": 24, "tv": 34}
+VOLUMES_IN_MEMORY = {"cubic": 12, "tikhonov": 24, "tv": 34, "pnp": 120}
 
 T = TypeVar("T")
 
@@ -55,6 +60,9 @@ class Task:
     huber: float
     max_iter: int
     progress: Progress | None
+    step: Step
+    denoiser: Prior | str | Path
+    seed: int
 
 
 def reconstruct(
@@ -70,6 +78,9 @@ def reconstruct(
     noise_model: str = "gaussian",
     lam: float | None = None,
     huber: float = 0.0,
+    solver: str = "hqs",
+    denoiser: Prior | str | Path = DEFAULT_DENOISER,
+    seed: int = 0,
     masks: Volume | Sequence[Volume] | None = None,
     max_iter: int = 60,
     device: str = "auto",
@@ -80,7 +91,7 @@ def reconstruct(
     Parameters
     ----------
     scans : Volume or sequence of Volume
-    method : {"tv", "tikhonov", "cubic"}
+    method : {"pnp", "tv", "tikhonov", "cubic"}
     spacing : float or three, mm, optional
         Of the result, over the first scan's field of view; by default isotropic at its finest spacing.
     reference : Grid, optional
@@ -97,6 +108,12 @@ def reconstruct(
         Weight of the prior for data scaled to a peak of 1; by default chosen so that chi2 is about 1.
     huber : float
         With method "tv": slopes (of the peak per mm) below which Huber's function smooths.
+    solver : {"hqs", "admm", "pgd", "red"}
+        With method "pnp": the step that is iterated.
+    denoiser : Prior, name or path
+        With method "pnp": what `invsr.priors.pretrained` takes.
+    seed : int
+        Of what a method draws at random (a denoiser's symmetries).
     masks : Volume or one per scan, optional
         Data outside (where 0) are not used.
     max_iter : int
@@ -117,6 +134,8 @@ def reconstruct(
     scans = [scans] if isinstance(scans, Volume) else list(scans)
     if method not in METHODS:
         raise InvsrError(f"unknown method {method!r}: use one of {', '.join(METHODS)}")
+    if solver not in STEPS:
+        raise InvsrError(f"unknown solver {solver!r}: use one of {', '.join(STEPS)}")
     if not scans:
         raise InvsrError("no scan given: name at least one NIfTI file")
     for scan in scans:
@@ -155,7 +174,7 @@ def reconstruct(
         likelihood(noise_model, sigma) if mask is None else Masked(likelihood(noise_model, sigma), mask)
         for mask in inside
     )
-    task = Task(operator, y, sigma, likelihoods, x0, lam, huber, max_iter, progress)
+    task = Task(operator, y, sigma, likelihoods, x0, lam, huber, max_iter, progress, STEPS[solver](), denoiser, seed)
     with torch.no_grad():
         solution = _SOLVERS[method](task)
     return replace(solution, x=solution.x * peak, sigma=sigma * peak)
@@ -233,7 +252,25 @@ def _iterated(task: Task, prior: Prior) -> Solution:
     )
 
 
-_SOLVERS: dict[str, Callable[[Task], Solution]] = {"cubic": _cubic, "tikhonov": _tikhonov, "tv": _tv}
+def _pnp(task: Task) -> Solution:
+    prior = task.denoiser
+    if not isinstance(prior, Prior):
+        prior = pretrained(prior, seed=task.seed)
+    return iterate(
+        task.step,
+        task.operator,
+        task.y,
+        prior.to(task.x0.device),
+        lam=task.lam,
+        sigma=task.sigma,
+        likelihood=task.likelihoods,
+        max_iter=task.max_iter,
+        rtol=DENOISER_RTOL,
+        progress=task.progress,
+    )
+
+
+_SOLVERS: dict[str, Callable[[Task], Solution]] = {"cubic": _cubic, "tikhonov": _tikhonov, "tv": _tv, "pnp": _pnp}
 
 
 def _operator(

@@ -1,7 +1,9 @@
 """Priors: what volumes look like."""
 
 from invsr.priors.base import Prior
+from invsr.priors.denoiser import Denoiser
+from invsr.priors.pretrained import card, load_weights, models, pretrained, save_weights
 from invsr.priors.tikhonov import Tikhonov
 from invsr.priors.tv import TV
 
-__all__ = ["TV", "Prior", "Tikhonov"]
+__all__ = ["TV", "Denoiser", "Prior", "Tikhonov", "card", "load_weights", "models", "pretrained", "save_weights"]

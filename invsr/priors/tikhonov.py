@@ -42,5 +42,5 @@ class Tikhonov(Prior):
     def prox(self, v: Tensor, sigma: float | Tensor) -> Tensor:
         return v / (1 + sigma**2)
 
-    def cost(self, z: Tensor) -> Tensor:
+    def cost(self, z: Tensor, sigma: float | Tensor = 0.0) -> Tensor:
         return 0.5 * z.abs().square().sum()

@@ -52,7 +52,7 @@ class TV(Prior):
         length = v.abs().square().sum(0).clamp(min=(threshold + self.huber) ** 2).sqrt()
         return v * (1 - threshold / length)
 
-    def cost(self, z: Tensor) -> Tensor:
+    def cost(self, z: Tensor, sigma: float | Tensor = 0.0) -> Tensor:
         length = z.abs().square().sum(0).sqrt()
         if not self.huber:
             return length.sum()

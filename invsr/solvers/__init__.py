@@ -5,17 +5,22 @@ from invsr.solvers.cubic import cubic
 from invsr.solvers.iterate import iterate
 from invsr.solvers.likelihood import L1, Gaussian, Huber, Likelihood, Rician, likelihood
 from invsr.solvers.solution import Solution
-from invsr.solvers.steps import ADMM
+from invsr.solvers.steps import ADMM, HQS, PGD, RED
 from invsr.solvers.tikhonov import solve_quadratic
+from invsr.solvers.weight import Schedule
 
 __all__ = [
     "ADMM",
+    "HQS",
     "L1",
+    "PGD",
+    "RED",
     "Gaussian",
     "Huber",
     "Likelihood",
     "LinearSolution",
     "Rician",
+    "Schedule",
     "Solution",
     "Status",
     "conjugate_gradient",

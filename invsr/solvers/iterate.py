@@ -1,35 +1,31 @@
-"""Plug-and-play driver: repeat a step until it converges, choosing the prior's weight on the way."""
+"""Plug-and-play driver: repeat a step until it converges, the weights going along as the prior needs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from invsr.linalg import Status
+from invsr.linalg import Status, inner
 from invsr.operators.base import LinearOperator
+from invsr.operators.noise import estimate_sigma
 from invsr.priors.base import GRADIENT, Prior
 from invsr.solvers.likelihood import Gaussian, Likelihood
 from invsr.solvers.solution import Solution
 from invsr.solvers.statistics import as_tuple, chi2, gain, target
-from invsr.solvers.steps import Problem, State
-from invsr.solvers.weight import CHI2_TARGET, CHI2_TOLERANCE, require_weight
+from invsr.solvers.steps import PGD, RED, Problem, Step
+from invsr.solvers.weight import Constant, Schedule, Weights, require_weight
 
-# Ratio of lam to rho for a prior on differences: the size of its step, in scaled intensity per voxel. Decides
-# the speed of convergence, not the limit. A prior on the volume itself gets rho = 1, the norm of A* A.
-GRADIENT_STEP = 0.04
+# Plug-and-play, set on stroke_* by benchmarks/pnp.py: noise level of the first iteration as a share of the peak, weight of
+# the prior over sigma^2, and of the squared slope (per voxel) in the first guess.
+START = 0.1
+WEIGHT = 0.23
+SMOOTHNESS = 1e-2
 
 Progress = Callable[[int, int, dict[str, float]], None]
-
-
-class Step(Protocol):
-    """What `iterate` drives: see `invsr.solvers.steps`."""
-
-    def start(self, problem: Problem, x: Tensor) -> State: ...
-
-    def __call__(self, state: State, problem: Problem, lam: float, rho: float) -> State: ...
 
 
 def iterate(
@@ -41,30 +37,34 @@ def iterate(
     lam: float | None = None,
     sigma: float | None = None,
     likelihood: Likelihood | tuple[Likelihood, ...] | None = None,
+    schedule: Schedule | None = None,
     x0: Tensor | None = None,
     max_iter: int = 60,
     rtol: float = 1e-3,
     progress: Progress | None = None,
 ) -> Solution:
-    """Minimise ``data term + lam R(x)`` by repeating a step until the volume stops changing.
+    """Minimise ``data term + lam R(x)``, or its like for a denoiser, by repeating a step until nothing changes.
 
     Parameters
     ----------
     step : Step
-        For example `ADMM()`.
+        `HQS()`, `ADMM()`, `PGD()` or `RED()`.
     operator : LinearOperator
     y : Tensor (or tuple of them for a stack)
         Data, scaled so that its bright tissue is near 1.
     prior : Prior
     lam : float, optional
         Weight of the prior against ``1/2 ||A x - y||^2``, in scaled intensities. By default chosen so
-        that the residual chi2 is about 1 (the discrepancy principle), which needs `sigma`.
+        that the residual chi2 is about 1 (the discrepancy principle); for denoisers in proportion to sigma^2.
     sigma : float, optional
-        Standard deviation of the noise in y.
+        Standard deviation of the noise in y. Estimated for denoisers if it is not given, which needs one scan.
     likelihood : Likelihood (or one per scan of a stack), optional
         Gaussian by default; others re-target the data after every step (majorise-minimise).
+    schedule : Schedule, optional
+        Noise levels of a denoiser; by default those of `noise_schedule`.
     x0 : Tensor, optional
-        First guess; by default ``A* y``.
+        First guess; by default ``A* y``, and for denoisers the smoothest volume that explains the data
+        (`smooth_guess`).
     max_iter, rtol
         Stop when the relative change of x falls below rtol.
     progress : callable, optional
@@ -83,42 +83,86 @@ def iterate(
     ----------
     Morozov (1966), Soviet Math. Dokl. 7, 414-417, for the discrepancy principle.
     """
-    require_weight(lam, sigma)
-    automatic = lam is None
-    noise = sigma if sigma is not None else 1.0
-    likelihoods = as_tuple(likelihood) if likelihood is not None else tuple(Gaussian(noise) for _ in as_tuple(y))
-    fixed_data = all(isinstance(one, Gaussian) for one in likelihoods)
-    weight = 0.2 * noise if lam is None else float(lam)
-    unit = GRADIENT_STEP / float(operator.domain.spacing.min())
-
+    likelihoods = as_tuple(likelihood) if likelihood is not None else None
     back = operator.adjoint(y)
-    problem = Problem(operator, prior, back)
-    state = step.start(problem, back if x0 is None else x0)
+    if prior.takes_noise_level:
+        if sigma is None:
+            sigma = estimate_sigma(y)
+        x0 = smooth_guess(operator, y) if x0 is None else x0
+    else:
+        require_weight(lam, sigma)
+        x0 = back if x0 is None else x0
+    noise = sigma if sigma is not None else 1.0
+    likelihoods = likelihoods or tuple(Gaussian(noise) for _ in as_tuple(y))
+    problem = Problem(operator, prior, back, y)
+    if isinstance(step, PGD | RED):
+        problem = replace(problem, norm=largest_eigenvalue(operator, back))
+    weights: Weights
+    if not prior.takes_noise_level:
+        weights = Constant.of(prior, lam, sigma, float(operator.domain.spacing.min()))
+    else:
+        weights = schedule or noise_schedule(x0, noise, lam)
+        if isinstance(step, PGD):
+            weights = replace(weights, penalty=problem.norm)
+
+    fixed_data = all(isinstance(one, Gaussian) for one in likelihoods)
+    state = step.start(problem, x0)
     history: list[dict[str, float]] = []
-    status, settled, prediction = Status.MAX_ITER, not automatic, None
+    status, prediction = Status.MAX_ITER, None
     for n in range(max_iter):
         if not fixed_data:
             prediction = operator(state.x) if prediction is None else prediction
-            problem = replace(problem, back_projection=operator.adjoint(target(likelihoods, y, prediction)))
+            aim = target(likelihoods, y, prediction)
+            problem = replace(problem, back_projection=operator.adjoint(aim), target=aim)
         before = state.x
-        state = step(state, problem, weight, weight / unit if prior.analysis == GRADIENT else 1.0)
+        lam_now, rho_now = weights.lam, weights.rho()
+        state = step(state, problem, lam_now, rho_now)
         prediction = operator(state.x)
         entry = {
-            "lam": weight,
+            "lam": lam_now,
+            "sigma": (lam_now / rho_now) ** 0.5,
             "chi2": chi2(operator, likelihoods, y, prediction),
             "change": float((state.x - before).norm() / state.x.norm().clamp(min=1e-30)),
             "split": state.split_residual,
         }
+        if state.objective is not None:
+            entry["objective"] = state.objective
         history.append(entry)
         if progress is not None:
             progress(n + 1, max_iter, entry)
-        if automatic and n >= 2 and n % 2 == 0:
-            # chi2 grows about in proportion to lam; lam and rho change together, which keeps the dual valid.
-            mismatch = entry["chi2"] / CHI2_TARGET
-            settled = abs(mismatch - 1) < CHI2_TOLERANCE
-            if not settled:
-                weight /= min(max(mismatch, 0.25), 4.0)
-        if settled and n >= 5 and entry["change"] < rtol:
+        weights.learn(n, entry["chi2"])
+        if weights.settled and n >= 5 and entry["change"] < rtol:
             status = Status.CONVERGED
             break
     return Solution.of_run(state.x, operator.domain, status, history, sigma, gain(y, prediction))
+
+
+def noise_schedule(x0: Tensor, sigma: float, lam: float | None = None, n_steps: int = 12) -> Schedule:
+    """From an error of a tenth of the peak down to the noise of the data, the weight in proportion to sigma^2.
+
+    Parameters
+    ----------
+    x0 : Tensor
+        First guess, for the intensity scale.
+    sigma : float
+        Noise of the data.
+    lam : float, optional
+    n_steps : int
+    """
+    peak = float(x0.abs().max())
+    end = max(sigma, 1e-4 * peak)
+    return Schedule(max(START * peak, end), end, n_steps, WEIGHT * end**2 if lam is None else lam)
+
+
+def smooth_guess(operator: LinearOperator, y: Any) -> Tensor:
+    """The volume of least slope among those that explain the data, nearly: Tikhonov with a small weight."""
+    spacing = float(operator.domain.spacing.min())
+    return operator.solve(operator.adjoint(y), SMOOTHNESS * spacing**2, GRADIENT, rtol=1e-4).x
+
+
+def largest_eigenvalue(operator: LinearOperator, like: Tensor, n_iter: int = 15) -> float:
+    """``||A*A||`` by power iteration, one per cent added for what is missing to convergence."""
+    x = torch.randn(like.shape, generator=torch.Generator().manual_seed(0), dtype=like.real.dtype).to(like)
+    for _ in range(n_iter):
+        x = operator.gram(x / x.norm())
+    return 1.01 * float(inner(x, x)) ** 0.5

@@ -1,13 +1,116 @@
-"""The weight of the prior: given, or chosen so that the residual chi2 is about 1."""
+"""How the weight of the prior and the penalty go from iteration to iteration."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
 from invsr.errors import InvsrError
+from invsr.priors.base import GRADIENT, Prior
 
 # Automatic weight: the residual chi2 it aims at. The true volume has 1, but it has not been fitted to the
 # noise; a fit takes some of it up. `benchmarks/tv_weight.py` shows the score against this number.
 CHI2_TARGET = 0.85
 CHI2_TOLERANCE = 0.02
+# Ratio of lam to rho for a prior on differences: the size of its step, in scaled intensity per voxel. Decides
+# the speed of convergence, not the limit. A prior on the volume itself gets rho = 1, the norm of A* A.
+GRADIENT_STEP = 0.04
+
+
+class Weights(Protocol):
+    """The numbers that a step gets: asked for before each iteration, told its outcome after it."""
+
+    lam: float
+
+    def rho(self) -> float: ...
+
+    def learn(self, n: int, chi2: float) -> None: ...
+
+    @property
+    def settled(self) -> bool: ...
+
+
+@dataclass
+class Constant:
+    """A given weight, or one that follows the discrepancy principle: chi2 is to be about 1.
+
+    References
+    ----------
+    Morozov (1966), Soviet Math. Dokl. 7, 414-417.
+    """
+
+    lam: float
+    unit: float | None
+    automatic: bool
+    settled: bool
+
+    @classmethod
+    def of(cls, prior: Prior, lam: float | None, sigma: float | None, spacing: float) -> Constant:
+        """For a prior on the volume or on its differences, whose voxels are `spacing` mm wide."""
+        unit = GRADIENT_STEP / spacing if prior.analysis == GRADIENT else None
+        noise = sigma if sigma is not None else 1.0
+        return cls(0.2 * noise if lam is None else lam, unit, lam is None, lam is not None)
+
+    def rho(self) -> float:
+        return 1.0 if self.unit is None else self.lam / self.unit
+
+    def learn(self, n: int, chi2: float) -> None:
+        if not self.automatic or n < 2 or n % 2:
+            return
+        # chi2 grows about in proportion to lam.
+        mismatch = chi2 / CHI2_TARGET
+        self.settled = abs(mismatch - 1) < CHI2_TOLERANCE
+        if not self.settled:
+            self.lam /= min(max(mismatch, 0.25), 4.0)
+
+
+@dataclass
+class Schedule:
+    """The denoiser's noise level, falling from `start` to `end`, then kept; rho follows as ``lam / sigma^2``.
+
+    Parameters
+    ----------
+    start, end : float
+        Noise levels in scaled intensities.
+    n_steps : int
+        Iterations from one to the other, evenly spaced in the logarithm; 1 for a constant level `end`.
+    lam : float
+        ``weight * (noise of the data)^2``.
+    penalty : float, optional
+        For steps whose rho is fixed by the operator (`PGD`): lam then follows as ``rho sigma^2``.
+
+    References
+    ----------
+    Zhang et al. (2022), IEEE Trans. Pattern Anal. Mach. Intell. 44, 6360-6376, section 4.2.
+    """
+
+    start: float
+    end: float
+    n_steps: int
+    weight: float
+    penalty: float | None = None
+    n: int = 0
+
+    @property
+    def sigma(self) -> float:
+        """The level of the coming iteration."""
+        share = min(1.0, self.n / (self.n_steps - 1)) if self.n_steps > 1 else 1.0
+        return math.exp((1 - share) * math.log(self.start) + share * math.log(self.end))
+
+    @property
+    def lam(self) -> float:
+        return self.weight if self.penalty is None else self.penalty * self.sigma**2
+
+    def rho(self) -> float:
+        return self.weight / self.sigma**2 if self.penalty is None else self.penalty
+
+    def learn(self, n: int, chi2: float) -> None:
+        self.n = n + 1
+
+    @property
+    def settled(self) -> bool:
+        return self.n >= self.n_steps
 
 
 def require_weight(lam: float | None, sigma: float | None) -> None:

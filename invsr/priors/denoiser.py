@@ -1,0 +1,249 @@
+"""Denoising networks as priors: planes, tiles, random symmetries, number format."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from invsr.errors import InvsrError
+from invsr.priors.base import Prior
+from invsr.priors.networks import GradientStep
+
+# Background: voxels whose neighbourhood stays below this share of the peak. Around the rest, a margin is kept.
+BACKGROUND = 0.02
+MARGIN = 8
+# Voxels of one network call, by default: what 4 GiB hold at 24 channels.
+LARGEST_CALL = 20_000_000
+
+
+class Denoiser(Prior):
+    """A denoiser ``D(x, sigma)`` in the place of a prox: the plug-and-play prior.
+
+    Parameters
+    ----------
+    network : callable
+        ``network(x, sigma)`` with x of shape (batch, 1, *image) and sigma a number: the package's networks
+        (`invsr.priors.networks`) or any denoiser of deepinv.
+    dim : {2, 3}, optional
+        Whether the network takes slices or volumes; by default what the network says, or else 2.
+    planes : {"random", "all"} or int
+        With 2-D networks: slices across a random axis in each call, the mean over the three axes, or slices
+        across one given axis.
+    symmetries : bool
+        Flip (and, for cubes or slices, turn) the image at random before the network and back after it. The denoiser then is
+        equivariant in the mean, which stabilises the iteration.
+    tile : int, optional
+        Largest number of voxels to hand to the network at once. Larger volumes go through in tiles that overlap
+        by the network's reach, so that no seam shows.
+    bfloat16 : bool, optional
+        Run the convolutions in bfloat16; by default where the hardware has matrix units for it.
+    crop : bool
+        Leave background alone: it is smoothed, not sent through the network.
+    seed : int
+        Of the random planes and symmetries.
+
+    References
+    ----------
+    Venkatakrishnan, Bouman, Wohlberg (2013), GlobalSIP, 945-948.
+    Terris, Moreau, Pustelnik, Tachella (2024), Equivariant plug-and-play image reconstruction, CVPR.
+
+    Examples
+    --------
+    >>> from invsr.priors.networks import DnCNN
+    >>> prior = Denoiser(DnCNN(dim=3, channels=4, depth=3))
+    >>> prior.prox(torch.rand(1, 1, 9, 10, 11), 0.1).shape
+    torch.Size([1, 1, 9, 10, 11])
+    """
+
+    takes_noise_level = True
+
+    def __init__(
+        self,
+        network: Callable[[Tensor, Any], Tensor],
+        *,
+        dim: int | None = None,
+        planes: str | int = "random",
+        symmetries: bool = True,
+        tile: int = LARGEST_CALL,
+        bfloat16: bool | None = None,
+        crop: bool = True,
+        seed: int = 0,
+        name: str = "",
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.dim = dim if dim is not None else int(getattr(network, "dim", 2))
+        if self.dim not in (2, 3):
+            raise InvsrError(f"dim is {self.dim}: a denoiser takes slices (2) or volumes (3)")
+        if planes not in ("random", "all", 0, 1, 2):
+            raise InvsrError(f"planes {planes!r}: use random, all or an axis 0, 1, 2")
+        self.planes = planes
+        self.symmetries = symmetries
+        self.tile = tile
+        self.bfloat16 = bfloat16
+        self.crop = crop
+        self.neighbours = int(getattr(network, "neighbours", 0))
+        self.multiple = int(getattr(network, "multiple", 8))
+        self.reach = int(getattr(network, "reach", 32))
+        self.name = name or type(network).__name__
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def prox(self, v: Tensor, sigma: float | Tensor) -> Tensor:
+        if v.is_complex():
+            return torch.complex(self.prox(v.real, sigma), self.prox(v.imag, sigma))
+        level = float(sigma)
+        if level <= 0:
+            return v
+        images = v.reshape(-1, 1, *v.shape[2:])
+        return torch.cat([self._volume(one, level) for one in images.split(1)]).reshape(v.shape)
+
+    def cost(self, z: Tensor, sigma: float | Tensor = 0.0) -> Tensor | None:
+        """``g(z) / sigma^2`` for gradient-step networks, whose prox is a gradient step on it; else None."""
+        if not isinstance(self.network, GradientStep) or not float(sigma) > 0:
+            return None
+        with torch.no_grad():
+            return self.network.cost(z.reshape(-1, 1, *z.shape[2:]), sigma).sum() / float(sigma) ** 2
+
+    def _volume(self, v: Tensor, sigma: float) -> Tensor:
+        """One volume, (1, 1, i, j, k)."""
+        if not bool(v.any()):
+            return v
+        box = _foreground(v) if self.crop else (slice(None),) * 5
+        inner = v[box]
+        if inner.shape == v.shape:
+            return self._symmetric(v, sigma)
+        out = F.avg_pool3d(v, 3, 1, 1, count_include_pad=False)
+        out[box] = self._symmetric(inner, sigma)
+        return out
+
+    def _symmetric(self, v: Tensor, sigma: float) -> Tensor:
+        if not self.symmetries:
+            return self._oriented(v, sigma)
+        flips = [axis for axis in (2, 3, 4) if int(torch.randint(2, (), generator=self._generator))]
+        order = [2 + int(n) for n in torch.randperm(3, generator=self._generator)] if self.dim == 3 else [2, 3, 4]
+        back = [2 + order.index(axis) for axis in (2, 3, 4)]
+        out = self._oriented(v.flip(flips).permute(0, 1, *order), sigma)
+        return out.permute(0, 1, *back).flip(flips)
+
+    def _oriented(self, v: Tensor, sigma: float) -> Tensor:
+        if self.dim == 3:
+            return self._tiled(v, sigma)
+        axes: Sequence[int]
+        if self.planes == "all":
+            axes = (0, 1, 2)
+        elif self.planes == "random":
+            axes = (int(torch.randint(3, (), generator=self._generator)),)
+        else:
+            axes = (int(self.planes),)
+        total = torch.zeros_like(v)
+        for axis in axes:
+            total += self._slices(v.movedim(axis + 2, 2), sigma).movedim(2, axis + 2)
+        return total / len(axes)
+
+    def _slices(self, v: Tensor, sigma: float) -> Tensor:
+        """Slices across the first axis of (1, 1, i, j, k), as many at once as fit."""
+        near = self.neighbours
+        padded = F.pad(v, (0, 0, 0, 0, near, near), mode="replicate") if near else v
+        slabs = padded[0].unfold(1, 1 + 2 * near, 1)[0].movedim(-1, 1)  # (i, slab, j, k)
+        at_once = max(1, self.tile // (v.shape[3] * v.shape[4]))
+        return torch.cat([self._call(part, sigma) for part in slabs.split(at_once)], 0).movedim(1, 0)[None]
+
+    def _tiled(self, v: Tensor, sigma: float) -> Tensor:
+        shape = v.shape[2:]
+        if v.numel() <= self.tile:
+            return self._call(v, sigma)
+        out = torch.empty_like(v)
+        for core, padded, inside in tiles(shape, self.tile, self.reach, self.multiple):
+            out[(..., *core)] = self._call(v[(..., *padded)], sigma)[(..., *inside)]
+        return out
+
+    def _call(self, images: Tensor, sigma: float) -> Tensor:
+        """The network on images of any size, padded to what it takes."""
+        sides = images.shape[2:]
+        pad = [(-n) % self.multiple for n in sides]
+        if any(pad):
+            amounts = [p for n in reversed(pad) for p in (0, n)]
+            images = F.pad(images, amounts, mode="replicate")
+        kind = torch.channels_last if self.dim == 2 else torch.channels_last_3d
+        images = images.contiguous(memory_format=kind)
+        with self._format(images.device):
+            out = self.network(images, sigma)
+        found: Tensor = out[(..., *[slice(0, n) for n in sides])].to(images.dtype)
+        return found
+
+    def _format(self, device: torch.device) -> Any:
+        coarse = bfloat16_is_fast(device) if self.bfloat16 is None else self.bfloat16
+        return torch.autocast(device.type, torch.bfloat16) if coarse else nullcontext()
+
+
+def tiles(
+    shape: Sequence[int], largest: int, reach: int, multiple: int
+) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...], tuple[slice, ...]]]:
+    """Cover a volume with tiles of at most `largest` voxels, their surroundings included.
+
+    Parameters
+    ----------
+    shape : three int
+    largest : int
+    reach : int
+        Voxels around each tile that its result depends on.
+    multiple : int
+        Tiles start at multiples of it, so that a network that coarsens the grid does so in step.
+
+    Yields
+    ------
+    core, padded, inside : three slices each
+        The tile; it with its surroundings; where it lies in those.
+
+    Raises
+    ------
+    InvsrError
+        When not even a tile of one voxel fits with its surroundings.
+    """
+    margin = math.ceil(reach / multiple) * multiple
+    sides = list(shape)
+    while math.prod(min(n, side + 2 * margin) for n, side in zip(shape, sides, strict=True)) > largest:
+        # Halve where the surroundings weigh least: along the longest side.
+        axis = max(range(3), key=lambda n: sides[n])
+        if sides[axis] <= multiple:
+            raise InvsrError(f"tiles of {largest} voxels are too small for a network that reaches {reach} voxels far")
+        sides[axis] = math.ceil(sides[axis] / 2 / multiple) * multiple
+    for start in itertools.product(*[range(0, n, side) for n, side in zip(shape, sides, strict=True)]):
+        ends = [min(n, a + side) for a, n, side in zip(start, shape, sides, strict=True)]
+        lows = [max(0, a - margin) for a in start]
+        highs = [min(n, b + margin) for b, n in zip(ends, shape, strict=True)]
+        yield (
+            tuple(slice(a, b) for a, b in zip(start, ends, strict=True)),
+            tuple(slice(a, b) for a, b in zip(lows, highs, strict=True)),
+            tuple(slice(a - low, b - low) for a, b, low in zip(start, ends, lows, strict=True)),
+        )
+
+
+def bfloat16_is_fast(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 matrices faster than float32 ones."""
+    if device.type == "cpu":
+        return bool(torch.cpu._is_amx_tile_supported())
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
+def _foreground(v: Tensor) -> tuple[slice, ...]:
+    """The box around all that is not background, with a margin."""
+    # Means over 3 voxels: single noisy voxels do not count as anatomy.
+    bright = F.avg_pool3d(v.abs(), 3, 1, 1, count_include_pad=False)[0, 0] > BACKGROUND * float(v.abs().max())
+    box = [slice(None), slice(None)]
+    for axis in range(3):
+        others = [n for n in range(3) if n != axis]
+        found = bright.amax(others).nonzero().flatten()
+        if not len(found):
+            return (slice(None),) * 5
+        box.append(slice(max(0, int(found[0]) - MARGIN), int(found[-1]) + 1 + MARGIN))
+    return tuple(box)
+
+

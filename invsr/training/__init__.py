@@ -1,0 +1,1 @@
+"""Training: simulated anatomy, and loops that turn it into weights."""

@@ -1,0 +1,291 @@
+"""Training volumes drawn on the fly: anatomy in any contrast, from label maps and from real volumes.
+
+A patch is drawn as a whole: deformed anatomy, a contrast, a bias field, a resolution. Label maps follow
+the generative model of SynthSeg and SynthSR; real volumes bring the texture that label maps lack, and random
+contrast maps keep their one contrast from being learned.
+
+References
+----------
+Billot, Greve, Puonti, Thielscher, Van Leemput, Fischl, Dalca, Iglesias (2023), Med. Image Anal. 86, 102789 (SynthSeg).
+Iglesias, Billot, Balbastre, Tabari, Conklin, Gonzalez, Alexander, Golland, Edlow, Fischl (2021), NeuroImage 237, 118206.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from invsr.errors import InvsrError
+from invsr.volume import load
+
+# Voxels drawn around a patch and cut off again: blurs and k-space filters see no edge of the patch.
+MARGIN = 6
+LABELS = 64
+# Tissue classes of the label maps in the shared data (FreeSurfer ids recoded to 0..55), by what looks alike on MR.
+CLASSES = (
+    (1, 5, 13, 19, 23, 27, 37, 40),  # white matter, brain stem
+    (2, 6, 14, 15, 24, 28, 33, 34),  # cortex
+    (7, 8, 9, 10, 18, 29, 30, 31, 32, 36),  # deep grey matter
+    (3, 4, 11, 12, 16, 25, 26, 39),  # ventricles, cerebrospinal fluid
+)
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """One volume to draw from: label map (integers) or real image, shape (1, 1, i, j, k)."""
+
+    data: Tensor
+    is_labels: bool
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Ranges of what is random; the defaults are those of the shipped weights.
+
+    Attributes
+    ----------
+    zoom : (float, float)
+        Size of the drawn voxel in voxels of the source.
+    shear, rotation : float
+        Largest of each.
+    bend : float
+        Standard deviation of the elastic displacement, source voxels.
+    bias : float
+        Standard deviation of the log of the bias field.
+    blur : float
+        Largest standard deviation of the smoothing, drawn voxels.
+    texture : float
+        Largest standard deviation within a tissue, of the peak.
+    strip : float
+        How often labels outside the brain are left out.
+    apodise : float
+        How often k-space is cut and apodised along one axis.
+    """
+
+    zoom: tuple[float, float] = (0.75, 1.35)
+    rotation: float = 0.35
+    shear: float = 0.1
+    bend: float = 2.0
+    bias: float = 0.2
+    blur: float = 0.7
+    texture: float = 0.07
+    strip: float = 0.4
+    apodise: float = 0.3
+
+
+class Anatomies:
+    """A folder's volumes and label maps, and patches drawn from them.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        NIfTI files. Files of integers below 64 with at least four values are taken for label maps.
+    draw : Draw
+    label_share : float
+        How often a label map is drawn from, where there are both.
+
+    Raises
+    ------
+    InvsrError
+        When there is no file, or one cannot be read.
+    """
+
+    def __init__(self, paths: Sequence[str | Path], draw: Draw | None = None, label_share: float = 0.4) -> None:
+        if not paths:
+            raise InvsrError("no training volume given: name a folder with .nii or .nii.gz files")
+        self.draw = draw or Draw()
+        self.label_share = label_share
+        self.labels: list[Anatomy] = []
+        self.images: list[Anatomy] = []
+        for path in paths:
+            one = _anatomy(Path(path))
+            (self.labels if one.is_labels else self.images).append(one)
+
+    def patch(self, size: Sequence[int], generator: torch.Generator) -> Tensor:
+        """One patch, shape (1, *size), at most about 1 and at least 0."""
+        for _ in range(20):
+            from_labels = bool(self.labels) and (not self.images or _uniform(generator) < self.label_share)
+            pool = self.labels if from_labels else self.images
+            source = pool[_integer(generator, len(pool))]
+            patch = self._from_labels(source, size, generator) if from_labels else self._real(source, size, generator)
+            if float((patch > 0.03).float().mean()) > 0.25:
+                break
+        return patch
+
+    def _from_labels(self, source: Anatomy, size: Sequence[int], generator: torch.Generator) -> Tensor:
+        draw, shape = self.draw, [n + 2 * MARGIN for n in size]
+        points = _positions(source.data.shape[2:], shape, draw, generator)
+        # Partial volume: labels at eight jittered places in each voxel, nearest neighbour, averaged.
+        means, spreads = _contrast(draw, generator)
+        image = torch.zeros(shape)
+        spread = torch.zeros(shape)
+        for _ in range(4):
+            jitter = torch.rand((*shape, 3), generator=generator) - 0.5
+            index = _nearest(source.data, points + jitter)
+            image += means[index] / 4
+            spread += spreads[index] / 4
+        scale = 0.5 + 2.0 * _uniform(generator)
+        fine = torch.randn((1, 1, *shape), generator=generator)
+        coarse = _smooth(torch.randn((1, 1, *shape), generator=generator), scale)
+        share = _uniform(generator)
+        texture = share * _smooth(fine, 0.5) / 0.35 + (1 - share) * coarse / coarse.std().clamp(min=1e-6)
+        image = (image + spread * texture[0, 0]).clamp(min=0)
+        return self._finish(image, size, generator, least_blur=0.4)
+
+    def _real(self, source: Anatomy, size: Sequence[int], generator: torch.Generator) -> Tensor:
+        draw, shape = self.draw, [n + 2 * MARGIN for n in size]
+        points = _positions(source.data.shape[2:], shape, draw, generator)
+        image = _linear(source.data, points)
+        if _uniform(generator) < 0.75:
+            image = _mapped(image, generator)
+        return self._finish(image, size, generator, least_blur=0.0)
+
+    def _finish(self, image: Tensor, size: Sequence[int], generator: torch.Generator, least_blur: float) -> Tensor:
+        draw = self.draw
+        image = image * _bias(image.shape, draw.bias * _uniform(generator), generator)
+        out = image[None, None]
+        for axis in range(3):
+            if _uniform(generator) < 0.6:
+                width = least_blur + (draw.blur - least_blur) * _uniform(generator)
+                out = _smooth(out, width, (axis,))
+            elif least_blur:
+                out = _smooth(out, least_blur, (axis,))
+        if _uniform(generator) < draw.apodise:
+            out = _apodised(out, _integer(generator, 3), 0.65 + 0.35 * _uniform(generator), _uniform(generator))
+        out = out[(..., *[slice(MARGIN, MARGIN + n) for n in size])].clamp(min=0)
+        rank = 0.95 + 0.049 * _uniform(generator)
+        peak = float(out.flatten().kthvalue(max(1, round(rank * out.numel()))).values)
+        return out[0] / max(peak, 1e-6) * (0.6 + 0.45 * _uniform(generator))
+
+
+def _anatomy(path: Path) -> Anatomy:
+    data = load(path, 0).data
+    values = torch.unique(data.flatten()[::7])
+    is_labels = bool((values == values.round()).all()) and 4 <= len(values) and bool(values.max() < LABELS)
+    if is_labels:
+        return Anatomy(data.to(torch.uint8), True)
+    peak = float(data.flatten()[:: max(1, data.numel() // 4_000_000)].quantile(0.999))
+    if peak <= 0:
+        raise InvsrError(f"{path}: has no positive voxel: it cannot be trained on")
+    return Anatomy(data.clamp(min=0) / peak, False)
+
+
+def _uniform(generator: torch.Generator) -> float:
+    return float(torch.rand((), generator=generator))
+
+
+def _integer(generator: torch.Generator, end: int) -> int:
+    return int(torch.randint(end, (), generator=generator))
+
+
+def _positions(extent: Sequence[int], shape: Sequence[int], draw: Draw, generator: torch.Generator) -> Tensor:
+    """Where the voxels of a patch lie in the source, (i, j, k, 3): permuted, flipped, turned, zoomed, bent."""
+    zoom = draw.zoom[0] + (draw.zoom[1] - draw.zoom[0]) * _uniform(generator)
+    skew = draw.shear * (2 * torch.rand((3, 3), generator=generator) - 1)
+    twist = draw.rotation * (2 * torch.rand(3, generator=generator) - 1)
+    zero = torch.zeros(())
+    turn = torch.linalg.matrix_exp(
+        torch.stack([zero, -twist[2], twist[1], twist[2], zero, -twist[0], -twist[1], twist[0], zero]).reshape(3, 3)
+    )
+    permute = torch.eye(3)[torch.randperm(3, generator=generator)]
+    flips = torch.diag(2.0 * torch.randint(2, (3,), generator=generator) - 1)
+    matrix = zoom * turn @ (torch.eye(3) + skew) @ permute @ flips
+    axes = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in shape]
+    points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1) @ matrix.T
+    reach = torch.tensor([float(n) for n in extent])
+    # Centres keep away from the faces of the volume, by less than half a patch.
+    inner = 0.15 + 0.7 * torch.rand(3, generator=generator)
+    points = points + inner * (reach - 1)
+    knots = [max(2, round(n / 16)) for n in shape]
+    bend = draw.bend * _uniform(generator) * torch.randn((1, 3, *knots), generator=generator)
+    field = F.interpolate(bend, size=tuple(shape), mode="trilinear", align_corners=True)
+    return points + field[0].movedim(0, -1)
+
+
+def _nearest(data: Tensor, points: Tensor) -> Tensor:
+    shape = data.shape[2:]
+    index = points.round().long()
+    inside = torch.ones(points.shape[:3], dtype=torch.bool)
+    flat = torch.zeros(points.shape[:3], dtype=torch.long)
+    for axis, n in enumerate(shape):
+        inside &= (index[..., axis] >= 0) & (index[..., axis] < n)
+        flat = flat * n + index[..., axis].clamp(0, n - 1)
+    return torch.where(inside, data.flatten()[flat].long(), 0)
+
+
+def _linear(data: Tensor, points: Tensor) -> Tensor:
+    extent = torch.tensor([float(n) for n in data.shape[2:]])
+    place = (2 * points / (extent - 1) - 1).flip(-1)[None]
+    return F.grid_sample(data, place, mode="bilinear", padding_mode="zeros", align_corners=True)[0, 0]
+
+
+def _contrast(draw: Draw, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mean and spread per label: alike within a tissue class, more or less, and anything between classes."""
+    means = 0.08 + 0.92 * torch.rand(LABELS, generator=generator)
+    spreads = draw.texture * torch.rand(LABELS, generator=generator)
+    alike = _uniform(generator)
+    for members in CLASSES:
+        centre = float(0.05 + 0.95 * _uniform(generator))
+        ids = torch.tensor(members)
+        means[ids] = (centre + (1 - alike) ** 2 * 0.5 * (means[ids] - 0.5)).clamp(0.02, 1)
+    if _uniform(generator) < draw.strip:
+        means[45:] = 0
+        spreads[45:] = 0
+    # Air outside the head; bone and air spaces are dark as a rule.
+    means[0] = spreads[0] = 0
+    return means, spreads
+
+
+def _mapped(image: Tensor, generator: torch.Generator) -> Tensor:
+    """A random piecewise linear contrast: monotone or not, dark stays dark."""
+    knots = 4 + _integer(generator, 4)
+    places = torch.linspace(0, 1.1, knots)
+    steps = torch.randn(knots - 1, generator=generator)
+    if _uniform(generator) < 0.5:
+        steps = steps.abs()
+    steps = steps.clamp(-1.6, 1.6) * (1.1 / (knots - 1))
+    values = torch.cat([torch.zeros(1), steps.cumsum(0)])
+    if float(values.min()) < 0:  # keep air dark and tissue above it
+        values = (values - values.min()).clone()
+        values[0] = 0.0
+    values = values / values.max().clamp(min=0.15)
+    position = (image.clamp(0, 1.0999) / 1.1) * (knots - 1)
+    low = position.floor().long().clamp(max=knots - 2)
+    share = position - low
+    return values[low] * (1 - share) + values[low + 1] * share
+
+
+def _bias(shape: Sequence[int], level: float, generator: torch.Generator) -> Tensor:
+    knots = torch.randn((1, 1, 3, 3, 3), generator=generator) * level
+    field = F.interpolate(knots, size=tuple(shape), mode="trilinear", align_corners=True)
+    return field[0, 0].exp()
+
+
+def _smooth(x: Tensor, width: float, axes: Sequence[int] = (0, 1, 2)) -> Tensor:
+    """Gaussian smoothing, standard deviation `width` voxels, of (1, 1, i, j, k)."""
+    radius = max(1, round(3 * width))
+    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / width) ** 2)
+    taps = taps / taps.sum()
+    for axis in axes:
+        size = [1, 1, 1, 1, 1]
+        size[axis + 2] = 2 * radius + 1
+        pad = [radius * (axis == n) for n in range(3)]
+        padded = F.pad(x, [p for n in reversed(range(3)) for p in (pad[n], pad[n])], mode="replicate")
+        x = F.conv3d(padded, taps.reshape(size))
+    return x
+
+
+def _apodised(x: Tensor, axis: int, keep: float, window: float) -> Tensor:
+    """k-space along one axis cut to a share `keep` and tapered, between a boxcar (window 0) and Hamming's (1)."""
+    n = x.shape[axis + 2]
+    frequency = torch.fft.rfftfreq(n) * 2 / keep
+    taper = 1 - window * 0.46 * (1 - torch.cos(torch.pi * frequency.clamp(max=1)))
+    weights = torch.where(frequency <= 1, taper, 0.0)
+    size = [1] * 5
+    size[axis + 2] = -1
+    return torch.fft.irfft(torch.fft.rfft(x, dim=axis + 2) * weights.reshape(size), n=n, dim=axis + 2)
