@@ -20,6 +20,9 @@ from invsr.priors.pretrained import save_weights
 from invsr.training.degradation import Degradation
 from invsr.training.synthesis import Anatomies
 
+# Errors of less than this (of the peak) count less than in proportion.
+FLOOR = 0.02
+
 Report = Callable[[int, int, dict[str, float]], None]
 
 
@@ -169,15 +172,16 @@ def train_denoiser(
             estimate = model(noisy, sigma)
         target = clean[:, network.neighbours : network.neighbours + 1]
         error = (estimate.float() - target).square().flatten(1).mean(1)
-        # Decibels: a tenth at one noise level counts as much as a tenth at another.
-        loss = torch.log10(error + 1e-8).mean()
+        # Relative to the error that came in: small errors count, but the smallest do not drown the rest.
+        before = (noisy[:, network.neighbours : network.neighbours + 1] - target).square().flatten(1).mean(1)
+        loss = (error.sqrt() / (before.sqrt() + FLOOR)).mean()
         optimiser.zero_grad()
         fabric.backward(loss)
         fabric.clip_gradients(model, optimiser, max_norm=1.0)
         optimiser.step()
         schedule.step()
         average.update_parameters(network)
-        gain = float((10 * torch.log10(sigma**2 / (error.detach() + 1e-12))).mean())
+        gain = float((10 * torch.log10((before + 1e-12) / (error.detach() + 1e-12))).mean())
         running["gain"] = gain if not running else 0.99 * running["gain"] + 0.01 * gain
         entry = {"loss": float(loss.detach()), "gain_db": running["gain"], "rate": schedule.get_last_lr()[0]}
         if step % 50 == 0:
