@@ -1,18 +1,18 @@
-"""The command line: `invsr reconstruct | simulate | evaluate | demo`."""
+"""The command line: `invsr reconstruct | simulate | evaluate | models | train | demo`."""
 
 from __future__ import annotations
 
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from invsr.errors import InvsrError, InvsrWarning
+from invsr.errors import Interrupted, InvsrError, InvsrWarning
+from invsr.progress import progress
+from invsr.training.commands import app as train
 
 # Heavy modules are imported inside the commands: `invsr --help` answers at once.
 
@@ -22,8 +22,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Physics-driven MRI super-resolution: thick slices in, one isotropic volume out.",
 )
+app.add_typer(train, name="train")
 # Options that take several values after one flag, as in `--slice-thickness 3 3 3.3`.
-NUMERIC = ("--slice-thickness", "--noise")
+NUMERIC = ("--slice-thickness", "--noise", "--patch", "--channels")
 SEVERAL = (*NUMERIC, "--slice-profile", "--mask")
 FLAGS = ("--quiet", "--json", "--help")
 Scans = Annotated[list[Path], typer.Argument(help="Thick-slice scans of one anatomy, NIfTI.", metavar="SCAN.nii.gz")]
@@ -79,7 +80,7 @@ def reconstruct(
 
     from invsr.reconstruct import reconstruct as run
 
-    with _progress(method, quiet) as progress:
+    with progress(method, _chi2, quiet=quiet, left="at most") as report_progress:
         solution = run(
             loaded,
             method=method,
@@ -98,7 +99,7 @@ def reconstruct(
             masks=masks,
             max_iter=max_iter,
             device=device,
-            progress=progress,
+            progress=report_progress,
         )
     result = loaded[0].with_data(solution.x.cpu(), solution.grid)
     if report is not None:
@@ -201,8 +202,8 @@ def demo(
     """Simulate a thick-slice scan of the MNI152 brain, reconstruct it, draw and score the result."""
     from invsr.demo import run_demo
 
-    with _progress("tv", quiet) as progress:
-        lines = run_demo(out, slice_thickness, progress)
+    with progress("tv", _chi2, quiet=quiet, left="at most") as report_progress:
+        lines = run_demo(out, slice_thickness, report_progress)
     for line in lines:
         print(line)
 
@@ -219,15 +220,23 @@ def main() -> None:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
-        _fail("out of memory: use a coarser --spacing or a smaller --reference grid")
-    except KeyboardInterrupt:
+        _fail(
+            "out of memory: use a coarser --spacing or a smaller --reference grid; "
+            "in training, a smaller --patch or --batch"
+        )
+    except Interrupted as stop:
+        _fail(str(stop), 130)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Typer ends an interrupted command without a word, by this exit code.
+        if isinstance(stop, SystemExit) and stop.code != 130:
+            raise
         _fail("interrupted: nothing was written", 130)
 
 
 def spread(arguments: list[str]) -> list[str]:
     """``--mask A B`` as ``--mask A --mask B``, for the options that take several values.
 
-    Numbers after ``--slice-thickness`` or ``--noise`` always belong to it; names after the others do once a
+    Numbers after an option that takes numbers always belong to it; names after the others do once a
     scan has been named, because before that they could be the scans.
     """
     out: list[str] = []
@@ -270,22 +279,8 @@ def _weight(text: str) -> float | None:
     return float(text)
 
 
-@contextmanager
-def _progress(what: str, quiet: bool) -> Iterator[Callable[[int, int, dict[str, float]], None] | None]:
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("at most"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-
-        def update(iteration: int, limit: int, entry: dict[str, float]) -> None:
-            bar.update(task, completed=iteration, total=limit, description=f"{what}  chi2 {entry['chi2']:.2f}")
-
-        yield update
+def _chi2(figures: dict[str, float]) -> str:
+    return f"chi2 {figures['chi2']:.2f}"
 
 
 def _say(text: str) -> None:

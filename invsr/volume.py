@@ -11,7 +11,7 @@ import secrets
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,8 +175,11 @@ def load(path: str | os.PathLike[str], index: int | None = None) -> Volume:
 
 
 def require_signal(volume: Volume) -> None:
-    """Raise unless the intensities differ somewhere; masks and phantoms need not pass, scans must."""
-    low, high = volume.data.aminmax()
+    """Raise unless the intensities are finite and differ somewhere; masks and phantoms need not pass, scans must."""
+    low, high = volume.data.aminmax()  # NaN where any voxel is
+    if not bool(low.isfinite() & high.isfinite()):
+        count = int((~volume.data.isfinite()).sum())
+        raise InvsrError(f"{volume.name}: {count} of its voxels are NaN or infinite: replace them")
     if bool(low == high):
         raise InvsrError(f"{volume.name}: every voxel is {float(low):g}: there is nothing to reconstruct from it")
 
@@ -211,24 +214,24 @@ def save(volume: Volume, path: str | os.PathLike[str]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise unless `save` could write here: worth knowing before a long computation. Leaves nothing behind.
+def check_writable(path: str | os.PathLike[str], endings: Sequence[str] = OUTPUT_ENDINGS) -> None:
+    """Raise unless a file could be written here: worth knowing before a long computation. Leaves nothing behind.
 
     Raises
     ------
     InvsrError
-        When the name does not end in .nii or .nii.gz, the folder is missing or not writable, or the path is
-        taken by something other than a writable file.
+        When the name has none of the endings, the folder is missing or not writable, or the path is taken by
+        something other than a writable file.
     """
-    _create_beside(path).unlink()
+    _create_beside(path, endings).unlink()
 
 
-def _create_beside(path: str | os.PathLike[str]) -> Path:
+def _create_beside(path: str | os.PathLike[str], endings: Sequence[str] = OUTPUT_ENDINGS) -> Path:
     """An empty new file in the folder of `path`, with its ending."""
     path = Path(path)
-    ending = next((e for e in OUTPUT_ENDINGS if path.name.lower().endswith(e)), None)
+    ending = next((e for e in endings if path.name.lower().endswith(e)), None)
     if ending is None:
-        raise InvsrError(f"{path}: an output file must end in .nii or .nii.gz: rename it")
+        raise InvsrError(f"{path}: an output file must end in {' or '.join(reversed(endings))}: rename it")
     temporary = path.parent / f".invsr-{secrets.token_hex(8)}{ending}"
     try:
         if not path.parent.is_dir():

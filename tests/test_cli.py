@@ -1,6 +1,7 @@
 """The command line as a user meets it: files in, a file out, or one line that says what is wrong."""
 
 import gzip
+import importlib
 import json
 import resource
 import subprocess
@@ -16,23 +17,6 @@ from invsr import cli
 from invsr.phantoms import centred_grid, shapes
 
 AFFINE = np.diag([1.0, 1.0, 4.0, 1.0])
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command line in this process: (exit code, standard output, standard error)."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["invsr", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +138,15 @@ def test_progress_is_written_only_to_a_terminal(scan, tmp_path):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0 and done.stderr == ""
+
+
+def test_interrupted(run, tmp_path, scan, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("invsr.reconstruct"), "reconstruct", stopped)
+    code, _, err = run("reconstruct", scan, "-o", tmp_path / "out.nii")
+    assert code == 130 and err == "invsr: error: interrupted: nothing was written\n"
 
 
 def test_spread():

@@ -40,7 +40,7 @@ class Degradation:
     """
 
     sigma: tuple[float, float] = (0.002, 0.3)
-    measured: float = 0.6
+    measured: float = 0.5
     thickness: tuple[float, float] = (2.0, 8.0)
     gap: float = 0.3
     slice_noise: tuple[float, float] = (0.002, 0.04)
@@ -60,7 +60,8 @@ class Degradation:
             image = _apodised(image[None], axes[1], keep, window)[0]
         image = self._sliced(image.movedim(axes[0] + 1, -1), generator).movedim(-1, axes[0] + 1)
         if float(torch.rand((), generator=generator)) < 0.5:
-            image = image + _log_uniform((self.sigma[0], 0.1), generator) * torch.randn(clean.shape, generator=generator)
+            ends = (min(self.sigma[0], 0.1), min(self.sigma[1], 0.1))
+            image = image + _log_uniform(ends, generator) * torch.randn(clean.shape, generator=generator)
         level = (image - clean).square().mean().sqrt()
         # A solver knows its error only roughly.
         told = level * math.exp(0.25 * float(torch.randn((), generator=generator)))
@@ -86,7 +87,8 @@ class Degradation:
         back = torch.linalg.solve(weights.T @ weights + rho * slope.T @ slope + 1e-5 * torch.eye(n), weights.T)
         y = x @ weights.T
         y = y + _log_uniform(self.slice_noise, generator) * torch.randn(y.shape, generator=generator)
-        return y @ back.T
+        out: Tensor = y @ back.T
+        return out
 
 
 def _log_uniform(ends: tuple[float, float], generator: torch.Generator) -> float:

@@ -1,11 +1,12 @@
-"""Training a denoiser: random anatomy, random noise level, mean PSNR as the goal."""
+"""Training a denoiser: random anatomy, random errors; the goal is what it leaves of them, as a share."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+import pickle
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,49 +16,22 @@ from torch.utils.data import DataLoader, Dataset
 
 from invsr.errors import InvsrError
 from invsr.priors.denoiser import bfloat16_is_fast
-from invsr.priors.networks import Network, build, multiply_adds
+from invsr.priors.networks import GradientStep, Network, build, multiply_adds
 from invsr.priors.pretrained import save_weights
+from invsr.progress import Report
 from invsr.training.degradation import Degradation
+from invsr.training.muon import Muon
+from invsr.training.recipe import Recipe
 from invsr.training.synthesis import Anatomies
+from invsr.volume import check_writable
+
+__all__ = ["Patches", "Recipe", "train_denoiser"]
 
 # Errors of less than this (of the peak) count less than in proportion.
 FLOOR = 0.02
-
-Report = Callable[[int, int, dict[str, float]], None]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that a training run depends on besides its data.
-
-    Attributes
-    ----------
-    architecture, config
-        As in `invsr.priors.networks.build`.
-    steps, batch, patch
-        Optimiser steps; patches per step; patch sides in voxels (networks of slices denoise all but `neighbours` at
-        either end of the first side).
-    sigma : (float, float)
-        Range of the noise level, drawn log-uniformly.
-    measured : float
-        Share of patches with the errors of a random acquisition (`Degradation`); 0 for white noise alone.
-    rate : float
-        Largest learning rate; falls to nothing along a half cosine.
-    seed : int
-    average : float
-        Decay of the running mean of the weights that is written out.
-    """
-
-    architecture: str = "UNet"
-    config: dict[str, Any] = field(default_factory=lambda: {"dim": 3, "channels": [24, 48, 96]})
-    steps: int = 20_000
-    batch: int = 1
-    patch: tuple[int, int, int] = (48, 48, 48)
-    sigma: tuple[float, float] = (0.002, 0.3)
-    measured: float = 0.6
-    rate: float = 1e-3
-    seed: int = 0
-    average: float = 0.995
+# Steps between lines of the log.
+LOG_EVERY = 50
+ENDING = ".safetensors"
 
 
 class Patches(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -99,12 +73,12 @@ def train_denoiser(
     data : sequence of path
         Volumes and label maps, NIfTI.
     out : path
-        Weights, .safetensors. The state to resume from lies beside it (.ckpt), the logs too.
+        Weights, .safetensors. The state to resume from lies beside it (.ckpt), the logs too (a folder, _log).
     recipe : Recipe, optional
     start_from : Network, optional
         Weights to begin with, of the recipe's architecture.
     device, devices
-        "auto", "cpu", "cuda"; how many of them (Lightning Fabric runs them in parallel).
+        "auto", "cpu", "cuda"; how many of them (Lightning Fabric runs them in parallel, each on its share of a batch).
     bfloat16 : bool, optional
         Run the convolutions in bfloat16; by default where the hardware has matrix units for it.
     workers : int
@@ -118,82 +92,170 @@ def train_denoiser(
     Raises
     ------
     InvsrError
-        When the data cannot be used, a package is missing or a checkpoint belongs to another recipe.
+        When the data cannot be used, the patch does not suit the network, a package is missing, the output cannot
+        be written, or a checkpoint belongs to another recipe.
     """
-    try:
-        import lightning_fabric as fabric_package
-    except ImportError:
-        raise InvsrError('training needs Lightning Fabric: pip install "invsr[train]"') from None
-    recipe = recipe or Recipe()
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    recipe, out = recipe or Recipe(), Path(out)
+    for name, value, least in (("devices", devices, 1), ("workers", workers, 0), ("save_every", save_every, 1)):
+        if value < least:
+            raise InvsrError(f"{name} is {value}: use at least {least}")
+    check_writable(out, (ENDING,))
+    network = _network(recipe, start_from)
+    fabric = _fabric(device, devices, log, out)
+    if recipe.batch % devices:
+        raise InvsrError(f"batch is {recipe.batch}: {devices} devices cannot share it evenly: use a multiple")
     anatomies = Anatomies(data)
-    fabric = fabric_package.Fabric(
-        accelerator=device,
-        devices=devices,
-        loggers=_logger(fabric_package, log, out),
-    )
     fabric.launch()
+    about = {
+        "sigma": list(recipe.sigma), "recipe": asdict(recipe), "multiply_adds": round(multiply_adds(network)),
+        "data": f"{len(anatomies.labels)} label maps, {len(anatomies.images)} volumes",
+    }  # fmt: skip
     # Fabric's own bf16-mixed also rounds the images; the networks keep those in float32.
     coarse = bfloat16_is_fast(fabric.device) if bfloat16 is None else bfloat16
-    torch.manual_seed(recipe.seed)
-    network = build(recipe.architecture, recipe.config)
-    if start_from is not None:
-        network.load_state_dict(start_from.state_dict())
-    layout = torch.channels_last if network.dim == 2 else torch.channels_last_3d
-    network = network.to(memory_format=layout)
+    network = network.to(memory_format=_layout(network))
     average = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.average)
+        network,
+        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.average),  # type: ignore[no-untyped-call]
     ).to(fabric.device)
-    model, optimiser = fabric.setup(network, torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=1e-4))
+    averaged: Any = average.module
+    model, optimiser = fabric.setup(network, Muon(network.parameters(), lr=recipe.rate))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, recipe.steps))
 
-    checkpoint = out.with_suffix(".ckpt")
     state: dict[str, Any] = {
         "model": model, "average": average, "optimiser": optimiser, "schedule": schedule,
         "step": 0, "recipe": json.dumps(asdict(recipe)),
     }  # fmt: skip
-    if checkpoint.exists():
-        wanted = state["recipe"]
-        fabric.load(checkpoint, state)
-        if state["recipe"] != wanted:
-            raise InvsrError(f"{checkpoint}: belongs to another recipe: delete it or write to another file")
+    _resume(fabric, checkpoint_of(out), state)
     first = int(state["step"])
-    order = range(first * recipe.batch, recipe.steps * recipe.batch)
-    loader = fabric.setup_dataloaders(
-        DataLoader(Patches(anatomies, recipe), recipe.batch, sampler=order, num_workers=workers, drop_last=True)
-    )
-    running: dict[str, float] = {}
-    for step, (clean, noisy, sigma) in enumerate(loader, start=first + 1):
-        clean, noisy = _as_images(clean, network), _as_images(noisy, network)
-        sigma = sigma.repeat_interleave(len(noisy) // len(sigma))
-        noisy = noisy.contiguous(memory_format=layout)
-        with torch.autocast(fabric.device.type, torch.bfloat16, enabled=coarse):
-            estimate = model(noisy, sigma)
-        target = clean[:, network.neighbours : network.neighbours + 1]
-        error = (estimate.float() - target).square().flatten(1).mean(1)
+
+    def save() -> None:
+        # Weights first: a run cut off in between redoes some steps, and never ends with old weights.
+        if fabric.is_global_zero:
+            save_weights(averaged, out, {**about, "steps": state["step"]})
+        try:
+            fabric.save(checkpoint_of(out), state)
+        except OSError as error:
+            raise InvsrError(f"{checkpoint_of(out)}: cannot be written ({error.strerror or error})") from None
+        if fabric.loggers:
+            fabric.logger.save()
+
+    if first == recipe.steps and not out.exists():
+        save()
+    loader = _loader(fabric, Patches(anatomies, recipe), first, workers)
+    gain = math.nan
+    for step, patches in enumerate(loader, start=first + 1):
+        error, before = _errors(model, network, patches, coarse)
         # Relative to the error that came in: small errors count, but the smallest do not drown the rest.
-        before = (noisy[:, network.neighbours : network.neighbours + 1] - target).square().flatten(1).mean(1)
         loss = (error.sqrt() / (before.sqrt() + FLOOR)).mean()
+        entry = {"loss": float(loss.detach())}
+        if not math.isfinite(entry["loss"]):
+            raise InvsrError(f"step {step}: the loss is no longer a number: use a lower rate than {recipe.rate:g}")
         optimiser.zero_grad()
         fabric.backward(loss)
         fabric.clip_gradients(model, optimiser, max_norm=1.0)
         optimiser.step()
         schedule.step()
         average.update_parameters(network)
-        gain = float((10 * torch.log10((before + 1e-12) / (error.detach() + 1e-12))).mean())
-        running["gain"] = gain if not running else 0.99 * running["gain"] + 0.01 * gain
-        entry = {"loss": float(loss.detach()), "gain_db": running["gain"], "rate": schedule.get_last_lr()[0]}
-        if step % 50 == 0:
+        now = float((10 * torch.log10((before + 1e-12) / (error.detach() + 1e-12))).mean())
+        gain = now if math.isnan(gain) else 0.99 * gain + 0.01 * now
+        entry |= {"gain_db": gain, "rate": float(schedule.get_last_lr()[0])}
+        if step % LOG_EVERY == 0 or step == recipe.steps:
             fabric.log_dict(entry, step=step)
-        if report is not None:
+        if report is not None and fabric.is_global_zero:
             report(step, recipe.steps, entry)
         if step % save_every == 0 or step == recipe.steps:
             state["step"] = step
-            fabric.save(checkpoint, state)
-            if fabric.is_global_zero:
-                _write(average.module, recipe, out, step, anatomies)
+            save()
     return out
+
+
+def checkpoint_of(out: Path) -> Path:
+    """Where the state lies that a run with the weights file `out` resumes from."""
+    return out.with_suffix(".ckpt")
+
+
+def _network(recipe: Recipe, start_from: Network | None) -> Network:
+    """The network to train, with its first weights; checked against the patches it will get."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        network = build(recipe.architecture, recipe.config)
+    if isinstance(network, GradientStep) and network.network.neighbours:
+        raise InvsrError("a gradient step denoises slices or volumes: it has no neighbours: leave them out")
+    sides, slab = recipe.patch[3 - network.dim :], 1 + 2 * network.neighbours
+    if any(side % network.multiple for side in sides):
+        raise InvsrError(
+            f"patch is {'x'.join(map(str, recipe.patch))} voxels: the network needs sides that are multiples of "
+            f"{network.multiple}"
+        )
+    if network.dim == 2 and recipe.patch[0] < slab:
+        raise InvsrError(f"patch has {recipe.patch[0]} slices: with {network.neighbours} neighbours it needs {slab}")
+    if start_from is not None:
+        if type(start_from) is not type(network) or start_from.config != network.config:
+            raise InvsrError(
+                f"the weights to start from belong to {type(start_from).__name__} {start_from.config}, "
+                f"the recipe asks for {recipe.architecture} {network.config}"
+            )
+        network.load_state_dict(start_from.state_dict())
+    return network
+
+
+def _fabric(device: str, devices: int, log: str | None, out: Path) -> Any:
+    try:
+        import lightning_fabric
+        from lightning_fabric.utilities.exceptions import MisconfigurationException
+    except ImportError:
+        raise InvsrError('training needs Lightning Fabric: pip install "invsr[train]"') from None
+    logger = _logger(lightning_fabric, log, out)
+    try:
+        return lightning_fabric.Fabric(accelerator=device, devices=devices, loggers=logger)
+    except (RuntimeError, ValueError, MisconfigurationException) as error:
+        reason = str(error).splitlines()[0]
+        raise InvsrError(f"{devices} of device {device!r} cannot be used ({reason}): try --device cpu") from None
+
+
+def _resume(fabric: Any, checkpoint: Path, state: dict[str, Any]) -> None:
+    """Put everything back as it was when `checkpoint` was written; does nothing where there is none."""
+    if not checkpoint.exists():
+        return
+    try:
+        # The recipe first: other networks' weights would not fit.
+        found = json.loads(torch.load(checkpoint, map_location="cpu", weights_only=True)["recipe"])
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError):
+        raise InvsrError(f"{checkpoint}: is not the state of a training run, or damaged: delete it") from None
+    wanted = json.loads(state["recipe"])
+    if found != wanted:
+        names = [name for name in wanted if found.get(name) != wanted[name]]
+        differ = ", ".join(f"{name} {found.get(name)}, not {wanted[name]}" for name in names)
+        raise InvsrError(f"{checkpoint}: belongs to another recipe ({differ}): delete it or write to another file")
+    fabric.load(checkpoint, state)
+
+
+def _loader(fabric: Any, patches: Patches, first: int, workers: int) -> Any:
+    """The batches after step `first`, each shared out among the processes."""
+    batch, parts = patches.recipe.batch, fabric.world_size
+    order = range(first * batch + fabric.global_rank, len(patches), parts)
+    loader = DataLoader(patches, batch // parts, sampler=order, num_workers=workers)
+    # Fabric's own sampler would shuffle: a resumed run would then see other patches.
+    return fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+
+
+def _errors(model: Any, network: Network, patches: Sequence[Tensor], coarse: bool) -> tuple[Tensor, Tensor]:
+    """Mean square error of each image after denoising and before."""
+    clean, noisy, sigma = patches
+    clean, noisy = _as_images(clean, network), _as_images(noisy, network)
+    sigma = sigma.repeat_interleave(len(noisy) // len(sigma))
+    with torch.autocast(noisy.device.type, torch.bfloat16, enabled=coarse):
+        estimate = model(noisy.contiguous(memory_format=_layout(network)), sigma)
+    centre = slice(network.neighbours, network.neighbours + 1)
+    target = clean[:, centre]
+    return (
+        (estimate.float() - target).square().flatten(1).mean(1),
+        (noisy[:, centre] - target).square().flatten(1).mean(1),
+    )
+
+
+def _layout(network: Network) -> torch.memory_format:
+    return torch.channels_last if network.dim == 2 else torch.channels_last_3d
 
 
 def _rate(step: int, steps: int) -> float:
@@ -213,20 +275,10 @@ def _logger(fabric_package: Any, log: str | None, out: Path) -> Any:
     if log is None:
         return None
     if log == "csv":
-        return fabric_package.loggers.CSVLogger(out.parent, name=out.stem + "_log", version="")
+        return fabric_package.loggers.CSVLogger(out.parent, name=out.stem + "_log")
     if log == "tensorboard":
         try:
             return fabric_package.loggers.TensorBoardLogger(out.parent, name=out.stem + "_log")
         except ModuleNotFoundError:
             raise InvsrError("log tensorboard: TensorBoard is not installed: pip install tensorboard") from None
     raise InvsrError(f"log {log!r}: use csv or tensorboard")
-
-
-def _write(network: Network, recipe: Recipe, out: Path, step: int, anatomies: Anatomies) -> None:
-    sources = f"{len(anatomies.labels)} label maps, {len(anatomies.images)} volumes"
-    save_weights(
-        network,
-        out,
-        {"sigma": list(recipe.sigma), "steps": step, "recipe": asdict(recipe), "data": sources,
-         "multiply_adds": round(multiply_adds(network))},
-    )  # fmt: skip

@@ -7,7 +7,8 @@ contrast maps keep their one contrast from being learned.
 References
 ----------
 Billot, Greve, Puonti, Thielscher, Van Leemput, Fischl, Dalca, Iglesias (2023), Med. Image Anal. 86, 102789 (SynthSeg).
-Iglesias, Billot, Balbastre, Tabari, Conklin, Gonzalez, Alexander, Golland, Edlow, Fischl (2021), NeuroImage 237, 118206.
+Iglesias, Billot, Balbastre, Tabari, Conklin, Gonzalez, Alexander, Golland, Edlow, Fischl (2021), NeuroImage 237,
+118206.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from invsr.errors import InvsrError
@@ -65,6 +66,11 @@ class Draw:
         How often labels outside the brain are left out.
     apodise : float
         How often k-space is cut and apodised along one axis.
+    straight : float
+        How often a real volume is only flipped and turned by right angles: interpolation takes its finest texture.
+    noise : float
+        Largest noise that stays in the patch, of the peak, with real volumes and label maps alike: a scan that
+        a denoiser is held against has some, and what is told to take off sigma should not take off more.
     """
 
     zoom: tuple[float, float] = (0.75, 1.35)
@@ -76,6 +82,8 @@ class Draw:
     texture: float = 0.07
     strip: float = 0.4
     apodise: float = 0.3
+    straight: float = 0.5
+    noise: float = 0.02
 
 
 class Anatomies:
@@ -107,7 +115,7 @@ class Anatomies:
             (self.labels if one.is_labels else self.images).append(one)
 
     def patch(self, size: Sequence[int], generator: torch.Generator) -> Tensor:
-        """One patch, shape (1, *size), at most about 1 and at least 0."""
+        """One patch, shape (1, *size): at least 0, and but for its brightest few percent at most about 1."""
         for _ in range(20):
             from_labels = bool(self.labels) and (not self.images or _uniform(generator) < self.label_share)
             pool = self.labels if from_labels else self.images
@@ -139,8 +147,10 @@ class Anatomies:
 
     def _real(self, source: Anatomy, size: Sequence[int], generator: torch.Generator) -> Tensor:
         draw, shape = self.draw, [n + 2 * MARGIN for n in size]
-        points = _positions(source.data.shape[2:], shape, draw, generator)
-        image = _linear(source.data, points)
+        if _uniform(generator) < draw.straight:
+            image = _cut(source.data, shape, generator)
+        else:
+            image = _linear(source.data, _positions(source.data.shape[2:], shape, draw, generator))
         if _uniform(generator) < 0.75:
             image = _mapped(image, generator)
         return self._finish(image, size, generator, least_blur=0.0)
@@ -157,16 +167,21 @@ class Anatomies:
                 out = _smooth(out, least_blur, (axis,))
         if _uniform(generator) < draw.apodise:
             out = _apodised(out, _integer(generator, 3), 0.65 + 0.35 * _uniform(generator), _uniform(generator))
-        out = out[(..., *[slice(MARGIN, MARGIN + n) for n in size])].clamp(min=0)
+        i, j, k = (slice(MARGIN, MARGIN + n) for n in size)
+        out = out[..., i, j, k].clamp(min=0)
         rank = 0.95 + 0.049 * _uniform(generator)
         peak = float(out.flatten().kthvalue(max(1, round(rank * out.numel()))).values)
-        return out[0] / max(peak, 1e-6) * (0.6 + 0.45 * _uniform(generator))
+        # Where anatomy fills less than that rank leaves, its brightest voxels are the measure, not the background.
+        peak = max(peak, 0.3 * float(out.max()))
+        out = out[0] / max(peak, 1e-6) * (0.6 + 0.45 * _uniform(generator))
+        level = max(0.0, 2 * _uniform(generator) - 1) * draw.noise
+        return out + level * torch.randn(out.shape, generator=generator) if level else out
 
 
 def _anatomy(path: Path) -> Anatomy:
     data = load(path, 0).data
     values = torch.unique(data.flatten()[::7])
-    is_labels = bool((values == values.round()).all()) and 4 <= len(values) and bool(values.max() < LABELS)
+    is_labels = bool((values == values.round()).all()) and len(values) >= 4 and bool(values.max() < LABELS)
     if is_labels:
         return Anatomy(data.to(torch.uint8), True)
     peak = float(data.flatten()[:: max(1, data.numel() // 4_000_000)].quantile(0.999))
@@ -189,12 +204,12 @@ def _positions(extent: Sequence[int], shape: Sequence[int], draw: Draw, generato
     skew = draw.shear * (2 * torch.rand((3, 3), generator=generator) - 1)
     twist = draw.rotation * (2 * torch.rand(3, generator=generator) - 1)
     zero = torch.zeros(())
-    turn = torch.linalg.matrix_exp(
+    turn: Tensor = torch.linalg.matrix_exp(
         torch.stack([zero, -twist[2], twist[1], twist[2], zero, -twist[0], -twist[1], twist[0], zero]).reshape(3, 3)
     )
     permute = torch.eye(3)[torch.randperm(3, generator=generator)]
     flips = torch.diag(2.0 * torch.randint(2, (3,), generator=generator) - 1)
-    matrix = zoom * turn @ (torch.eye(3) + skew) @ permute @ flips
+    matrix: Tensor = zoom * turn @ (torch.eye(3) + skew) @ permute @ flips
     axes = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in shape]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1) @ matrix.T
     reach = torch.tensor([float(n) for n in extent])
@@ -205,6 +220,22 @@ def _positions(extent: Sequence[int], shape: Sequence[int], draw: Draw, generato
     bend = draw.bend * _uniform(generator) * torch.randn((1, 3, *knots), generator=generator)
     field = F.interpolate(bend, size=tuple(shape), mode="trilinear", align_corners=True)
     return points + field[0].movedim(0, -1)
+
+
+def _cut(data: Tensor, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """A piece of a volume on its own grid, axes in random order and direction; zeros beyond its faces."""
+    order = torch.randperm(3, generator=generator).tolist()
+    out = data[0, 0].permute(order)
+    for axis, n in enumerate(shape):
+        size = out.shape[axis]
+        # As with turned patches, centres keep away from the faces, by less than half a patch.
+        first = round((0.15 + 0.7 * _uniform(generator)) * (size - 1)) - n // 2
+        low, high = max(0, first), min(size, first + n)
+        out = out.narrow(axis, low, max(0, high - low))
+        pad = [0] * 6
+        pad[2 * (2 - axis)], pad[2 * (2 - axis) + 1] = low - first, first + n - high
+        out = F.pad(out, pad)
+    return out.flip([axis for axis in range(3) if _uniform(generator) < 0.5])
 
 
 def _nearest(data: Tensor, points: Tensor) -> Tensor:
@@ -220,8 +251,9 @@ def _nearest(data: Tensor, points: Tensor) -> Tensor:
 
 def _linear(data: Tensor, points: Tensor) -> Tensor:
     extent = torch.tensor([float(n) for n in data.shape[2:]])
-    place = (2 * points / (extent - 1) - 1).flip(-1)[None]
-    return F.grid_sample(data, place, mode="bilinear", padding_mode="zeros", align_corners=True)[0, 0]
+    place = (2 * points / (extent - 1).clamp(min=1) - 1).flip(-1)[None]
+    out: Tensor = F.grid_sample(data, place, mode="bilinear", padding_mode="zeros", align_corners=True)[0, 0]
+    return out
 
 
 def _contrast(draw: Draw, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -244,7 +276,6 @@ def _contrast(draw: Draw, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 def _mapped(image: Tensor, generator: torch.Generator) -> Tensor:
     """A random piecewise linear contrast: monotone or not, dark stays dark."""
     knots = 4 + _integer(generator, 4)
-    places = torch.linspace(0, 1.1, knots)
     steps = torch.randn(knots - 1, generator=generator)
     if _uniform(generator) < 0.5:
         steps = steps.abs()
@@ -268,6 +299,8 @@ def _bias(shape: Sequence[int], level: float, generator: torch.Generator) -> Ten
 
 def _smooth(x: Tensor, width: float, axes: Sequence[int] = (0, 1, 2)) -> Tensor:
     """Gaussian smoothing, standard deviation `width` voxels, of (1, 1, i, j, k)."""
+    if width <= 0:
+        return x
     radius = max(1, round(3 * width))
     taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / width) ** 2)
     taps = taps / taps.sum()
@@ -288,4 +321,5 @@ def _apodised(x: Tensor, axis: int, keep: float, window: float) -> Tensor:
     weights = torch.where(frequency <= 1, taper, 0.0)
     size = [1] * 5
     size[axis + 2] = -1
-    return torch.fft.irfft(torch.fft.rfft(x, dim=axis + 2) * weights.reshape(size), n=n, dim=axis + 2)
+    out: Tensor = torch.fft.irfft(torch.fft.rfft(x, dim=axis + 2) * weights.reshape(size), n=n, dim=axis + 2)
+    return out

@@ -1,0 +1,189 @@
+"""`invsr train`: the training commands."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from invsr.errors import Interrupted, InvsrError
+from invsr.progress import progress
+from invsr.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from invsr.priors.networks import Network
+
+# Heavy modules are imported inside the commands: `invsr --help` answers at once.
+
+app = typer.Typer(no_args_is_help=True, help="Train networks on your own volumes.")
+SCANS = (".nii", ".nii.gz")
+STANDARD = Recipe()
+
+
+def _listed(values: Sequence[object]) -> str:
+    return " ".join(map(str, values))
+
+
+@app.command()
+def denoiser(
+    data: Annotated[
+        list[Path],
+        typer.Option(help="Folder with .nii or .nii.gz files, at any depth; images and label maps. Repeat for more."),
+    ],
+    out: Annotated[Path, typer.Option(help="Weights file to write, .safetensors.")],
+    steps: Annotated[int, typer.Option(help="Training steps.")] = STANDARD.steps,
+    batch: Annotated[int, typer.Option(help="Patches per step, over all devices.")] = STANDARD.batch,
+    patch: Annotated[
+        list[int] | None,
+        typer.Option(help=f"Sides of a patch, voxels: I J K or one number. [{_listed(STANDARD.patch)}]"),
+    ] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help=f"UNet, DnCNN or GradientStep. [{STANDARD.architecture}]")
+    ] = None,
+    channels: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Width per scale, finest first; one for DnCNN. [{_listed(STANDARD.config['channels'])}]"),
+    ] = None,
+    dim: Annotated[int | None, typer.Option(help=f"2 for slices, 3 for volumes. [{STANDARD.config['dim']}]")] = None,
+    neighbours: Annotated[
+        int | None, typer.Option(help="With --dim 2: slices on either side that the network also sees. [0]")
+    ] = None,
+    sigma_range: Annotated[
+        tuple[float, float], typer.Option(help="Lowest and highest noise level, at peak intensity 1.")
+    ] = STANDARD.sigma,
+    measured: Annotated[
+        float, typer.Option(help="Share of patches with the errors of thick slices, not just noise: 0 to 1.")
+    ] = STANDARD.measured,
+    rate: Annotated[float, typer.Option(help="Largest learning rate.")] = STANDARD.rate,
+    seed: Annotated[int, typer.Option(help="Of first weights, patches and noise.")] = STANDARD.seed,
+    start_from: Annotated[
+        str | None, typer.Option(help="Weights to begin with, and their network: see `invsr models`, or a file.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    devices: Annotated[int, typer.Option(help="How many of them.")] = 1,
+    workers: Annotated[int, typer.Option(help="Processes that draw patches while the network trains.")] = 0,
+    log: Annotated[str, typer.Option(help="csv, tensorboard or none.")] = "csv",
+    save_every: Annotated[int, typer.Option(help="Steps between saves.")] = 500,
+) -> None:
+    """Train a denoiser for `invsr reconstruct --method pnp`; the same command again continues a stopped run."""
+    sides = list(patch or STANDARD.patch)
+    if len(sides) not in (1, 3):
+        raise InvsrError(f"--patch {_listed(sides)}: give one side or three, in voxels")
+    files = volumes_in(data)
+    first: Any = None
+    if start_from is not None:
+        if any(choice is not None for choice in (architecture, channels, dim, neighbours)):
+            raise InvsrError(
+                f"--start-from {start_from}: brings its own network: "
+                "leave out --architecture, --channels, --dim and --neighbours"
+            )
+        first = _weights(start_from)
+        kind, config = type(first).__name__, first.config
+    else:
+        kind, config = _network(architecture or STANDARD.architecture, channels, dim, neighbours)
+    i, j, k = sides * (3 // len(sides))
+    recipe = Recipe(
+        architecture=kind,
+        config=config,
+        steps=steps,
+        batch=batch,
+        patch=(i, j, k),
+        sigma=sigma_range,
+        measured=measured,
+        rate=rate,
+        seed=seed,
+    )
+    from invsr.training.denoiser import checkpoint_of, train_denoiser
+
+    # With several devices, Lightning runs this command once for each: only the first speaks.
+    speaks = os.environ.get("LOCAL_RANK", "0") == "0"
+    try:
+        with progress("training", _figures, quiet=not speaks) as report:
+            train_denoiser(
+                files,
+                out,
+                recipe,
+                start_from=first,
+                device=device,
+                devices=devices,
+                workers=workers,
+                log=None if log == "none" else log,
+                save_every=save_every,
+                report=report,
+            )
+    except KeyboardInterrupt:
+        if not checkpoint_of(out).exists():
+            raise Interrupted(
+                f"interrupted before the first save (--save-every {save_every}): nothing was written"
+            ) from None
+        raise Interrupted(
+            f"interrupted: the same command again continues from the last save ({checkpoint_of(out)})"
+        ) from None
+    if speaks:
+        typer.echo(f"wrote {out}: use it with: invsr reconstruct SCAN --method pnp --denoiser {out}")
+
+
+def volumes_in(folders: Sequence[Path]) -> list[Path]:
+    """Every NIfTI file in some folders and theirs, in order of name.
+
+    Raises
+    ------
+    InvsrError
+        When a folder does not exist or holds none.
+    """
+    found: list[Path] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise InvsrError(f"--data {folder}: is no folder: name one with .nii or .nii.gz files")
+        # Names that begin with a dot are other programs' notes, not scans.
+        inside = [path for path in folder.rglob("*") if path.name.endswith(SCANS) and not path.name.startswith(".")]
+        if not inside:
+            raise InvsrError(f"--data {folder}: holds no .nii or .nii.gz file")
+        found += sorted(inside)
+    return found
+
+
+def _network(
+    architecture: str, channels: list[str] | None, dim: int | None, neighbours: int | None
+) -> tuple[str, dict[str, Any]]:
+    """Architecture and configuration, for `invsr.priors.networks.build`."""
+    if architecture not in ("UNet", "DnCNN", "GradientStep"):
+        raise InvsrError(f"--architecture {architecture}: use UNet, DnCNN or GradientStep")
+    config: dict[str, Any] = {"dim": STANDARD.config["dim"] if dim is None else dim}
+    if neighbours:
+        config["neighbours"] = neighbours
+    widths = _widths(channels)
+    if architecture == "DnCNN":
+        if widths and len(widths) > 1:
+            raise InvsrError(f"--channels {_listed(widths)}: DnCNN has one width")
+        return architecture, config | ({"channels": widths[0]} if widths else {})
+    config["channels"] = widths or STANDARD.config["channels"]
+    if architecture == "UNet":
+        return architecture, config
+    # The theorem behind gradient steps asks for a differentiable network.
+    return architecture, {"network": {"architecture": "UNet", **config, "activation": "elu"}}
+
+
+def _widths(channels: list[str] | None) -> list[int]:
+    """``--channels 32 64``, ``--channels "32 64"`` and ``--channels 32,64`` alike."""
+    words = " ".join(channels or []).replace(",", " ").split()
+    if not all(word.isdigit() and int(word) for word in words):
+        raise InvsrError(f"--channels {_listed(words)}: give whole numbers above zero")
+    return [int(word) for word in words]
+
+
+def _weights(name: str) -> Network:
+    from invsr.priors.networks import Network
+    from invsr.priors.pretrained import pretrained
+
+    network = pretrained(name).network
+    if not isinstance(network, Network):
+        raise InvsrError(f"--start-from {name}: only networks of this package can be trained further")
+    return network
+
+
+def _figures(figures: dict[str, float]) -> str:
+    return f"gain {figures['gain_db']:.2f} dB  loss {figures['loss']:.3f}"

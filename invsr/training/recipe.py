@@ -1,0 +1,63 @@
+"""What a training run is asked to do: plain numbers, so that the command line can show them without torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from invsr.errors import InvsrError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a training run depends on besides its data.
+
+    Attributes
+    ----------
+    architecture, config
+        As in `invsr.priors.networks.build`.
+    steps, batch, patch
+        Optimiser steps; patches per step; patch sides in voxels (networks of slices denoise all but `neighbours` at
+        either end of the first side).
+    sigma : (float, float)
+        Range of the noise level, drawn log-uniformly.
+    measured : float
+        Share of patches with the errors of a random acquisition (`Degradation`); 0 for white noise alone.
+    rate : float
+        Largest learning rate; falls to nothing along a half cosine.
+    seed : int
+    average : float
+        Decay of the running mean of the weights that is written out.
+
+    Raises
+    ------
+    InvsrError
+        When a number makes no sense.
+    """
+
+    architecture: str = "UNet"
+    config: dict[str, Any] = field(default_factory=lambda: {"dim": 3, "channels": [32, 64, 128]})
+    steps: int = 12_000
+    batch: int = 3
+    patch: tuple[int, int, int] = (36, 36, 36)
+    sigma: tuple[float, float] = (0.002, 0.3)
+    measured: float = 0.5
+    rate: float = 2e-3
+    seed: int = 0
+    average: float = 0.998
+
+    def __post_init__(self) -> None:
+        low, high = self.sigma
+        for fine, complaint in (
+            (self.steps >= 1, f"steps is {self.steps}: train for at least one"),
+            (self.batch >= 1, f"batch is {self.batch}: use at least one patch per step"),
+            (len(self.patch) == 3 and min(self.patch) >= 1, f"patch is {self.patch}: give three sides in voxels"),
+            (0 < low <= high < math.inf, f"sigma range is {low:g} to {high:g}: give two levels above zero, low first"),
+            (0 <= self.measured <= 1, f"measured is {self.measured:g}: give a share between 0 and 1"),
+            (0 < self.rate < math.inf, f"rate is {self.rate:g}: give a learning rate above zero"),
+            (0 <= self.average < 1, f"average is {self.average:g}: give a decay from 0 to below 1"),
+            (self.seed >= 0, f"seed is {self.seed}: give a whole number from 0"),
+        ):
+            if not fine:
+                raise InvsrError(complaint)

@@ -1,0 +1,102 @@
+"""Patches drawn from label maps and images."""
+
+import numpy as np
+import pytest
+import torch
+
+from invsr.errors import InvsrError
+from invsr.training import synthesis
+from invsr.training.synthesis import Anatomies, Draw
+
+SIZE = (12, 16, 20)
+PLAIN = {"zoom": (1, 1), "rotation": 0, "shear": 0, "bend": 0, "bias": 0, "blur": 0, "texture": 0, "apodise": 0}
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def paths(folder):
+    return [folder / "image.nii.gz", folder / "deeper" / "labels.nii.gz"]
+
+
+def test_patches(folder):
+    anatomies = Anatomies(paths(folder))
+    draws = [anatomies.patch(SIZE, seeded(n)) for n in range(20)]
+    for patch in draws:
+        assert patch.shape == (1, *SIZE) and patch.isfinite().all()
+        assert patch.min() >= 0 and patch.max() < 3.6
+        assert (patch > 1.1).float().mean() < 0.06
+    assert torch.equal(draws[3], anatomies.patch(SIZE, seeded(3)))
+    assert not torch.equal(draws[3], draws[4])
+
+
+def test_label_maps_are_told_from_images(folder, tmp_path, write):
+    whole_numbers = write(tmp_path / "ct.nii", np.arange(1000).reshape(10, 10, 10).astype(np.int16))
+    mask = write(tmp_path / "mask.nii", np.uint8(np.arange(1000).reshape(10, 10, 10) > 500))
+    anatomies = Anatomies([*paths(folder), whole_numbers, mask])
+    assert len(anatomies.labels) == 1 and len(anatomies.images) == 3
+    assert anatomies.labels[0].data.unique().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_image_without_distortions_is_a_turned_piece_of_it(tmp_path, write, monkeypatch):
+    """On a ramp, linear interpolation is exact: the slopes stay what they were, in any order and sign."""
+    slopes = np.array([1.0, 2.0, 4.0])
+    ramp = sum(slope * axis for slope, axis in zip(slopes, np.indices((64, 64, 64)), strict=True))
+    monkeypatch.setattr(synthesis, "_mapped", lambda image, _: image)
+    anatomies = Anatomies([write(tmp_path / "ramp.nii", np.float32(100 + ramp))], Draw(**PLAIN))
+    orders = set()
+    for seed in range(8):
+        patch = anatomies.patch((6, 6, 6), seeded(seed))[0]
+        found = [patch.diff(dim=axis) for axis in range(3)]
+        for steps in found:
+            torch.testing.assert_close(steps, steps.mean().expand_as(steps), rtol=0, atol=2e-6)
+        means = np.array([float(steps.mean()) for steps in found])
+        np.testing.assert_allclose(np.sort(abs(means)) / abs(means).min(), slopes, rtol=1e-3)
+        orders.add((*np.argsort(abs(means)), *np.sign(means)))
+    assert len(orders) > 4
+
+
+def test_partial_volume(tmp_path, write, monkeypatch):
+    monkeypatch.setattr(synthesis, "_smooth", lambda x, *_: x)
+    monkeypatch.setattr(synthesis, "_contrast", lambda *_: (torch.arange(64) / 64, torch.zeros(64)))
+    slabs = np.broadcast_to(np.repeat([10, 20, 30, 40], 16)[:, None, None], (64, 64, 64)).astype(np.uint8)
+    patch = Anatomies([write(tmp_path / "slabs.nii", slabs)], Draw(**PLAIN)).patch((20, 20, 20), seeded(1))
+    values = patch.unique()
+    plateaus = [value for value in values.tolist() if (patch == value).sum() > 1000]
+    between = ((patch > min(plateaus)) & (patch < max(plateaus)) & ~torch.isin(patch, torch.tensor(plateaus))).sum()
+    assert len(plateaus) >= 2
+    assert 100 < between < 2500  # a layer or two of 400 voxels at each border
+
+
+def test_contrast_changes_from_draw_to_draw():
+    tissues = [1, 2, 7, 3]
+    ranks = {tuple(synthesis._contrast(Draw(), seeded(n))[0][tissues].argsort().tolist()) for n in range(12)}
+    assert len(ranks) > 4
+
+
+def test_strip_leaves_out_what_is_not_brain(tmp_path, write):
+    outside = np.random.default_rng(0).integers(45, 52, (24, 24, 24)).astype(np.uint8)
+    path = write(tmp_path / "head.nii", outside)
+    assert Anatomies([path], Draw(strip=1.0)).patch((8, 8, 8), seeded(0)).max() == 0
+    assert Anatomies([path], Draw(strip=0.0)).patch((8, 8, 8), seeded(0)).max() > 0.5
+
+
+def test_sparse_anatomy_is_not_scaled_by_its_background(tmp_path, write):
+    spots = np.zeros((40, 40, 40), np.float32)
+    spots[::9, ::9, ::9] = 1.0
+    spots[20:22, 20:22, 20:22] = np.arange(8).reshape(2, 2, 2) + 0.5
+    anatomies = Anatomies([write(tmp_path / "spots.nii", spots)])
+    assert max(float(anatomies.patch((16, 16, 16), seeded(n)).max()) for n in range(5)) < 3.6
+
+
+def test_bad_data(tmp_path, write):
+    with pytest.raises(InvsrError, match="no training volume"):
+        Anatomies([])
+    text = tmp_path / "text.nii"
+    text.write_text("not an image")
+    empty = write(tmp_path / "zero.nii", np.zeros((8, 8, 8), np.float32))
+    negative = write(tmp_path / "negative.nii", -np.random.default_rng(0).random((8, 8, 8)))
+    for path in (text, empty, negative, tmp_path / "missing.nii"):
+        with pytest.raises(InvsrError, match=path.name):
+            Anatomies([path])
