@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from invsr.errors import InvsrError
@@ -36,16 +36,17 @@ class Denoiser(Prior):
     planes : {"random", "all"} or int
         With 2-D networks: slices across a random axis in each call, the mean over the three axes, or slices
         across one given axis.
-    symmetries : bool
-        Flip (and, for cubes or slices, turn) the image at random before the network and back after it. The denoiser then is
-        equivariant in the mean, which stabilises the iteration.
+    symmetries : bool, optional
+        Flip the image at random, and permute the axes of volumes, before the network and back after it. The denoiser
+        then is equivariant in the mean, which stabilises the iteration. On by default, except with gradient-step
+        networks: with it their prox is no gradient step any more.
     tile : int, optional
         Largest number of voxels to hand to the network at once. Larger volumes go through in tiles that overlap
         by the network's reach, so that no seam shows.
     bfloat16 : bool, optional
         Run the convolutions in bfloat16; by default where the hardware has matrix units for it.
-    crop : bool
-        Leave background alone: it is smoothed, not sent through the network.
+    crop : bool, optional
+        Leave background alone: it is smoothed, not sent through the network. On by default, with the same exception.
     seed : int
         Of the random planes and symmetries.
 
@@ -70,10 +71,10 @@ class Denoiser(Prior):
         *,
         dim: int | None = None,
         planes: str | int = "random",
-        symmetries: bool = True,
+        symmetries: bool | None = None,
         tile: int = LARGEST_CALL,
         bfloat16: bool | None = None,
-        crop: bool = True,
+        crop: bool | None = None,
         seed: int = 0,
         name: str = "",
     ) -> None:
@@ -85,10 +86,11 @@ class Denoiser(Prior):
         if planes not in ("random", "all", 0, 1, 2):
             raise InvsrError(f"planes {planes!r}: use random, all or an axis 0, 1, 2")
         self.planes = planes
-        self.symmetries = symmetries
+        exact = isinstance(network, GradientStep)
+        self.symmetries = not exact if symmetries is None else symmetries
         self.tile = tile
-        self.bfloat16 = bfloat16
-        self.crop = crop
+        self.coarse = bfloat16
+        self.crop = not exact if crop is None else crop
         self.neighbours = int(getattr(network, "neighbours", 0))
         self.multiple = int(getattr(network, "multiple", 8))
         self.reach = int(getattr(network, "reach", 32))
@@ -102,14 +104,24 @@ class Denoiser(Prior):
         if level <= 0:
             return v
         images = v.reshape(-1, 1, *v.shape[2:])
-        return torch.cat([self._volume(one, level) for one in images.split(1)]).reshape(v.shape)
+        return torch.cat([self._volume(one, level) for one in torch.split(images, 1)]).reshape(v.shape)
 
     def cost(self, z: Tensor, sigma: float | Tensor = 0.0) -> Tensor | None:
-        """``g(z) / sigma^2`` for gradient-step networks, whose prox is a gradient step on it; else None."""
+        """``g(z) / sigma^2`` for gradient-step networks, whose prox is a gradient step on it; else None.
+
+        For networks of slices the mean over the axes that `planes` allows; of complex z, the parts' sum.
+        """
         if not isinstance(self.network, GradientStep) or not float(sigma) > 0:
             return None
+        parts = torch.cat([z.real, z.imag]) if z.is_complex() else z
+        images = parts.reshape(-1, 1, *z.shape[2:])
+        stacks = [images]
+        if self.dim == 2:
+            axes = (self.planes,) if isinstance(self.planes, int) else (0, 1, 2)
+            stacks = [images.movedim(axis + 2, 0).flatten(0, 1) for axis in axes]
         with torch.no_grad():
-            return self.network.cost(z.reshape(-1, 1, *z.shape[2:]), sigma).sum() / float(sigma) ** 2
+            total = torch.stack([self.network.cost(self._padded(one), sigma).sum() for one in stacks]).mean()
+        return total / float(sigma) ** 2
 
     def _volume(self, v: Tensor, sigma: float) -> Tensor:
         """One volume, (1, 1, i, j, k)."""
@@ -119,7 +131,7 @@ class Denoiser(Prior):
         inner = v[box]
         if inner.shape == v.shape:
             return self._symmetric(v, sigma)
-        out = F.avg_pool3d(v, 3, 1, 1, count_include_pad=False)
+        out = _smoothed(v)
         out[box] = self._symmetric(inner, sigma)
         return out
 
@@ -153,7 +165,7 @@ class Denoiser(Prior):
         padded = F.pad(v, (0, 0, 0, 0, near, near), mode="replicate") if near else v
         slabs = padded[0].unfold(1, 1 + 2 * near, 1)[0].movedim(-1, 1)  # (i, slab, j, k)
         at_once = max(1, self.tile // (v.shape[3] * v.shape[4]))
-        return torch.cat([self._call(part, sigma) for part in slabs.split(at_once)], 0).movedim(1, 0)[None]
+        return torch.cat([self._call(part, sigma) for part in torch.split(slabs, at_once)], 0).movedim(1, 0)[None]
 
     def _tiled(self, v: Tensor, sigma: float) -> Tensor:
         shape = v.shape[2:]
@@ -161,26 +173,41 @@ class Denoiser(Prior):
             return self._call(v, sigma)
         out = torch.empty_like(v)
         for core, padded, inside in tiles(shape, self.tile, self.reach, self.multiple):
-            out[(..., *core)] = self._call(v[(..., *padded)], sigma)[(..., *inside)]
+            out[_volumes(core)] = self._call(v[_volumes(padded)], sigma)[_volumes(inside)]
         return out
 
     def _call(self, images: Tensor, sigma: float) -> Tensor:
         """The network on images of any size, padded to what it takes."""
         sides = images.shape[2:]
-        pad = [(-n) % self.multiple for n in sides]
-        if any(pad):
-            amounts = [p for n in reversed(pad) for p in (0, n)]
-            images = F.pad(images, amounts, mode="replicate")
+        images = self._padded(images)
         kind = torch.channels_last if self.dim == 2 else torch.channels_last_3d
         images = images.contiguous(memory_format=kind)
         with self._format(images.device):
             out = self.network(images, sigma)
-        found: Tensor = out[(..., *[slice(0, n) for n in sides])].to(images.dtype)
+        inside = _volumes([slice(0, n) for n in sides])
+        if isinstance(self.network, GradientStep):
+            # The gradient with respect to the image before it was padded: what falls on the padding counts there.
+            return images[inside] - self._unpadded(images - out, sides)
+        found: Tensor = out[inside].to(images.dtype)
         return found
 
+    def _padded(self, images: Tensor) -> Tensor:
+        pad = [(-n) % self.multiple for n in images.shape[2:]]
+        if not any(pad):
+            return images
+        return F.pad(images, [p for n in reversed(pad) for p in (0, n)], mode="replicate")
+
+    def _unpadded(self, slope: Tensor, sides: Sequence[int]) -> Tensor:
+        """The adjoint of `_padded`."""
+        for axis, n in enumerate(sides, start=2):
+            inner, rest = torch.split(slope, [n, slope.shape[axis] - n], axis)
+            slope = inner.clone()
+            slope.narrow(axis, n - 1, 1).add_(rest.sum(axis, keepdim=True))
+        return slope
+
     def _format(self, device: torch.device) -> Any:
-        coarse = bfloat16_is_fast(device) if self.bfloat16 is None else self.bfloat16
-        return torch.autocast(device.type, torch.bfloat16) if coarse else nullcontext()
+        fast = bfloat16_is_fast(device) if self.coarse is None else self.coarse
+        return torch.autocast(device.type, torch.bfloat16) if fast else nullcontext()
 
 
 def tiles(
@@ -226,6 +253,11 @@ def tiles(
         )
 
 
+def _volumes(box: Sequence[slice]) -> Any:
+    """The index of a box in the last axes."""
+    return (..., *box)
+
+
 def bfloat16_is_fast(device: torch.device) -> bool:
     """Whether the hardware multiplies bfloat16 matrices faster than float32 ones."""
     if device.type == "cpu":
@@ -233,10 +265,16 @@ def bfloat16_is_fast(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
+def _smoothed(v: Tensor) -> Tensor:
+    """Means over three voxels, along axes that have as many."""
+    width = [3 if n >= 3 else 1 for n in v.shape[2:]]
+    return F.avg_pool3d(v, width, 1, [n // 2 for n in width], count_include_pad=False)
+
+
 def _foreground(v: Tensor) -> tuple[slice, ...]:
     """The box around all that is not background, with a margin."""
     # Means over 3 voxels: single noisy voxels do not count as anatomy.
-    bright = F.avg_pool3d(v.abs(), 3, 1, 1, count_include_pad=False)[0, 0] > BACKGROUND * float(v.abs().max())
+    bright = _smoothed(v.abs())[0, 0] > BACKGROUND * float(v.abs().max())
     box = [slice(None), slice(None)]
     for axis in range(3):
         others = [n for n in range(3) if n != axis]
@@ -245,5 +283,3 @@ def _foreground(v: Tensor) -> tuple[slice, ...]:
             return (slice(None),) * 5
         box.append(slice(max(0, int(found[0]) - MARGIN), int(found[-1]) + 1 + MARGIN))
     return tuple(box)
-
-

@@ -6,6 +6,7 @@ every intensity scale, and noise levels beyond those it was trained on (Mohan et
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -45,6 +46,7 @@ class Network(nn.Module):
     out : (batch, 1, *image)
     """
 
+    config: dict[str, Any]
     multiple: int = 1
     reach: int = 0
 
@@ -116,7 +118,7 @@ class UNet(Network):
         first, scales = channels[0], len(channels)
         self.multiple = 2 ** (scales - 1)
         self.head = convolution(2 + 2 * neighbours, first, 3, padding=1, bias=False)
-        steps = list(zip(channels[:-1], channels[1:], strict=True))
+        steps = list(itertools.pairwise(channels))
         self.encode = nn.ModuleList(_blocks(dim, fine, activation, blocks) for fine, _ in steps)
         self.down = nn.ModuleList(convolution(fine, coarse, 2, stride=2, bias=False) for fine, coarse in steps)
         self.bottom = _blocks(dim, channels[-1], activation, 2 * blocks)
@@ -167,7 +169,7 @@ class DnCNN(Network):
 class GradientStep(Network):
     """A denoiser that is a gradient step on an explicit cost: ``D = Id - grad g``, ``g(x) = 1/2 ||x - N(x)||^2``.
 
-    With it, plug-and-play half-quadratic splitting minimises ``data term + lam / sigma^2 g``: see `invsr.solvers.PGD`.
+    With it, plug-and-play half-quadratic splitting minimises ``data term + lam / sigma^2 g``: see `invsr.solvers.HQS`.
 
     Parameters
     ----------
@@ -188,7 +190,8 @@ class GradientStep(Network):
 
     def cost(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """g(x), summed over voxels; one number per image of the batch."""
-        return 0.5 * (x - self.network(x, sigma)).square().flatten(1).sum(1)
+        energy: Tensor = 0.5 * (x - self.network(x, sigma)).square().flatten(1).sum(1)
+        return energy
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         level = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
@@ -220,11 +223,21 @@ class _Slope(torch.autograd.Function):
         network, kind = ctx.network, x.device.type
         needed = [ctx.needs_input_grad[0], *ctx.needs_input_grad[3:]]
         coarse = torch.autocast(kind, torch.bfloat16) if ctx.coarse else nullcontext()
+        if torch.is_grad_enabled():
+            # The result is to be differentiated again: autograd all the way, slower.
+            with coarse:
+                inner = x if x.requires_grad else x.detach().requires_grad_()
+                energy = 0.5 * (inner - network(inner, sigma)).square().sum()
+                (slope,) = torch.autograd.grad(energy, inner, create_graph=True)
+            variables = [v for v, wanted in zip([inner, *network.parameters()], needed, strict=True) if wanted]
+            found = iter(torch.autograd.grad(slope, variables, grads[0], create_graph=True, allow_unused=True))
+            out = [next(found) if wanted else None for wanted in needed]
+            return out[0], None, None, *out[1:]
         with torch.enable_grad(), coarse, forward_ad.dual_level():
             inner = x.detach().requires_grad_()
-            dual = forward_ad.make_dual(inner, grads[0].contiguous())
+            dual = forward_ad.make_dual(inner, grads[0].contiguous())  # type: ignore[no-untyped-call]
             residual = dual - network(dual, sigma)
-            value, tangent = forward_ad.unpack_dual(residual)
+            value, tangent = forward_ad.unpack_dual(residual)  # type: ignore[no-untyped-call]
             variables = [v for v, wanted in zip([inner, *network.parameters()], needed, strict=True) if wanted]
             found = iter(torch.autograd.grad((value * tangent).sum(), variables, allow_unused=True))
         out = [next(found) if wanted else None for wanted in needed]
@@ -243,8 +256,9 @@ def build(architecture: str, config: dict[str, Any]) -> Network:
         if architecture == "GradientStep":
             inner = dict(config["network"])
             return GradientStep(build(inner.pop("architecture"), inner))
-        return {"UNet": UNet, "DnCNN": DnCNN}[architecture](**config)
-    except (KeyError, TypeError) as error:
+        made: Network = {"UNet": UNet, "DnCNN": DnCNN}[architecture](**config)
+        return made
+    except (KeyError, IndexError, TypeError) as error:
         raise InvsrError(f"no network {architecture!r} with configuration {config}: {error}") from None
 
 
@@ -286,7 +300,7 @@ def multiply_adds(network: Network) -> float:
     """Multiply-adds per voxel of one application, from the sizes of the convolutions."""
     size = 4 * network.multiple
     image = torch.zeros((1, 1 + 2 * network.neighbours, *[size] * network.dim))
-    total = 0
+    total: int = 0
 
     def count(layer: Any, _: Any, out: Tensor) -> None:
         nonlocal total
@@ -305,4 +319,6 @@ def multiply_adds(network: Network) -> float:
     finally:
         for hook in hooks:
             hook.remove()
-    return total / size**network.dim
+    # A gradient step goes back through the same convolutions.
+    passes = 2 if isinstance(network, GradientStep) else 1
+    return float(passes * total / size**network.dim)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,7 @@ def pretrained(name: str | Path = DEFAULT, **options: Any) -> Denoiser:
     if text.startswith(DEEPINV):
         return _deepinv(text.removeprefix(DEEPINV), **options)
     if text.endswith(".safetensors"):
-        network, about = load_weights(text)
+        network, _ = load_weights(text)
         return Denoiser(network, name=Path(text).stem, **options)
     entry = _known(text)
     path = ROOM / entry["file"]
@@ -87,15 +86,26 @@ def save_weights(network: Network, path: str | Path, description: dict[str, Any]
     path : path
     description : dict
         Kept with the weights; JSON.
+
+    Raises
+    ------
+    InvsrError
+        When the file cannot be written; nothing is left of it then.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {name: value.detach().cpu().half().contiguous() for name, value in network.state_dict().items()}
     about = {"architecture": type(network).__name__, "config": network.config, **description}
     path = Path(path)
     beside = path.with_name(path.name + ".part")
-    save_file(tensors, beside, {"invsr": json.dumps(about)})
-    beside.replace(path)
+    try:
+        save_file(tensors, beside, {"invsr": json.dumps(about)})
+        beside.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise InvsrError(f"{path}: cannot be written ({error})") from None
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def load_weights(path: str | Path, sha256: str | None = None) -> tuple[Network, dict[str, Any]]:
@@ -131,7 +141,7 @@ def load_weights(path: str | Path, sha256: str | None = None) -> tuple[Network, 
         about = json.loads(_metadata(content)["invsr"])
         network = build(about["architecture"], about["config"])
         network.load_state_dict(tensors)
-    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InvsrError(f"{path}: is not a weights file of invsr, or a damaged one ({reason})") from None
     return network.eval().requires_grad_(False), about
@@ -164,13 +174,13 @@ def _deepinv(name: str, **options: Any) -> Denoiser:
         ) from None
     made = getattr(deepinv.models, kind, None)
     if not callable(made):
-        raise InvsrError(f"{DEEPINV}{name}: deepinv.models has no {kind}: DRUNet, GSDRUNet, DnCNN and RAM are some it has")
+        raise InvsrError(f"{DEEPINV}{name}: deepinv.models has no {kind}: it has DRUNet, GSDRUNet, DnCNN, RAM")
     channels: dict[str, Any] = {} if kind == "RAM" else {"in_channels": 1, "out_channels": 1}
     weights: Any = file or (True if kind == "RAM" else "download")
     try:
         network = made(pretrained=weights, **channels).eval()
-    # URLError is an OSError; a wrong file is one of the others.
-    except (OSError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
+    # No connection, a wrong file, a class that needs more packages: each raises something else.
+    except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InvsrError(
             f"{DEEPINV}{name}: its weights cannot be had ({reason}): connect to the internet, give a file as "

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invsr.errors import InvsrError
 from invsr.linalg import Status, inner
 from invsr.operators.base import LinearOperator
 from invsr.operators.noise import estimate_sigma
@@ -19,8 +20,8 @@ from invsr.solvers.statistics import as_tuple, chi2, gain, target
 from invsr.solvers.steps import PGD, RED, Problem, Step
 from invsr.solvers.weight import Constant, Schedule, Weights, require_weight
 
-# Plug-and-play, set on stroke_* by benchmarks/pnp.py: noise level of the first iteration as a share of the peak, weight of
-# the prior over sigma^2, and of the squared slope (per voxel) in the first guess.
+# Plug-and-play, set on stroke_* by benchmarks/pnp.py: noise level of the first iteration as a share of the peak,
+# weight of the prior over sigma^2, and of the squared slope (per voxel) in the first guess.
 START = 0.1
 WEIGHT = 0.23
 SMOOTHNESS = 1e-2
@@ -77,21 +78,23 @@ def iterate(
     Raises
     ------
     InvsrError
-        When neither lam nor sigma is known, or one of them is not positive.
+        When neither lam nor sigma is known, or one of them or `max_iter` is not positive.
 
     References
     ----------
     Morozov (1966), Soviet Math. Dokl. 7, 414-417, for the discrepancy principle.
     """
+    if max_iter < 1:
+        raise InvsrError(f"max_iter is {max_iter}: at least one iteration is needed")
     likelihoods = as_tuple(likelihood) if likelihood is not None else None
     back = operator.adjoint(y)
-    if prior.takes_noise_level:
-        if sigma is None:
-            sigma = estimate_sigma(y)
-        x0 = smooth_guess(operator, y) if x0 is None else x0
-    else:
-        require_weight(lam, sigma)
-        x0 = back if x0 is None else x0
+    if prior.takes_noise_level and sigma is None:
+        if isinstance(y, tuple):
+            raise InvsrError(f"noise is estimated from one scan, not from a stack of {len(y)}: give sigma")
+        sigma = estimate_sigma(y)
+    require_weight(lam, sigma)
+    if x0 is None:
+        x0 = smooth_guess(operator, y) if prior.takes_noise_level else back
     noise = sigma if sigma is not None else 1.0
     likelihoods = likelihoods or tuple(Gaussian(noise) for _ in as_tuple(y))
     problem = Problem(operator, prior, back, y)
@@ -101,9 +104,9 @@ def iterate(
     if not prior.takes_noise_level:
         weights = Constant.of(prior, lam, sigma, float(operator.domain.spacing.min()))
     else:
-        weights = schedule or noise_schedule(x0, noise, lam)
-        if isinstance(step, PGD):
-            weights = replace(weights, penalty=problem.norm)
+        levels = schedule or noise_schedule(x0, noise, lam)
+        # A copy, because it counts iterations.
+        weights = replace(levels, penalty=problem.norm if isinstance(step, PGD) else levels.penalty)
 
     fixed_data = all(isinstance(one, Gaussian) for one in likelihoods)
     state = step.start(problem, x0)
@@ -114,6 +117,7 @@ def iterate(
             prediction = operator(state.x) if prediction is None else prediction
             aim = target(likelihoods, y, prediction)
             problem = replace(problem, back_projection=operator.adjoint(aim), target=aim)
+            state = replace(state, objective=None)  # it was that of the old data
         before = state.x
         lam_now, rho_now = weights.lam, weights.rho()
         state = step(state, problem, lam_now, rho_now)
@@ -161,8 +165,24 @@ def smooth_guess(operator: LinearOperator, y: Any) -> Tensor:
 
 
 def largest_eigenvalue(operator: LinearOperator, like: Tensor, n_iter: int = 15) -> float:
-    """``||A*A||`` by power iteration, one per cent added for what is missing to convergence."""
-    x = torch.randn(like.shape, generator=torch.Generator().manual_seed(0), dtype=like.real.dtype).to(like)
+    """``||A*A||``, one per cent added for what is missing to convergence.
+
+    References
+    ----------
+    Lanczos (1950), J. Res. Natl. Bur. Stand. 45, 255-282. Power iteration stays 5 % low on stacks of scans.
+    """
+    q = torch.randn(like.shape, generator=torch.Generator().manual_seed(0), dtype=like.real.dtype).to(like)
+    q, before = q / q.norm(), torch.zeros_like(q)
+    diagonal: list[float] = []
+    beside: list[float] = [0.0]
     for _ in range(n_iter):
-        x = operator.gram(x / x.norm())
-    return 1.01 * float(inner(x, x)) ** 0.5
+        w = operator.gram(q) - beside[-1] * before
+        diagonal.append(float(inner(q, w)))
+        w = w - diagonal[-1] * q
+        beside.append(float(inner(w, w)) ** 0.5)
+        if beside[-1] <= 1e-6 * max(diagonal):
+            break
+        q, before = w / beside[-1], q
+    off = torch.tensor(beside[1:-1], dtype=torch.float64)
+    tridiagonal = torch.tensor(diagonal, dtype=torch.float64).diag() + off.diag(1) + off.diag(-1)
+    return 1.01 * float(torch.linalg.eigvalsh(tridiagonal)[-1])

@@ -49,9 +49,7 @@ class Problem:
             return None
         prediction = self.operator(x)
         pairs = (
-            zip(prediction, self.target, strict=True)
-            if isinstance(self.target, tuple)
-            else [(prediction, self.target)]
+            zip(prediction, self.target, strict=True) if isinstance(self.target, tuple) else [(prediction, self.target)]
         )
         misfit = sum(float(inner(a - b, a - b)) for a, b in pairs)
         return 0.5 * misfit + lam * float(cost)
@@ -159,8 +157,14 @@ class HQS:
             # The last term is float32's rounding of the two objectives.
             if after is not None and after <= before - 0.1 * rho / share * step + 1e-7 * abs(before):
                 return replace(
-                    state, x=x, z=z, v=x, split_residual=_distance(x, z),
-                    variance=lam / rho, relaxation=share, objective=after,
+                    state,
+                    x=x,
+                    z=z,
+                    v=x,
+                    split_residual=_distance(x, z),
+                    variance=lam / rho,
+                    relaxation=share,
+                    objective=after,
                 )
             share *= 0.7
         return replace(state, z=z, split_residual=_distance(state.x, z), variance=lam / rho, objective=before)

@@ -21,7 +21,8 @@ GRADIENT_STEP = 0.04
 class Weights(Protocol):
     """The numbers that a step gets: asked for before each iteration, told its outcome after it."""
 
-    lam: float
+    @property
+    def lam(self) -> float: ...
 
     def rho(self) -> float: ...
 
