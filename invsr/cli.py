@@ -50,6 +50,9 @@ def reconstruct(
     denoiser: Annotated[str, typer.Option(help="With pnp: see `invsr models`; a weights file; deepinv:CLASS.")] = (
         "mri-denoiser"
     ),
+    adapt: Annotated[
+        bool, typer.Option("--adapt", help="With pnp: train the denoiser on the scan's own slices first, a minute.")
+    ] = False,
     spacing: Annotated[str | None, typer.Option(help="Target spacing, mm: 1.0 or 0.8x0.8x1.")] = None,
     reference: Annotated[Path | None, typer.Option(help="NIfTI file whose grid the result gets.")] = None,
     slice_thickness: Thickness = None,
@@ -95,6 +98,7 @@ def reconstruct(
             huber=huber,
             solver=solver,
             denoiser=denoiser,
+            adapt=adapt,
             seed=seed,
             masks=masks,
             max_iter=max_iter,

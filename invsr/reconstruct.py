@@ -19,6 +19,8 @@ from invsr.operators.base import LinearOperator
 from invsr.operators.noise import estimate_sigma
 from invsr.operators.stack import Stack
 from invsr.priors.base import Prior
+from invsr.priors.denoiser import Denoiser
+from invsr.priors.networks import GradientStep
 from invsr.priors.pretrained import DEFAULT as DEFAULT_DENOISER
 from invsr.priors.pretrained import pretrained
 from invsr.priors.tikhonov import Tikhonov
@@ -39,12 +41,23 @@ DEFAULT_METHOD = "tv"
 PEAK_PERCENTILE = 99.9
 # Random symmetries leave a change of this order between iterations.
 DENOISER_RTOL = 2e-3
+# A descent is deterministic and goes on until it stands still.
+DESCENT_RTOL = 1e-4
 # Noise is never taken to be less than this share of the peak: a fit closer than that is beyond float32 data.
 LEAST_SIGMA = 5e-4
 # Working memory in float32 volumes of the target's size, measured as peak memory less the start-up's.
 VOLUMES_IN_MEMORY = {"cubic": 12, "tikhonov": 24, "tv": 34, "pnp": 120}
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Slices:
+    """How one scan's slices lie in the target: the axis across them, their thickness and gap in its voxels."""
+
+    axis: int
+    thickness: float
+    gap: float
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,7 @@ class Task:
     step: Step
     denoiser: Prior | str | Path
     seed: int
+    slices: Slices | None
 
 
 def reconstruct(
@@ -80,6 +94,7 @@ def reconstruct(
     huber: float = 0.0,
     solver: str = "hqs",
     denoiser: Prior | str | Path = DEFAULT_DENOISER,
+    adapt: bool = False,
     seed: int = 0,
     masks: Volume | Sequence[Volume] | None = None,
     max_iter: int = 60,
@@ -112,6 +127,9 @@ def reconstruct(
         With method "pnp": the step that is iterated.
     denoiser : Prior, name or path
         With method "pnp": what `invsr.priors.pretrained` takes.
+    adapt : bool
+        With method "pnp": train the denoiser further on the first scan's own in-plane detail, for about a minute
+        (`invsr.training.adapt`).
     seed : int
         Of what a method draws at random (a denoiser's symmetries).
     masks : Volume or one per scan, optional
@@ -134,6 +152,8 @@ def reconstruct(
     scans = [scans] if isinstance(scans, Volume) else list(scans)
     if method not in METHODS:
         raise InvsrError(f"unknown method {method!r}: use one of {', '.join(METHODS)}")
+    if adapt and method != "pnp":
+        raise InvsrError(f"adaptation is of the denoiser of method pnp, and {method} has none: leave it out")
     if solver not in STEPS:
         raise InvsrError(f"unknown solver {solver!r}: use one of {', '.join(STEPS)}")
     if not scans:
@@ -174,7 +194,9 @@ def reconstruct(
         likelihood(noise_model, sigma) if mask is None else Masked(likelihood(noise_model, sigma), mask)
         for mask in inside
     )
-    task = Task(operator, y, sigma, likelihoods, x0, lam, huber, max_iter, progress, STEPS[solver](), denoiser, seed)
+    slices = _slices(scans[0], target, thicknesses[0]) if adapt else None
+    step = STEPS[solver]()
+    task = Task(operator, y, sigma, likelihoods, x0, lam, huber, max_iter, progress, step, denoiser, seed, slices)
     with torch.no_grad():
         solution = _SOLVERS[method](task)
     return replace(solution, x=solution.x * peak, sigma=sigma * peak)
@@ -256,21 +278,45 @@ def _pnp(task: Task) -> Solution:
     prior = task.denoiser
     if not isinstance(prior, Prior):
         prior = pretrained(prior, seed=task.seed)
+    prior = prior.to(task.x0.device)
+    if task.slices is not None:
+        prior = _adapted(prior, task, task.slices)
+    # Gradient-step denoisers come with a guarantee, which needs the descent.
+    descends = isinstance(task.step, HQS) and isinstance(getattr(prior, "network", None), GradientStep)
     return iterate(
-        task.step,
+        HQS(descend=True) if descends else task.step,
         task.operator,
         task.y,
-        prior.to(task.x0.device),
+        prior,
         lam=task.lam,
         sigma=task.sigma,
         likelihood=task.likelihoods,
         max_iter=task.max_iter,
-        rtol=DENOISER_RTOL,
+        rtol=DESCENT_RTOL if descends else DENOISER_RTOL,
         progress=task.progress,
     )
 
 
+def _adapted(prior: Prior, task: Task, slices: Slices) -> Prior:
+    from invsr.training.adapt import adapt
+
+    if not isinstance(prior, Denoiser):
+        raise InvsrError(f"{type(prior).__name__} cannot be adapted: use a denoiser of this package")
+    return adapt(
+        prior, task.x0, axis=slices.axis, thickness=slices.thickness, gap=slices.gap, sigma=task.sigma, seed=task.seed
+    )  # fmt: skip
+
+
 _SOLVERS: dict[str, Callable[[Task], Solution]] = {"cubic": _cubic, "tikhonov": _tikhonov, "tv": _tv, "pnp": _pnp}
+
+
+def _slices(scan: Volume, target: Grid, thickness: float | None) -> Slices:
+    across = scan.grid.through_plane
+    between = float(scan.grid.spacing[across])
+    width = thickness or scan.slice_thickness or between
+    axis = int(np.abs(scan.grid.directions[:, across] @ target.directions).argmax())
+    voxel = float(target.spacing[axis])
+    return Slices(axis, width / voxel, (between - width) / voxel)
 
 
 def _operator(

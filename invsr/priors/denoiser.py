@@ -44,7 +44,8 @@ class Denoiser(Prior):
         Largest number of voxels to hand to the network at once. Larger volumes go through in tiles that overlap
         by the network's reach, so that no seam shows.
     bfloat16 : bool, optional
-        Run the convolutions in bfloat16; by default where the hardware has matrix units for it.
+        Run the convolutions in bfloat16; by default where the hardware has matrix units for it, with the same
+        exception: a descent is told by the last digits.
     crop : bool, optional
         Leave background alone: it is smoothed, not sent through the network. On by default, with the same exception.
     seed : int
@@ -89,7 +90,7 @@ class Denoiser(Prior):
         exact = isinstance(network, GradientStep)
         self.symmetries = not exact if symmetries is None else symmetries
         self.tile = tile
-        self.coarse = bfloat16
+        self.coarse = False if exact and bfloat16 is None else bfloat16
         self.crop = not exact if crop is None else crop
         self.neighbours = int(getattr(network, "neighbours", 0))
         self.multiple = int(getattr(network, "multiple", 8))
@@ -182,7 +183,7 @@ class Denoiser(Prior):
         images = self._padded(images)
         kind = torch.channels_last if self.dim == 2 else torch.channels_last_3d
         images = images.contiguous(memory_format=kind)
-        with self._format(images.device):
+        with self.number_format(images.device):
             out = self.network(images, sigma)
         inside = _volumes([slice(0, n) for n in sides])
         if isinstance(self.network, GradientStep):
@@ -205,7 +206,8 @@ class Denoiser(Prior):
             slope.narrow(axis, n - 1, 1).add_(rest.sum(axis, keepdim=True))
         return slope
 
-    def _format(self, device: torch.device) -> Any:
+    def number_format(self, device: torch.device) -> Any:
+        """The context in which the network runs: bfloat16 where that is faster."""
         fast = bfloat16_is_fast(device) if self.coarse is None else self.coarse
         return torch.autocast(device.type, torch.bfloat16) if fast else nullcontext()
 

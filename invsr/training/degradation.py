@@ -37,6 +37,10 @@ class Degradation:
         Weight of the squared slope in the inverse, log-uniform.
     truncated : float
         Share of the measured patches whose k-space is cut along another axis too.
+    noisy : float
+        Share of the measured patches with white noise on top.
+    axes : tuple of int
+        Across which the slices may lie.
     """
 
     sigma: tuple[float, float] = (0.002, 0.3)
@@ -46,20 +50,24 @@ class Degradation:
     slice_noise: tuple[float, float] = (0.002, 0.04)
     regularisation: tuple[float, float] = (1e-4, 0.1)
     truncated: float = 0.25
+    noisy: float = 0.5
+    axes: tuple[int, ...] = (0, 1, 2)
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A patch with errors, and their root mean square: (1, i, j, k) to the same and a number."""
         if self.measured <= 0 or float(torch.rand((), generator=generator)) >= self.measured:
             sigma = _log_uniform(self.sigma, generator)
             return clean + sigma * torch.randn(clean.shape, generator=generator), torch.tensor(sigma)
-        axes = torch.randperm(3, generator=generator).tolist()
+        axis, other = torch.randperm(3, generator=generator)[:2].tolist()
+        if axis not in self.axes:
+            axis, other = self.axes[other % len(self.axes)], axis
         image = clean
         if float(torch.rand((), generator=generator)) < self.truncated:
             keep = 0.5 + 0.45 * float(torch.rand((), generator=generator))
             window = float(torch.rand((), generator=generator))
-            image = _apodised(image[None], axes[1], keep, window)[0]
-        image = self._sliced(image.movedim(axes[0] + 1, -1), generator).movedim(-1, axes[0] + 1)
-        if float(torch.rand((), generator=generator)) < 0.5:
+            image = _apodised(image[None], other, keep, window)[0]
+        image = self._sliced(image.movedim(axis + 1, -1), generator).movedim(-1, axis + 1)
+        if float(torch.rand((), generator=generator)) < self.noisy:
             ends = (min(self.sigma[0], 0.1), min(self.sigma[1], 0.1))
             image = image + _log_uniform(ends, generator) * torch.randn(clean.shape, generator=generator)
         level = (image - clean).square().mean().sqrt()

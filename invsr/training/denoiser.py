@@ -20,6 +20,7 @@ from invsr.priors.networks import GradientStep, Network, build, multiply_adds
 from invsr.priors.pretrained import save_weights
 from invsr.progress import Report
 from invsr.training.degradation import Degradation
+from invsr.training.loss import relative_error, square_error
 from invsr.training.muon import Muon
 from invsr.training.recipe import Recipe
 from invsr.training.synthesis import Anatomies
@@ -27,8 +28,6 @@ from invsr.volume import check_writable
 
 __all__ = ["Patches", "Recipe", "train_denoiser"]
 
-# Errors of less than this (of the peak) count less than in proportion.
-FLOOR = 0.02
 # Steps between lines of the log.
 LOG_EVERY = 50
 ENDING = ".safetensors"
@@ -144,9 +143,8 @@ def train_denoiser(
     loader = _loader(fabric, Patches(anatomies, recipe), first, workers)
     gain = math.nan
     for step, patches in enumerate(loader, start=first + 1):
-        error, before = _errors(model, network, patches, coarse)
-        # Relative to the error that came in: small errors count, but the smallest do not drown the rest.
-        loss = (error.sqrt() / (before.sqrt() + FLOOR)).mean()
+        estimate, noisy, clean = _denoised(model, network, patches, coarse)
+        loss = relative_error(estimate, noisy, clean)
         entry = {"loss": float(loss.detach())}
         if not math.isfinite(entry["loss"]):
             raise InvsrError(f"step {step}: the loss is no longer a number: use a lower rate than {recipe.rate:g}")
@@ -156,7 +154,7 @@ def train_denoiser(
         optimiser.step()
         schedule.step()
         average.update_parameters(network)
-        now = float((10 * torch.log10((before + 1e-12) / (error.detach() + 1e-12))).mean())
+        now = _gain_db(estimate.detach(), noisy, clean)
         gain = now if math.isnan(gain) else 0.99 * gain + 0.01 * now
         entry |= {"gain_db": gain, "rate": float(schedule.get_last_lr()[0])}
         if step % LOG_EVERY == 0 or step == recipe.steps:
@@ -239,19 +237,20 @@ def _loader(fabric: Any, patches: Patches, first: int, workers: int) -> Any:
     return fabric.setup_dataloaders(loader, use_distributed_sampler=False)
 
 
-def _errors(model: Any, network: Network, patches: Sequence[Tensor], coarse: bool) -> tuple[Tensor, Tensor]:
-    """Mean square error of each image after denoising and before."""
+def _denoised(model: Any, network: Network, patches: Sequence[Tensor], coarse: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Images after denoising, before, and without noise."""
     clean, noisy, sigma = patches
     clean, noisy = _as_images(clean, network), _as_images(noisy, network)
     sigma = sigma.repeat_interleave(len(noisy) // len(sigma))
     with torch.autocast(noisy.device.type, torch.bfloat16, enabled=coarse):
         estimate = model(noisy.contiguous(memory_format=_layout(network)), sigma)
     centre = slice(network.neighbours, network.neighbours + 1)
-    target = clean[:, centre]
-    return (
-        (estimate.float() - target).square().flatten(1).mean(1),
-        (noisy[:, centre] - target).square().flatten(1).mean(1),
-    )
+    return estimate.float(), noisy[:, centre], clean[:, centre]
+
+
+def _gain_db(estimate: Tensor, noisy: Tensor, clean: Tensor) -> float:
+    before, after = square_error(noisy, clean), square_error(estimate, clean)
+    return float((10 * torch.log10((before + 1e-12) / (after + 1e-12))).mean())
 
 
 def _layout(network: Network) -> torch.memory_format:

@@ -54,7 +54,7 @@ def test_options_reach_the_recipe(run, folder, tmp_path):
     recipe = load_weights(out)[1]["recipe"]
     assert recipe == {
         "architecture": "UNet", "config": {"dim": 2, "neighbours": 1, "channels": [4, 8]}, "steps": 1, "batch": 2,
-        "patch": [6, 8, 8], "sigma": [0.1, 0.2], "measured": 0.25, "rate": 0.01, "seed": 3, "average": 0.995,
+        "patch": [6, 8, 8], "sigma": [0.1, 0.2], "measured": 0.25, "rate": 0.01, "seed": 3, "average": 0.998,
     }  # fmt: skip
     assert not (tmp_path / "w_log").exists()
 

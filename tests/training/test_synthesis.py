@@ -9,7 +9,17 @@ from invsr.training import synthesis
 from invsr.training.synthesis import Anatomies, Draw
 
 SIZE = (12, 16, 20)
-PLAIN = {"zoom": (1, 1), "rotation": 0, "shear": 0, "bend": 0, "bias": 0, "blur": 0, "texture": 0, "apodise": 0}
+PLAIN = {
+    "zoom": (1, 1),
+    "rotation": 0,
+    "shear": 0,
+    "bend": 0,
+    "bias": 0,
+    "blur": 0,
+    "texture": 0,
+    "apodise": 0,
+    "noise": 0,
+}
 
 
 def seeded(seed):
@@ -21,7 +31,7 @@ def paths(folder):
 
 
 def test_patches(folder):
-    anatomies = Anatomies(paths(folder))
+    anatomies = Anatomies(paths(folder), Draw(noise=0))
     draws = [anatomies.patch(SIZE, seeded(n)) for n in range(20)]
     for patch in draws:
         assert patch.shape == (1, *SIZE) and patch.isfinite().all()
@@ -39,12 +49,13 @@ def test_label_maps_are_told_from_images(folder, tmp_path, write):
     assert anatomies.labels[0].data.unique().tolist() == [0, 1, 2, 3, 4]
 
 
-def test_image_without_distortions_is_a_turned_piece_of_it(tmp_path, write, monkeypatch):
+@pytest.mark.parametrize("straight", [0, 1])
+def test_image_without_distortions_is_a_turned_piece_of_it(straight, tmp_path, write, monkeypatch):
     """On a ramp, linear interpolation is exact: the slopes stay what they were, in any order and sign."""
     slopes = np.array([1.0, 2.0, 4.0])
     ramp = sum(slope * axis for slope, axis in zip(slopes, np.indices((64, 64, 64)), strict=True))
     monkeypatch.setattr(synthesis, "_mapped", lambda image, _: image)
-    anatomies = Anatomies([write(tmp_path / "ramp.nii", np.float32(100 + ramp))], Draw(**PLAIN))
+    anatomies = Anatomies([write(tmp_path / "ramp.nii", np.float32(100 + ramp))], Draw(**PLAIN, straight=straight))
     orders = set()
     for seed in range(8):
         patch = anatomies.patch((6, 6, 6), seeded(seed))[0]
@@ -55,6 +66,26 @@ def test_image_without_distortions_is_a_turned_piece_of_it(tmp_path, write, monk
         np.testing.assert_allclose(np.sort(abs(means)) / abs(means).min(), slopes, rtol=1e-3)
         orders.add((*np.argsort(abs(means)), *np.sign(means)))
     assert len(orders) > 4
+
+
+def test_pieces_keep_their_finest_texture_and_end_in_zeros(tmp_path, write, monkeypatch):
+    monkeypatch.setattr(synthesis, "_mapped", lambda image, _: image)
+    checks = np.indices((24, 24, 24)).sum(0) % 2
+    anatomies = Anatomies([write(tmp_path / "checks.nii", np.float32(0.5 + 0.5 * checks))], Draw(**PLAIN, straight=1))
+    shares = []
+    for seed in range(12):
+        patch = anatomies.patch((14, 14, 14), seeded(seed))
+        levels = (patch / patch.max()).unique()
+        torch.testing.assert_close(levels, torch.tensor([0.0, 0.5, 1.0])[-len(levels) :], rtol=0, atol=1e-5)
+        shares.append(float((patch > 0).float().mean()))
+    assert max(shares) == 1 and min(shares) < 1
+
+
+def test_noise_that_stays(folder):
+    quiet, noisy = (Anatomies(paths(folder), Draw(noise=level)) for level in (0, 0.02))
+    spread = [float((noisy.patch(SIZE, seeded(n)) - quiet.patch(SIZE, seeded(n))).std()) for n in range(30)]
+    assert 8 <= sum(level == 0 for level in spread) <= 22
+    assert 0.012 < max(spread) < 0.022
 
 
 def test_partial_volume(tmp_path, write, monkeypatch):

@@ -1,0 +1,74 @@
+"""Does plug-and-play converge? Fixed-point residual and objective of HQS with the gradient-step denoiser.
+
+    python benchmarks/convergence.py VOLUME.nii.gz ... [--crop 96] [--iterations 100] [--plot docs/convergence.png]
+
+Slices of 4 mm, 1 % noise, as benchmarks/pnp.py. The noise level of the denoiser is constant, and each step is
+shortened until the objective falls (Hurault et al. 2022); beside it, HQS as it is, with the default denoiser and its
+schedule, which no theorem covers.
+"""
+
+import argparse
+
+import matplotlib
+import numpy as np
+
+import invsr
+from invsr.priors import pretrained
+from invsr.reconstruct import PEAK_PERCENTILE
+from invsr.solvers import HQS, Schedule, iterate
+from invsr.solvers.iterate import WEIGHT
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+
+def cropped(volume, side):
+    first = [(n - min(n, side)) // 2 for n in volume.grid.shape]
+    i, j, k = (slice(f, f + min(n, side)) for f, n in zip(first, volume.grid.shape, strict=True))
+    affine = volume.grid.affine.copy()
+    affine[:3, 3] = volume.grid.to_world(first)
+    data = volume.data[..., i, j, k].clone()
+    return invsr.Volume(data / np.percentile(data, PEAK_PERCENTILE), invsr.Grid(data.shape[2:], affine))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("volumes", nargs="+")
+    parser.add_argument("--crop", type=int, default=96)
+    parser.add_argument("--iterations", type=int, default=100)
+    parser.add_argument("--sigma", type=float, default=0.03, help="of the denoiser, of the peak")
+    parser.add_argument("--plot")
+    options = parser.parse_args()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    print("volume | denoiser | iterations | fixed-point residual, last | largest rise of the objective")
+    for path in options.volumes:
+        volume = invsr.load(path)
+        name = volume.name.removesuffix(".nii.gz")
+        truth = cropped(volume, options.crop)
+        scan = invsr.simulate(truth, slice_thickness=4.0, axis=2, noise=0.01)
+        operator = invsr.operators.acquisition(scan.grid, reference=truth.grid, slice_thickness=4.0)
+        for model, step in (("mri-denoiser-gs", HQS(descend=True)), ("mri-denoiser", HQS())):
+            schedule = Schedule(options.sigma, options.sigma, 1, WEIGHT * 0.01**2) if step.descend else None
+            found = iterate(
+                step, operator, scan.data, pretrained(model), sigma=0.01,
+                schedule=schedule, max_iter=options.iterations, rtol=0.0,
+            )  # fmt: skip
+            changes = [entry["change"] for entry in found.history]
+            line = left.semilogy(changes, "-" if step.descend else ":", label=f"{name}, {model}")[0]
+            rise = "none has a name"
+            if step.descend:
+                costs = np.array([entry["objective"] for entry in found.history])
+                rise = f"{max(0.0, float(np.diff(costs).max())) / costs[0]:.1e} of it"
+                right.semilogy(costs - costs.min() * (1 - 1e-4), color=line.get_color(), label=name)
+            print(f"{name} | {model} | {len(changes)} | {changes[-1]:.1e} | {rise}", flush=True)
+    left.axhline(1e-4, color="grey", lw=0.8)
+    left.set(xlabel="iteration", ylabel="$||x_{k+1} - x_k|| / ||x_k||$", title="Fixed-point residual")
+    right.set(xlabel="iteration", ylabel="above its last value", title="Objective, gradient-step denoiser")
+    left.legend(fontsize=7)
+    right.legend(fontsize=7)
+    if options.plot:
+        figure.savefig(options.plot, dpi=110)
+
+
+if __name__ == "__main__":
+    main()

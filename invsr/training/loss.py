@@ -1,0 +1,22 @@
+"""What training brings down."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+# Errors of less than this (of the peak) count less than in proportion.
+FLOOR = 0.02
+
+
+def relative_error(estimate: Tensor, noisy: Tensor, clean: Tensor) -> Tensor:
+    """``mean of rms(estimate - clean) / (rms(noisy - clean) + FLOOR)`` over a batch (batch, channel, *image).
+
+    Relative to the error that came in, every noise level counts; the smallest do not drown the rest.
+    """
+    before, after = (square_error(one, clean).sqrt() for one in (noisy, estimate.float()))
+    return (after / (before + FLOOR)).mean()
+
+
+def square_error(estimate: Tensor, clean: Tensor) -> Tensor:
+    """Mean square error of each image of a batch."""
+    return (estimate - clean).square().flatten(1).mean(1)
