@@ -14,9 +14,9 @@ import numpy as np
 
 import invsr
 from invsr.priors import pretrained
-from invsr.reconstruct import PEAK_PERCENTILE
 from invsr.solvers import HQS, Schedule, iterate
 from invsr.solvers.iterate import WEIGHT
+from invsr.solvers.statistics import PEAK_PERCENTILE
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

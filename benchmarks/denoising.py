@@ -19,7 +19,7 @@ from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 import invsr
 from invsr.metrics import head_mask
 from invsr.priors.pretrained import models, pretrained
-from invsr.reconstruct import PEAK_PERCENTILE
+from invsr.solvers.statistics import PEAK_PERCENTILE
 
 
 def main():
@@ -30,7 +30,8 @@ def main():
     parser.add_argument("--crop", type=int, help="central cube of this side only")
     options = parser.parse_args()
     priors = [pretrained(name) for name in options.denoiser]
-    print("volume | sigma | noisy | TV | non-local means | BM4D | " + " | ".join(options.denoiser))
+    columns = ["volume", "sigma", "noisy", "TV", "non-local means", "BM4D", *options.denoiser]
+    print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
     for path in options.volumes:
         volume = invsr.load(path)
         truth = volume.numpy()
@@ -48,7 +49,7 @@ def main():
                 found = [way(noisy, sigma)] if way is not tv else [tv(noisy, w * sigma) for w in (0.5, 0.8, 1.2)]
                 seconds = time.perf_counter() - begun
                 row.append(f"{max(psnr(one, truth, mask) for one in found):.2f} ({seconds:.0f} s)")
-            print(f"{volume.name} | {percent:g} % | " + " | ".join(row), flush=True)
+            print(f"| {volume.name.split('.')[0]} | {percent:g} % | " + " | ".join(row) + " |", flush=True)
 
 
 def tv(noisy, weight):

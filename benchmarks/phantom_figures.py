@@ -22,7 +22,15 @@ ACQUISITIONS = {
     "3 mm, gap 1 mm, boxcar": {"slice_thickness": 3.0, "gap": 1.0, "slice_profile": "boxcar", "axis": 0},
     "4 mm slr, pixels x 1.5": {"slice_thickness": 4.0, "slice_profile": "slr", "axis": 1, "in_plane_factor": 1.5},
 }
-METHODS = {"cubic": {}, "tikhonov": {}, "tv": {}, "tv huber": {"huber": 0.02}}
+METHODS = {"cubic": {}, "tikhonov": {}, "tv": {}, "tv huber": {"huber": 0.02}, "pnp hqs": {}}
+# Every solver and denoiser once per phantom, with the first acquisition.
+PNP = {
+    "pnp admm": {"solver": "admm"},
+    "pnp pgd": {"solver": "pgd"},
+    "pnp red": {"solver": "red"},
+    "pnp hqs fast": {"denoiser": "mri-denoiser-fast"},
+    "pnp hqs gs": {"denoiser": "mri-denoiser-gs", "max_iter": 30},
+}
 
 
 def figures():
@@ -37,7 +45,7 @@ def figures():
         for name, protocol in ACQUISITIONS.items():
             scan = invsr.simulate(truth, noise=0.01, **protocol)
             shared = {key: protocol[key] for key in ("slice_thickness", "slice_profile") if key in protocol}
-            for method, options in METHODS.items():
+            for method, options in (METHODS | (PNP if name == next(iter(ACQUISITIONS)) else {})).items():
                 solution = invsr.reconstruct(scan, method=method.split()[0], reference=truth.grid, **shared, **options)
                 psnr = -10 * np.log10(float((solution.x - truth.data).square().mean()))
                 found[f"{phantom} | {name} | {method}"] = round(psnr, 3)

@@ -17,7 +17,8 @@ import torch
 
 import invsr
 from invsr.metrics import evaluate, head_mask
-from invsr.reconstruct import DEFAULT_DENOISER, PEAK_PERCENTILE, STEPS
+from invsr.reconstruct import DEFAULT_DENOISER, STEPS
+from invsr.solvers.statistics import peak
 
 
 def ours(scan, truth, options):
@@ -32,7 +33,7 @@ def deepinv_tv(scan, truth, iterations):
 
     weight = invsr.reconstruct(scan, reference=truth.grid, method="tv").lam
     operator = invsr.operators.acquisition(scan.grid, reference=truth.grid, slice_thickness=scan.slice_thickness)
-    peak = torch.quantile(scan.data[scan.data > 0][:: max(1, scan.data.numel() // 4_000_000)], PEAK_PERCENTILE / 100)
+    scale = peak(scan.data)
     physics = deepinv.physics.LinearPhysics(A=operator, A_adjoint=operator.adjoint, solver="CG", max_iter=50, tol=1e-4)
     solver = deepinv.optim.HQS(
         data_fidelity=deepinv.optim.L2(),
@@ -43,7 +44,7 @@ def deepinv_tv(scan, truth, iterations):
     )
     begin = time.perf_counter()
     with torch.no_grad():
-        found = solver(scan.data / peak, physics) * peak
+        found = solver(scan.data / scale, physics) * scale
     return found, time.perf_counter() - begin, f"lambda {weight:.2g}, {iterations} iterations"
 
 
@@ -81,7 +82,7 @@ def main():
     simulation = {"slice_thickness": options.thickness, "gap": options.gap, "noise": options.noise}
     # A process per row: memory then is that row's own.
     context = multiprocessing.get_context("spawn")
-    print("volume | route | PSNR | SSIM | seconds | MB | ")
+    print("| volume | route | PSNR | SSIM | seconds | MB | |\n|---|---|---|---|---|---|---|")
     for path in options.volumes:
         for name, route in routes(options).items():
             queue = context.Queue()
@@ -89,7 +90,8 @@ def main():
             process.start()
             volume, psnr, ssim, seconds, memory, remark = queue.get()
             process.join()
-            print(f"{volume} | {name} | {psnr:.2f} | {ssim:.4f} | {seconds:.1f} | {memory:.0f} | {remark}", flush=True)
+            figures = f"{psnr:.2f} | {ssim:.4f} | {seconds:.1f} | {memory:.0f}"
+            print(f"| {volume.split('.')[0]} | {name} | {figures} | {remark} |", flush=True)
 
 
 if __name__ == "__main__":

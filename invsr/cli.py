@@ -194,7 +194,7 @@ def models(name: Annotated[str | None, typer.Argument(help="Print this model's c
         _say(card(name))
         return
     for one, entry in there().items():
-        _say(f"{one:20s} {entry['parameters'] / 1e6:5.2f} M parameters  {entry['summary']}")
+        _say(f"{one:20s} {entry['parameters'] / 1e6:5.2f} M parameters  {entry['for']}")
 
 
 @app.command()

@@ -29,7 +29,7 @@ from invsr.solvers.cubic import cubic
 from invsr.solvers.iterate import Progress, iterate
 from invsr.solvers.likelihood import Gaussian, Likelihood, likelihood
 from invsr.solvers.solution import Solution
-from invsr.solvers.statistics import Masked, chi2, gain
+from invsr.solvers.statistics import Masked, chi2, gain, peak
 from invsr.solvers.steps import ADMM, HQS, PGD, RED, Step
 from invsr.solvers.tikhonov import solve_quadratic
 from invsr.volume import Volume, require_signal
@@ -37,8 +37,6 @@ from invsr.volume import Volume, require_signal
 METHODS = ("cubic", "tikhonov", "tv", "pnp")
 STEPS: dict[str, Callable[[], Step]] = {"hqs": HQS, "admm": ADMM, "pgd": PGD, "red": RED}
 DEFAULT_METHOD = "tv"
-# Bright tissue: what counts as 1 inside the solvers.
-PEAK_PERCENTILE = 99.9
 # Random symmetries leave a change of this order between iterations.
 DENOISER_RTOL = 2e-3
 # A descent is deterministic and goes on until it stands still.
@@ -176,12 +174,12 @@ def reconstruct(
             raise InvsrError(f"{scan.name}: {error}") from None
     inside = _masks(masks, scans)
 
-    peak = _peak(scans[0].data if inside[0] is None else scans[0].data[inside[0]])
+    scale = peak(scans[0].data if inside[0] is None else scans[0].data[inside[0]])
     sigmas = []
     for scan, level, mask in zip(scans, _per_scan(noise, scans, "noise"), inside, strict=True):
-        sigmas.append(max(_sigma(scan, level, mask) / peak, LEAST_SIGMA))
+        sigmas.append(max(_sigma(scan, level, mask) / scale, LEAST_SIGMA))
     sigma = sigmas[0]
-    scaled = [scan.data / peak for scan in scans]
+    scaled = [scan.data / scale for scan in scans]
     x0 = _first_guess(scaled, [scan.grid for scan in scans], target)
     operator: LinearOperator
     y: Any
@@ -199,7 +197,7 @@ def reconstruct(
     task = Task(operator, y, sigma, likelihoods, x0, lam, huber, max_iter, progress, step, denoiser, seed, slices)
     with torch.no_grad():
         solution = _SOLVERS[method](task)
-    return replace(solution, x=solution.x * peak, sigma=sigma * peak)
+    return replace(solution, x=solution.x * scale, sigma=sigma * scale)
 
 
 def require_memory(target: Grid, scans: Sequence[Grid], method: str, device: torch.device) -> None:
@@ -369,14 +367,6 @@ def _sigma(scan: Volume, given: float | None, mask: Tensor | None) -> float:
         return estimate_sigma(scan.data, axes=fine, mask=mask)
     except InvsrError as error:
         raise InvsrError(f"{scan.name}: {error} (noise=, command line: --noise)") from None
-
-
-def _peak(data: Tensor) -> float:
-    values = data.abs().flatten()
-    values = values[values > 0]
-    values = values[:: max(1, values.numel() // 4_000_000)]
-    rank = max(1, round(values.numel() * PEAK_PERCENTILE / 100))
-    return float(values.kthvalue(rank).values)
 
 
 def _first_guess(data: Sequence[Tensor], grids: Sequence[Grid], target: Grid) -> Tensor:

@@ -12,6 +12,9 @@ from invsr.linalg import inner
 from invsr.operators.base import LinearOperator
 from invsr.solvers.likelihood import Likelihood
 
+# Bright tissue: what counts as 1 inside the solvers.
+PEAK_PERCENTILE = 99.9
+
 
 @dataclass(frozen=True)
 class Masked:
@@ -82,3 +85,12 @@ def gain(y: Any, prediction: Any, mask: Any = None) -> float:
 
 def _counted(likelihood: Likelihood, y: Tensor) -> float:
     return float(likelihood.mask.expand(y.shape).sum()) if isinstance(likelihood, Masked) else float(y.numel())
+
+
+def peak(data: Tensor) -> float:
+    """The level of bright tissue, which counts as 1 inside the solvers: a high percentile of what is not 0."""
+    values = data.abs().flatten()
+    values = values[values > 0]
+    values = values[:: max(1, values.numel() // 4_000_000)]
+    rank = max(1, round(values.numel() * PEAK_PERCENTILE / 100))
+    return float(values.kthvalue(rank).values)

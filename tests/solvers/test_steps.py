@@ -329,8 +329,8 @@ def test_default_schedule_ends_at_the_noise():
     operator, y = scan_of_shapes()
     solution = iterate(HQS(), operator, y, Smoother(), sigma=0.03)
     levels = [entry["sigma"] for entry in solution.history]
-    peak = float(driver.smooth_guess(operator, y).abs().max())
-    assert levels[0] == pytest.approx(0.1 * peak) and levels[11] == pytest.approx(0.03) == levels[-1]
+    first = driver.START * peak(driver.smooth_guess(operator, y))
+    assert levels[0] == pytest.approx(first) and levels[driver.STEPS - 1] == pytest.approx(0.03) == levels[-1]
     assert all(entry["lam"] == pytest.approx(driver.WEIGHT * 0.03**2) for entry in solution.history)
     assert solution.status is Status.CONVERGED and solution.history[-1]["change"] < 1e-3
     given = iterate(HQS(), operator, y, Smoother(), sigma=0.03, lam=0.02, max_iter=1)
@@ -340,7 +340,7 @@ def test_default_schedule_ends_at_the_noise():
 def test_no_convergence_before_the_last_level():
     operator, y = scan_of_shapes()
     solution = iterate(HQS(), operator, y, Smoother(), sigma=0.03, rtol=1e3)
-    assert solution.status is Status.CONVERGED and len(solution.history) == 12
+    assert solution.status is Status.CONVERGED and len(solution.history) == driver.STEPS
 
 
 def test_noise_is_estimated_for_denoisers():
