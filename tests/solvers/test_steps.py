@@ -19,7 +19,7 @@ from invsr.priors import TV, Denoiser, Prior, Tikhonov
 from invsr.priors.networks import GradientStep, UNet
 from invsr.solvers import ADMM, HQS, PGD, RED, Schedule, Status, iterate, likelihood, solve_quadratic
 from invsr.solvers.likelihood import Gaussian
-from invsr.solvers.statistics import as_tuple, chi2, like_data
+from invsr.solvers.statistics import as_tuple, chi2, like_data, peak
 from invsr.solvers.steps import Problem
 
 driver = importlib.import_module("invsr.solvers.iterate")  # the package's name for it is the function
