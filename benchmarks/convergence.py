@@ -3,7 +3,7 @@
     python benchmarks/convergence.py VOLUME.nii.gz ... [--crop 96] [--iterations 100] [--plot docs/convergence.png]
 
 Slices of 4 mm, 1 % noise, as benchmarks/pnp.py. The noise level of the denoiser is constant, and each step is
-shortened until the objective falls (Hurault et al. 2022); beside it, HQS as it is, with the default denoiser and its
+shortened until the objective falls (Hurault et al. 2022); beside it, HQS as it is, with the fast denoiser and its
 schedule, which no theorem covers.
 """
 
@@ -40,14 +40,14 @@ def main():
     parser.add_argument("--plot")
     options = parser.parse_args()
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    print("volume | denoiser | iterations | fixed-point residual, last | largest rise of the objective")
+    print("| volume | denoiser | iterations | fixed-point residual, last | largest rise of the objective |\n|---|---|---|---|---|")
     for path in options.volumes:
         volume = invsr.load(path)
         name = volume.name.removesuffix(".nii.gz")
         truth = cropped(volume, options.crop)
         scan = invsr.simulate(truth, slice_thickness=4.0, axis=2, noise=0.01)
         operator = invsr.operators.acquisition(scan.grid, reference=truth.grid, slice_thickness=4.0)
-        for model, step in (("mri-denoiser-gs", HQS(descend=True)), ("mri-denoiser", HQS())):
+        for model, step in (("mri-denoiser-gs", HQS(descend=True)), ("mri-denoiser-fast", HQS())):
             schedule = Schedule(options.sigma, options.sigma, 1, WEIGHT * 0.01**2) if step.descend else None
             found = iterate(
                 step, operator, scan.data, pretrained(model), sigma=0.01,
@@ -55,12 +55,12 @@ def main():
             )  # fmt: skip
             changes = [entry["change"] for entry in found.history]
             line = left.semilogy(changes, "-" if step.descend else ":", label=f"{name}, {model}")[0]
-            rise = "none has a name"
+            rise = "has none"
             if step.descend:
                 costs = np.array([entry["objective"] for entry in found.history])
                 rise = f"{max(0.0, float(np.diff(costs).max())) / costs[0]:.1e} of it"
                 right.semilogy(costs - costs.min() * (1 - 1e-4), color=line.get_color(), label=name)
-            print(f"{name} | {model} | {len(changes)} | {changes[-1]:.1e} | {rise}", flush=True)
+            print(f"| {name} | {model} | {len(changes)} | {changes[-1]:.1e} | {rise} |", flush=True)
     left.axhline(1e-4, color="grey", lw=0.8)
     left.set(xlabel="iteration", ylabel="$||x_{k+1} - x_k|| / ||x_k||$", title="Fixed-point residual")
     right.set(xlabel="iteration", ylabel="above its last value", title="Objective, gradient-step denoiser")

@@ -37,9 +37,7 @@ from invsr.volume import Volume, require_signal
 METHODS = ("cubic", "tikhonov", "tv", "pnp")
 STEPS: dict[str, Callable[[], Step]] = {"hqs": HQS, "admm": ADMM, "pgd": PGD, "red": RED}
 DEFAULT_METHOD = "tv"
-# Random symmetries leave a change of this order between iterations.
-DENOISER_RTOL = 2e-3
-# A descent is deterministic and goes on until it stands still.
+# A gradient-step denoiser's descent is deterministic: it goes on until it stands still.
 DESCENT_RTOL = 1e-4
 # Noise is never taken to be less than this share of the peak: a fit closer than that is beyond float32 data.
 LEAST_SIGMA = 5e-4
@@ -290,7 +288,7 @@ def _pnp(task: Task) -> Solution:
         sigma=task.sigma,
         likelihood=task.likelihoods,
         max_iter=task.max_iter,
-        rtol=DESCENT_RTOL if descends else DENOISER_RTOL,
+        rtol=DESCENT_RTOL if descends else None,
         progress=task.progress,
     )
 

@@ -13,6 +13,7 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
 # Root mean square of a step's entries, times the rate: what AdamW's steps have.
 STEP_SIZE = 0.2
+NEGLIGIBLE = 1e-30
 
 
 class Muon(torch.optim.Optimizer):
@@ -55,6 +56,8 @@ class Muon(torch.optim.Optimizer):
                 if not state:
                     state["momentum"] = torch.zeros_like(weight)
                 mean = state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
+                # Channels that fell silent leave a momentum that decays into denormal numbers, slow by a factor of five.
+                mean.masked_fill_(mean.abs() < NEGLIGIBLE, 0.0)
                 ahead = weight.grad.lerp(mean, group["momentum"])  # Nesterov's
                 matrix = ahead.reshape(len(ahead), -1)
                 direction = orthogonal(matrix).reshape(weight.shape)

