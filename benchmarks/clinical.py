@@ -1,10 +1,10 @@
 """Real scans to isotropic volumes: does the result, sent through the operator again, give the input back?
 
-    python benchmarks/clinical.py OUT_FOLDER SCAN.nii.gz [...] [--spacing 1.0] [--method tv]
+    python benchmarks/clinical.py OUT_FOLDER SCAN.nii.gz [...] [--spacing 1.0] [--method tv pnp]
 
 Prints gain and chi2 (of what the target grid can hold; "plain chi2" counts every voxel of the scan, also the
 in-plane detail that a coarser target leaves out), warnings, seconds; writes a picture of scan, cubic
-interpolation and result for each.
+interpolation and results for each.
 """
 
 import argparse
@@ -22,28 +22,30 @@ def main():
     parser.add_argument("out", type=Path)
     parser.add_argument("scans", nargs="+")
     parser.add_argument("--spacing", type=float, default=1.0)
-    parser.add_argument("--method", default="tv")
+    parser.add_argument("--method", nargs="+", default=["tv", "pnp"])
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    print("scan | sigma | gain | chi2 | plain chi2 | warnings | seconds")
+    print("scan | method | sigma | gain | chi2 | plain chi2 | warnings | seconds")
     for path in options.scans:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            begin = time.perf_counter()
             scan = invsr.load(path)
-            solution = invsr.reconstruct(scan, method=options.method, spacing=options.spacing)
+        name = scan.name.split(".nii")[0]
+        pictures = {scan.name: scan}
+        for method in ["cubic", *options.method]:
+            begin = time.perf_counter()
+            solution = invsr.reconstruct(scan, method=method, spacing=options.spacing)
             seconds = time.perf_counter() - begin
-        operator = acquisition(scan.grid, reference=solution.grid)
-        plain = float((operator(solution.x) - scan.data).square().mean()) / solution.sigma**2
-        print(
-            f"{scan.name} | {solution.sigma:.3g} | {solution.gain:.4f} | {solution.chi2:.3f} | {plain:.3f} | "
-            f"{len(caught)} | {seconds:.1f}",
-            flush=True,
-        )
-        cubic = invsr.reconstruct(scan, method="cubic", spacing=options.spacing)
-        figure = compare({scan.name: scan, "cubic": cubic.volume, options.method: solution.volume})
-        figure.savefig(options.out / f"{scan.name.split('.nii')[0]}.png", dpi=130)
-        invsr.save(solution.volume, options.out / f"{scan.name.split('.nii')[0]}_{options.method}.nii.gz")
+            pictures[method] = solution.volume
+            operator = acquisition(scan.grid, reference=solution.grid)
+            plain = float((operator(solution.x) - scan.data).square().mean()) / solution.sigma**2
+            print(
+                f"{scan.name} | {method} | {solution.sigma:.3g} | {solution.gain:.4f} | {solution.chi2:.3f} | "
+                f"{plain:.3f} | {len(caught)} | {seconds:.1f}",
+                flush=True,
+            )
+            invsr.save(solution.volume, options.out / f"{name}_{method}.nii.gz")
+        compare(pictures).savefig(options.out / f"{name}.png", dpi=130)
 
 
 if __name__ == "__main__":

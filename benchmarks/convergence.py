@@ -40,7 +40,8 @@ def main():
     parser.add_argument("--plot")
     options = parser.parse_args()
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    print("| volume | denoiser | iterations | fixed-point residual, last | largest rise of the objective |\n|---|---|---|---|---|")
+    columns = ["volume", "denoiser", "iterations", "fixed-point residual, last", "largest rise of the objective"]
+    print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
     for path in options.volumes:
         volume = invsr.load(path)
         name = volume.name.removesuffix(".nii.gz")

@@ -301,3 +301,14 @@ def test_warning_is_one_line(run, tmp_path):
     assert err.splitlines() == [
         line for line in err.splitlines() if line.startswith("invsr: warning: ") and "1 NaN" in line
     ]
+
+
+def test_models_are_listed_and_have_cards(run):
+    code, out, err = run("models")
+    assert code == 0, err
+    for name in ("mri-denoiser", "mri-denoiser-fast", "mri-denoiser-gs"):
+        assert sum(line.split()[0] == name for line in out.splitlines()) == 1
+        code, card, err = run("models", name)
+        assert code == 0 and card.startswith(f"# {name}\n") and "Not for diagnosis" in card, err
+    code, _, err = run("models", "nothing")
+    assert code != 0 and "mri-denoiser-fast" in err

@@ -1,6 +1,7 @@
 """The whole job in Python: geometry, likelihoods, weights, several scans, and what a Solution says of itself."""
 
 import importlib
+import itertools
 import math
 
 import numpy as np
@@ -214,3 +215,57 @@ def test_one_value_per_scan(scan):
         invsr.reconstruct([scan, scan], masks=[scan])
     with pytest.raises(InvsrError, match="no scan"):
         invsr.reconstruct([])
+
+
+# Plug-and-play -------------------------------------------------------------------------------------
+
+SOLVERS = ("hqs", "admm", "pgd", "red")
+
+
+def test_solvers_agree_and_score_above_tv(scan, truth):
+    tv = error(invsr.reconstruct(scan, method="tv", reference=truth.grid), truth)
+    found = {
+        name: invsr.reconstruct(
+            scan, method="pnp", solver=name, denoiser="mri-denoiser-fast", reference=truth.grid
+        )
+        for name in SOLVERS
+    }  # fmt: skip
+    decibels = {name: 20 * math.log10(tv / error(one, truth)) for name, one in found.items()}
+    assert max(decibels.values()) - min(decibels.values()) < 0.5, decibels
+    assert decibels["hqs"] > 0, decibels
+    for one in found.values():
+        assert one.status is Status.CONVERGED and 0.5 < one.chi2 < 1.3 and abs(one.gain - 1) < 0.02
+
+
+def test_a_seed_repeats_a_run(scan):
+    one, same, other = (
+        invsr.reconstruct(scan, method="pnp", denoiser="mri-denoiser-fast", seed=seed, max_iter=3).x
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+def test_gradient_step_denoisers_descend(scan):
+    solution = invsr.reconstruct(scan, method="pnp", denoiser="mri-denoiser-gs", max_iter=16)
+    costs = [entry["objective"] for entry in solution.history]
+    settled = costs[module.iterate.__globals__["STEPS"] :]  # before, the objective changes with the noise level
+    assert len(settled) > 3 and all(b <= a * (1 + 1e-6) for a, b in itertools.pairwise(settled))
+
+
+def test_adaptation_is_of_the_first_scans_slices(scan, truth, monkeypatch):
+    asked = {}
+
+    def adapt(prior, volume, **options):
+        asked.update(options, shape=tuple(volume.shape), peak=float(volume.max()))
+        return prior
+
+    monkeypatch.setattr("invsr.training.adapt.adapt", adapt)
+    turned = reordered(scan, (2, 0, 1), (0,))
+    options = {"method": "pnp", "denoiser": "mri-denoiser-fast", "max_iter": 1, "adapt": True}
+    invsr.reconstruct(turned, slice_thickness=3.0, reference=truth.grid, **options)
+    assert asked["axis"] == 2 and asked["shape"] == (1, 1, 40, 36, 32) and 0.9 < asked["peak"] < 2
+    assert asked["thickness"] == pytest.approx(3.0) and asked["gap"] == pytest.approx(1.0)
+    with pytest.raises(InvsrError, match="method pnp"):
+        invsr.reconstruct(scan, method="tv", adapt=True)
+    with pytest.raises(InvsrError, match="cannot be adapted"):
+        invsr.reconstruct(scan, **{**options, "denoiser": invsr.priors.TV()})

@@ -114,8 +114,11 @@ def iterate(
     else:
         n_steps = GRADIENT_STEPS if isinstance(step, RED) else STEPS
         levels = schedule or noise_schedule(x0, noise, lam, n_steps)
-        # A copy, because it counts iterations.
-        weights = replace(levels, penalty=problem.norm if isinstance(step, PGD) else levels.penalty)
+        if isinstance(step, PGD):
+            # Its penalty is not free: the last level is the one at which the weight comes out the same.
+            end = levels.end if schedule else (levels.weight / problem.norm) ** 0.5
+            levels = replace(levels, penalty=problem.norm, start=max(levels.start, end), end=end)
+        weights = replace(levels)  # a copy, because it counts iterations
 
     fixed_data = all(isinstance(one, Gaussian) for one in likelihoods)
     state = step.start(problem, x0)

@@ -56,7 +56,7 @@ class Muon(torch.optim.Optimizer):
                 if not state:
                     state["momentum"] = torch.zeros_like(weight)
                 mean = state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-                # Channels that fell silent leave a momentum that decays into denormal numbers, slow by a factor of five.
+                # Channels that fell silent leave a momentum that decays into denormal numbers: five times slower.
                 mean.masked_fill_(mean.abs() < NEGLIGIBLE, 0.0)
                 ahead = weight.grad.lerp(mean, group["momentum"])  # Nesterov's
                 matrix = ahead.reshape(len(ahead), -1)
