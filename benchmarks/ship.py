@@ -35,7 +35,8 @@ Label maps: SynthSeg's and SynthSR's training sets (github.com/BBillot, Apache-2
 random contrasts. Volumes: a child's T1w head (FNNDSC/SAG-anon, MIT) and an adult's (neurolabusc/VolumeRenderingData,
 MIT), in random contrasts too. Nothing else.
 
-The same run again: `{command}`
+The recipe as a command (schedules of these weights were shortened under way, so a new run will differ a little):
+`{command}`
 
 ## Figures
 

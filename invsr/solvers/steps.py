@@ -219,7 +219,7 @@ class PGD:
     ----------
     accelerate : bool
         FISTA's momentum: for priors with a cost. It amplifies what changes from call to call, as the noise level and
-        the random symmetries of a denoiser do (benchmarks/pnp.py: without it PGD scores 1 dB higher).
+        the random symmetries of a denoiser do: off for those.
 
     References
     ----------

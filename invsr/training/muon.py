@@ -19,8 +19,6 @@ NEGLIGIBLE = 1e-30
 class Muon(torch.optim.Optimizer):
     """Each weight, as a matrix (outputs by the rest), steps along the nearest orthogonal matrix to its momentum.
 
-    Needs about half the steps that AdamW does on the denoising networks of this package (`benchmarks/optimiser.py`).
-
     Parameters
     ----------
     parameters : iterable of Tensor
