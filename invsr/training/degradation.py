@@ -24,7 +24,7 @@ class Degradation:
     Attributes
     ----------
     sigma : (float, float)
-        White noise, drawn log-uniformly.
+        White noise, drawn uniformly one time in two and else log-uniformly: the high levels take the most learning.
     measured : float
         Share of the patches that a random acquisition has measured.
     thickness : (float, float)
@@ -56,7 +56,7 @@ class Degradation:
     def __call__(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A patch with errors, and their root mean square: (1, i, j, k) to the same and a number."""
         if self.measured <= 0 or float(torch.rand((), generator=generator)) >= self.measured:
-            sigma = _log_uniform(self.sigma, generator)
+            sigma = self._level(generator)
             return clean + sigma * torch.randn(clean.shape, generator=generator), torch.tensor(sigma)
         axis, other = torch.randperm(3, generator=generator)[:2].tolist()
         if axis not in self.axes:
@@ -74,6 +74,12 @@ class Degradation:
         # A solver knows its error only roughly.
         told = level * math.exp(0.25 * float(torch.randn((), generator=generator)))
         return image, told.clamp(min=self.sigma[0])
+
+    def _level(self, generator: torch.Generator) -> float:
+        if float(torch.rand((), generator=generator)) < 0.5:
+            return _log_uniform(self.sigma, generator)
+        low, high = self.sigma
+        return low + (high - low) * float(torch.rand((), generator=generator))
 
     def _sliced(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Measured in slices across the last axis, and brought back."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -112,10 +112,7 @@ def train_denoiser(
     # Fabric's own bf16-mixed also rounds the images; the networks keep those in float32.
     coarse = bfloat16_is_fast(fabric.device) if bfloat16 is None else bfloat16
     network = network.to(memory_format=_layout(network))
-    average = torch.optim.swa_utils.AveragedModel(
-        network,
-        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.average),  # type: ignore[no-untyped-call]
-    ).to(fabric.device)
+    average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=_running_mean(recipe.average)).to(fabric.device)
     averaged: Any = average.module
     model, optimiser = fabric.setup(network, Muon(network.parameters(), lr=recipe.rate))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, recipe.steps))
@@ -255,6 +252,17 @@ def _gain_db(estimate: Tensor, noisy: Tensor, clean: Tensor) -> float:
 
 def _layout(network: Network) -> torch.memory_format:
     return torch.channels_last if network.dim == 2 else torch.channels_last_3d
+
+
+def _running_mean(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
+    @torch.no_grad()
+    def update(means: Sequence[Tensor], weights: Sequence[Tensor], count: Tensor | int) -> None:
+        # Over a tenth of the run at first: the random weights of the start are not to be remembered.
+        now = min(decay, (1 + int(count)) / (10 + int(count)))
+        for mean, weight in zip(means, weights, strict=True):
+            mean.lerp_(weight, 1 - now)
+
+    return update
 
 
 def _rate(step: int, steps: int) -> float:

@@ -21,7 +21,7 @@ class Recipe:
         Optimiser steps; patches per step; patch sides in voxels (networks of slices denoise all but `neighbours` at
         either end of the first side).
     sigma : (float, float)
-        Range of the noise level, drawn log-uniformly.
+        Range of the noise level: see `Degradation`.
     measured : float
         Share of patches with the errors of a random acquisition (`Degradation`); 0 for white noise alone.
     rate : float
@@ -39,8 +39,8 @@ class Recipe:
     architecture: str = "UNet"
     config: dict[str, Any] = field(default_factory=lambda: {"dim": 3, "channels": [32, 64, 128]})
     steps: int = 12_000
-    batch: int = 3
-    patch: tuple[int, int, int] = (36, 36, 36)
+    batch: int = 6
+    patch: tuple[int, int, int] = (28, 28, 28)
     sigma: tuple[float, float] = (0.002, 0.3)
     measured: float = 0.5
     rate: float = 2e-3
