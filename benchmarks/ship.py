@@ -1,6 +1,7 @@
 """Put trained weights into the package: the file, its entry in models.json, its card.
 
-    python benchmarks/ship.py NAME WEIGHTS.safetensors "What it is for" [--figures TABLE.md ...]
+    python benchmarks/ship.py NAME WEIGHTS.safetensors "What it is for" [--before TEXT]
+                              [--figures TABLE.md ...]
 
 The card's facts come from the weights file, its figures from tables that other benchmarks printed: a table's columns
 that are named like another model are left out.
@@ -27,6 +28,7 @@ CARD = """# {name}
 | Trained on | {data} (below) |
 | Errors seen | white noise; {measured:.0%} of the patches measured in slices 2 to 8 voxels thick and brought back |
 | Optimisation | {steps:,} steps of {batch} patches of {patch} voxels, Muon, largest rate {rate:g}, seed {seed} |
+| Before that | {before} |
 | Licence | MIT |
 
 ## Data
@@ -72,6 +74,7 @@ def main():
     parser.add_argument("name")
     parser.add_argument("weights", type=Path)
     parser.add_argument("purpose")
+    parser.add_argument("--before", default="nothing: from random weights", help="how the first weights were made")
     parser.add_argument("--figures", nargs="*", default=[])
     options = parser.parse_args()
     network, about = load_weights(options.weights)
@@ -104,7 +107,7 @@ def main():
         config=", ".join(f"{key} {value}" for key, value in inner.items()), parameters=parameters,
         multiply_adds=about["multiply_adds"], low=about["sigma"][0], high=about["sigma"][1], data=about["data"],
         measured=recipe["measured"], steps=about["steps"], batch=recipe["batch"], patch=patch, rate=recipe["rate"],
-        seed=recipe["seed"], command=command,
+        seed=recipe["seed"], command=command, before=options.before,
         figures="\n\n".join(figures(path, options.name, set(listed)) for path in options.figures) or "None yet.",
     )  # fmt: skip
     (ROOM / f"{options.name}.md").write_text(card)

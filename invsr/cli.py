@@ -26,7 +26,7 @@ app.add_typer(train, name="train")
 # Options that take several values after one flag, as in `--slice-thickness 3 3 3.3`.
 NUMERIC = ("--slice-thickness", "--noise", "--patch", "--channels")
 SEVERAL = (*NUMERIC, "--slice-profile", "--mask")
-FLAGS = ("--quiet", "--json", "--help")
+FLAGS = ("--quiet", "--json", "--adapt", "--help")
 Scans = Annotated[list[Path], typer.Argument(help="Thick-slice scans of one anatomy, NIfTI.", metavar="SCAN.nii.gz")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="NIfTI file to write.")]
 Thickness = Annotated[
@@ -284,7 +284,7 @@ def _weight(text: str) -> float | None:
 
 
 def _chi2(figures: dict[str, float]) -> str:
-    return f"chi2 {figures['chi2']:.2f}"
+    return f"chi2 {figures['chi2']:.2f}" if "chi2" in figures else f"adapting  loss {figures['loss']:.3f}"
 
 
 def _say(text: str) -> None:

@@ -11,9 +11,9 @@ from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.metrics import evaluate, head_mask
 from invsr.plot import compare
+from invsr.progress import Report
 from invsr.reconstruct import reconstruct
 from invsr.simulate import simulate
-from invsr.solvers.iterate import Progress
 from invsr.volume import Volume, save
 
 
@@ -38,7 +38,7 @@ def template() -> Volume:
     return Volume(data[None, None], Grid(data.shape, image.affine), "MNI152_T1_1mm.nii.gz", form_code=4)
 
 
-def run_demo(folder: Path, slice_thickness: float = 5.0, progress: Progress | None = None) -> list[str]:
+def run_demo(folder: Path, slice_thickness: float = 5.0, progress: Report | None = None) -> list[str]:
     """Write truth, scan, cubic and TV volumes and a figure into `folder`; return lines with the scores.
 
     Raises

@@ -25,8 +25,9 @@ from invsr.priors.pretrained import DEFAULT as DEFAULT_DENOISER
 from invsr.priors.pretrained import pretrained
 from invsr.priors.tikhonov import Tikhonov
 from invsr.priors.tv import TV
+from invsr.progress import Report
 from invsr.solvers.cubic import cubic
-from invsr.solvers.iterate import Progress, iterate
+from invsr.solvers.iterate import iterate
 from invsr.solvers.likelihood import Gaussian, Likelihood, likelihood
 from invsr.solvers.solution import Solution
 from invsr.solvers.statistics import Masked, chi2, gain, peak
@@ -68,7 +69,7 @@ class Task:
     lam: float | None
     huber: float
     max_iter: int
-    progress: Progress | None
+    progress: Report | None
     step: Step
     denoiser: Prior | str | Path
     seed: int
@@ -95,7 +96,7 @@ def reconstruct(
     masks: Volume | Sequence[Volume] | None = None,
     max_iter: int = 60,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> Solution:
     """Reconstruct one isotropic volume from one thick-slice scan, or from several of the same anatomy.
 
@@ -116,7 +117,8 @@ def reconstruct(
     noise_model : {"gaussian", "rician", "huber", "l1"}
         The likelihood; the last two forgive outliers.
     lam : float, optional
-        Weight of the prior for data scaled to a peak of 1; by default chosen so that chi2 is about 1.
+        Weight of the prior for data scaled to a peak of 1; by default chosen so that chi2 is about 1, and with method
+        "pnp" in proportion to the noise variance.
     huber : float
         With method "tv": slopes (of the peak per mm) below which Huber's function smooths.
     solver : {"hqs", "admm", "pgd", "red"}
@@ -255,17 +257,19 @@ def _tv(task: Task) -> Solution:
     return _iterated(task, TV(task.huber))
 
 
-def _iterated(task: Task, prior: Prior) -> Solution:
+def _iterated(task: Task, prior: Prior, step: Step | None = None, rtol: float | None = None) -> Solution:
     return iterate(
-        ADMM(),
+        step or ADMM(),
         task.operator,
         task.y,
         prior,
         lam=task.lam,
         sigma=task.sigma,
         likelihood=task.likelihoods,
-        x0=task.x0,
+        # Denoisers begin at a guess that explains the data.
+        x0=None if prior.takes_noise_level else task.x0,
         max_iter=task.max_iter,
+        rtol=rtol,
         progress=task.progress,
     )
 
@@ -278,19 +282,9 @@ def _pnp(task: Task) -> Solution:
     if task.slices is not None:
         prior = _adapted(prior, task, task.slices)
     # Gradient-step denoisers come with a guarantee, which needs the descent.
-    descends = isinstance(task.step, HQS) and isinstance(getattr(prior, "network", None), GradientStep)
-    return iterate(
-        HQS(descend=True) if descends else task.step,
-        task.operator,
-        task.y,
-        prior,
-        lam=task.lam,
-        sigma=task.sigma,
-        likelihood=task.likelihoods,
-        max_iter=task.max_iter,
-        rtol=DESCENT_RTOL if descends else None,
-        progress=task.progress,
-    )
+    if isinstance(task.step, HQS) and isinstance(getattr(prior, "network", None), GradientStep):
+        return _iterated(task, prior, HQS(descend=True), DESCENT_RTOL)
+    return _iterated(task, prior, task.step)
 
 
 def _adapted(prior: Prior, task: Task, slices: Slices) -> Prior:
@@ -299,7 +293,8 @@ def _adapted(prior: Prior, task: Task, slices: Slices) -> Prior:
     if not isinstance(prior, Denoiser):
         raise InvsrError(f"{type(prior).__name__} cannot be adapted: use a denoiser of this package")
     return adapt(
-        prior, task.x0, axis=slices.axis, thickness=slices.thickness, gap=slices.gap, sigma=task.sigma, seed=task.seed
+        prior, task.x0, axis=slices.axis, thickness=slices.thickness, gap=slices.gap, sigma=task.sigma, seed=task.seed,
+        progress=task.progress,
     )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +13,7 @@ from invsr.linalg import Status, inner
 from invsr.operators.base import LinearOperator
 from invsr.operators.noise import estimate_sigma
 from invsr.priors.base import GRADIENT, Prior
+from invsr.progress import Report
 from invsr.solvers.likelihood import Gaussian, Likelihood
 from invsr.solvers.solution import Solution
 from invsr.solvers.statistics import as_tuple, chi2, gain, peak, target
@@ -31,8 +31,6 @@ GRADIENT_STEPS = 24
 SMOOTHNESS = 1e-2
 RTOL, DENOISER_RTOL = 1e-3, 2e-2
 
-Progress = Callable[[int, int, dict[str, float]], None]
-
 
 def iterate(
     step: Step,
@@ -47,7 +45,7 @@ def iterate(
     x0: Tensor | None = None,
     max_iter: int = 60,
     rtol: float | None = None,
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> Solution:
     """Minimise ``data term + lam R(x)``, or its like for a denoiser, by repeating a step until nothing changes.
 

@@ -227,7 +227,6 @@ class PGD:
     """
 
     accelerate: bool = False
-    fixed_penalty = True
 
     def start(self, problem: Problem, x: Tensor) -> State:
         if problem.prior.analysis == GRADIENT:

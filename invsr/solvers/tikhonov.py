@@ -11,7 +11,7 @@ from invsr.errors import InvsrError
 from invsr.linalg import Status
 from invsr.operators.base import LinearOperator
 from invsr.priors.base import Prior
-from invsr.solvers.iterate import Progress
+from invsr.progress import Report
 from invsr.solvers.likelihood import Gaussian
 from invsr.solvers.solution import Solution
 from invsr.solvers.statistics import as_tuple, chi2, gain
@@ -27,7 +27,7 @@ def solve_quadratic(
     sigma: float | None = None,
     x0: Tensor | None = None,
     max_iter: int = 30,
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> Solution:
     """``(A* A + lam K* K)^-1 A* y`` for a quadratic prior, with lam found so that chi2 is about 1.
 

@@ -76,10 +76,12 @@ class Schedule:
         Noise levels in scaled intensities.
     n_steps : int
         Iterations from one to the other, evenly spaced in the logarithm; 1 for a constant level `end`.
-    lam : float
-        ``weight * (noise of the data)^2``.
+    weight : float
+        lam, of all iterations.
     penalty : float, optional
         For steps whose rho is fixed by the operator (`PGD`): lam then follows as ``rho sigma^2``.
+    n : int
+        Iterations so far.
 
     References
     ----------

@@ -115,7 +115,8 @@ class Anatomies:
             (self.labels if one.is_labels else self.images).append(one)
 
     def patch(self, size: Sequence[int], generator: torch.Generator) -> Tensor:
-        """One patch, shape (1, *size): at least 0, and but for its brightest few percent at most about 1."""
+        """One patch, shape (1, *size): but for noise at least 0, and but for its brightest few
+        percent at most about 1."""
         for _ in range(20):
             from_labels = bool(self.labels) and (not self.images or _uniform(generator) < self.label_share)
             pool = self.labels if from_labels else self.images
@@ -128,7 +129,7 @@ class Anatomies:
     def _from_labels(self, source: Anatomy, size: Sequence[int], generator: torch.Generator) -> Tensor:
         draw, shape = self.draw, [n + 2 * MARGIN for n in size]
         points = _positions(source.data.shape[2:], shape, draw, generator)
-        # Partial volume: labels at eight jittered places in each voxel, nearest neighbour, averaged.
+        # Partial volume: labels at four jittered places in each voxel, nearest neighbour, averaged.
         means, spreads = _contrast(draw, generator)
         image = torch.zeros(shape)
         spread = torch.zeros(shape)
