@@ -17,6 +17,7 @@ import torch
 import invsr
 from invsr.demo import template
 from invsr.grid import Grid
+from invsr.priors.pretrained import models
 
 SPLINE = """
 import sys, nibabel as nib
@@ -61,11 +62,11 @@ def main():
         invsr.save(invsr.simulate(cropped(), slice_thickness=4.0, axis=2, noise=0.01), low)
         print(f"{torch.get_num_threads()} threads\nmethod | seconds | MB")
         rows = {"scipy cubic": [sys.executable, "-c", SPLINE, str(low), str(Path(folder) / "spline.nii.gz")]}
-        for method in ("cubic", "tikhonov", "tv"):
-            out = str(Path(folder) / f"{method}.nii.gz")
-            rows[f"invsr {method}"] = [
-                sys.executable, "-m", "invsr", "reconstruct", str(low), "-o", out, "--method", method
-            ]  # fmt: skip
+        routes = {method: ["--method", method] for method in ("cubic", "tikhonov", "tv")}
+        routes |= {f"pnp, {name}": ["--method", "pnp", "--denoiser", name] for name in models()}
+        for name, flags in routes.items():
+            out = str(Path(folder) / "out.nii.gz")
+            rows[f"invsr {name}"] = [sys.executable, "-m", "invsr", "reconstruct", str(low), "-o", out, *flags]
         for name, command in rows.items():
             seconds, megabytes = measured(command)
             print(f"{name} | {seconds:.1f} | {megabytes:.0f}")

@@ -34,6 +34,11 @@ class LinearSolution:
     residual: float = 0.0
 
 
+def number(value: float | Tensor) -> float:
+    """The value of a scalar, whether or not it is differentiated."""
+    return float(value.detach()) if isinstance(value, Tensor) else float(value)
+
+
 def inner(a: Tensor, b: Tensor) -> Tensor:
     """Real part of <a, b>, accumulated in float64 for real and complex tensors alike."""
     if a.is_complex() or b.is_complex():

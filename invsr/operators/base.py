@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from invsr.differences import NEUMANN, laplacian
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.linalg import LinearSolution, conjugate_gradient, inner
+from invsr.linalg import LinearSolution, conjugate_gradient, inner, number
 
 IDENTITY, GRADIENT = "identity", "gradient"
 
@@ -353,11 +353,6 @@ class TensorState:
 
     def __hash__(self) -> int:
         return hash(self.key)
-
-
-def number(value: float | Tensor) -> float:
-    """The value of a scalar, whether or not it is differentiated."""
-    return float(value.detach()) if isinstance(value, Tensor) else float(value)
 
 
 def _check(x: Tensor, grid: Grid, operator: LinearOperator, name: str) -> None:

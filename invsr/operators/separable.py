@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from invsr.differences import NEUMANN, laplacian, laplacian_matrix
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.linalg import LinearSolution
-from invsr.operators.base import IDENTITY, LinearOperator, TensorState, meet, number
+from invsr.linalg import LinearSolution, number
+from invsr.operators.base import IDENTITY, LinearOperator, TensorState, meet
 
 # Two matrices commute, or a matrix is diagonal, when the rest is this small against their norms.
 COMMUTES = 1e-9

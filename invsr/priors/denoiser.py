@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from invsr.errors import InvsrError
+from invsr.linalg import number
 from invsr.priors.base import Prior
 from invsr.priors.networks import GradientStep
 
@@ -101,11 +102,10 @@ class Denoiser(Prior):
     def prox(self, v: Tensor, sigma: float | Tensor) -> Tensor:
         if v.is_complex():
             return torch.complex(self.prox(v.real, sigma), self.prox(v.imag, sigma))
-        level = float(sigma)
-        if level <= 0:
+        if not number(sigma) > 0:
             return v
         images = v.reshape(-1, 1, *v.shape[2:])
-        return torch.cat([self._volume(one, level) for one in torch.split(images, 1)]).reshape(v.shape)
+        return torch.cat([self._volume(one, sigma) for one in torch.split(images, 1)]).reshape(v.shape)
 
     def cost(self, z: Tensor, sigma: float | Tensor = 0.0) -> Tensor | None:
         """``g(z) / sigma^2`` for gradient-step networks, whose prox is a gradient step on it; else None.
@@ -124,7 +124,7 @@ class Denoiser(Prior):
             total = torch.stack([self.network.cost(self._padded(one), sigma).sum() for one in stacks]).mean()
         return total / float(sigma) ** 2
 
-    def _volume(self, v: Tensor, sigma: float) -> Tensor:
+    def _volume(self, v: Tensor, sigma: float | Tensor) -> Tensor:
         """One volume, (1, 1, i, j, k)."""
         if not bool(v.any()):
             return v
@@ -136,7 +136,7 @@ class Denoiser(Prior):
         out[box] = self._symmetric(inner, sigma)
         return out
 
-    def _symmetric(self, v: Tensor, sigma: float) -> Tensor:
+    def _symmetric(self, v: Tensor, sigma: float | Tensor) -> Tensor:
         if not self.symmetries:
             return self._oriented(v, sigma)
         flips = [axis for axis in (2, 3, 4) if int(torch.randint(2, (), generator=self._generator))]
@@ -145,7 +145,7 @@ class Denoiser(Prior):
         out = self._oriented(v.flip(flips).permute(0, 1, *order), sigma)
         return out.permute(0, 1, *back).flip(flips)
 
-    def _oriented(self, v: Tensor, sigma: float) -> Tensor:
+    def _oriented(self, v: Tensor, sigma: float | Tensor) -> Tensor:
         if self.dim == 3:
             return self._tiled(v, sigma)
         axes: Sequence[int]
@@ -160,7 +160,7 @@ class Denoiser(Prior):
             total += self._slices(v.movedim(axis + 2, 2), sigma).movedim(2, axis + 2)
         return total / len(axes)
 
-    def _slices(self, v: Tensor, sigma: float) -> Tensor:
+    def _slices(self, v: Tensor, sigma: float | Tensor) -> Tensor:
         """Slices across the first axis of (1, 1, i, j, k), as many at once as fit."""
         near = self.neighbours
         padded = F.pad(v, (0, 0, 0, 0, near, near), mode="replicate") if near else v
@@ -168,7 +168,7 @@ class Denoiser(Prior):
         at_once = max(1, self.tile // (v.shape[3] * v.shape[4]))
         return torch.cat([self._call(part, sigma) for part in torch.split(slabs, at_once)], 0).movedim(1, 0)[None]
 
-    def _tiled(self, v: Tensor, sigma: float) -> Tensor:
+    def _tiled(self, v: Tensor, sigma: float | Tensor) -> Tensor:
         shape = v.shape[2:]
         if v.numel() <= self.tile:
             return self._call(v, sigma)
@@ -177,7 +177,7 @@ class Denoiser(Prior):
             out[_volumes(core)] = self._call(v[_volumes(padded)], sigma)[_volumes(inside)]
         return out
 
-    def _call(self, images: Tensor, sigma: float) -> Tensor:
+    def _call(self, images: Tensor, sigma: float | Tensor) -> Tensor:
         """The network on images of any size, padded to what it takes."""
         sides = images.shape[2:]
         images = self._padded(images)

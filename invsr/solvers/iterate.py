@@ -21,10 +21,11 @@ from invsr.solvers.steps import PGD, RED, Problem, Step
 from invsr.solvers.weight import Constant, Schedule, Weights, require_weight
 
 # Plug-and-play, set on stroke_* (benchmarks/pnp_settings.py): noise level of the first iteration as a share of the
-# peak, weight of the prior over sigma^2 (a quarter of it scores up to 0.1 dB higher but fits the noise: chi2 0.25),
-# iterations until the level is that of the data, and weight of the squared slope (per voxel) in the first guess.
+# peak and of the last as a share of the data's, weight of the prior over sigma^2, iterations from the first level to
+# the last, and weight of the squared slope (per voxel) in the first guess.
 START = 0.07
-WEIGHT = 1.0
+END = 0.25
+WEIGHT = 0.25
 STEPS = 10
 # RED takes the prior in by gradient steps: it needs more of them.
 GRADIENT_STEPS = 24
@@ -152,7 +153,7 @@ def iterate(
 
 
 def noise_schedule(x0: Tensor, sigma: float, lam: float | None = None, n_steps: int = STEPS) -> Schedule:
-    """From an error of `START` of the peak down to the noise of the data, the weight in proportion to sigma^2.
+    """From an error of `START` of the peak down to `END` of the noise, the weight in proportion to sigma^2.
 
     Parameters
     ----------
@@ -164,8 +165,8 @@ def noise_schedule(x0: Tensor, sigma: float, lam: float | None = None, n_steps: 
     n_steps : int
     """
     scale = peak(x0) if bool(x0.any()) else 1.0
-    end = max(sigma, 1e-4 * scale)
-    return Schedule(max(START * scale, end), end, n_steps, WEIGHT * end**2 if lam is None else lam)
+    noise = max(sigma, 1e-4 * scale)
+    return Schedule(max(START * scale, END * noise), END * noise, n_steps, WEIGHT * noise**2 if lam is None else lam)
 
 
 def smooth_guess(operator: LinearOperator, y: Any) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from invsr.differences import gradient, gradient_adjoint
 from invsr.errors import InvsrError
-from invsr.linalg import inner
+from invsr.linalg import inner, number
 from invsr.operators.base import LinearOperator
 from invsr.priors.base import GRADIENT, Prior
 
@@ -282,7 +282,7 @@ def _consistent(problem: Problem, z: Tensor, rho: float | Tensor, x0: Tensor) ->
 
 
 def _distance(k: Tensor, z: Tensor) -> float:
-    return float((k - z).norm() / k.norm().clamp(min=1e-30))
+    return number((k - z).norm() / k.norm().clamp(min=1e-30))
 
 
 def _analyse(problem: Problem, x: Tensor) -> Tensor:

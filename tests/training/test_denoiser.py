@@ -11,7 +11,8 @@ from torch.utils.data import default_collate
 from invsr.errors import InvsrError
 from invsr.priors.networks import build
 from invsr.priors.pretrained import load_weights, pretrained
-from invsr.training.denoiser import Patches, Recipe, _loader, train_denoiser
+from invsr.training.denoiser import Patches, Recipe, train_denoiser
+from invsr.training.loop import _loader
 from invsr.training.synthesis import Anatomies
 
 TINY = {"dim": 3, "channels": [4, 8]}
@@ -133,7 +134,7 @@ def test_several_processes_share_each_batch(paths):
 
     def sigmas(rank, size):
         fabric = SimpleNamespace(global_rank=rank, world_size=size, setup_dataloaders=lambda loader, **_: loader)
-        return [sorted(sigma.tolist()) for _, _, sigma in _loader(fabric, patches, first=1, workers=0)]
+        return [sorted(sigma.tolist()) for _, _, sigma in _loader(fabric, patches, patches.recipe, first=1, workers=0)]
 
     shared = [sorted(one + other) for one, other in zip(sigmas(0, 2), sigmas(1, 2), strict=True)]
     assert shared == sigmas(0, 1) and len(shared) == 2

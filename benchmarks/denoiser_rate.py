@@ -1,0 +1,68 @@
+"""How much of a plug-and-play run is the denoiser, and how near its rate comes to that of a matrix product.
+
+    python benchmarks/denoiser_rate.py [--denoiser NAME ...]
+
+The case of benchmarks/speed.py, 160^3 at 1 mm from 4 mm slices. A multiply-add counts as two operations; voxels
+count as the network sees them, padding and overlaps of tiles included. The matrix product has the networks' number
+format, 2048 x 2048, on the same threads in the same process.
+"""
+
+import argparse
+import time
+
+import torch
+from speed import cropped
+
+import invsr
+from invsr.priors.networks import multiply_adds
+from invsr.priors.pretrained import models, pretrained
+
+
+class Watch:
+    """Counts seconds and voxels of the calls of a network."""
+
+    def __init__(self, network):
+        self.seconds, self.voxels = 0.0, 0
+        network.register_forward_pre_hook(self.begin)
+        network.register_forward_hook(self.end)
+
+    def begin(self, network, inputs):
+        self.begun = time.perf_counter()
+
+    def end(self, network, inputs, out):
+        self.seconds += time.perf_counter() - self.begun
+        self.voxels += out.numel()
+
+
+def product_rate(number_format, side=2048, repeats=10):
+    """GFLOP/s of a matrix product."""
+    a = torch.randn(side, side).to(number_format)
+    a @ a
+    begun = time.perf_counter()
+    for _ in range(repeats):
+        a @ a
+    return 2e-9 * side**3 * repeats / (time.perf_counter() - begun)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--denoiser", nargs="+", default=list(models()))
+    options = parser.parse_args()
+    scan = invsr.simulate(cropped(), slice_thickness=4.0, axis=2, noise=0.01)
+    rates = {kind: product_rate(kind) for kind in (torch.float32, torch.bfloat16)}
+    print(f"{torch.get_num_threads()} threads; matrix product " + ", ".join(f"{k} {r:.0f}" for k, r in rates.items()))
+    print("| denoiser | seconds | share of the denoiser | GFLOP/s | of the matrix product's |\n|---|---|---|---|---|")
+    for name in options.denoiser:
+        prior = pretrained(name)
+        watch = Watch(prior.network)
+        begun = time.perf_counter()
+        invsr.reconstruct(scan, method="pnp", denoiser=prior)
+        seconds = time.perf_counter() - begun
+        rate = 2e-9 * multiply_adds(pretrained(name).network) * watch.voxels / watch.seconds
+        coarse = isinstance(prior.number_format(torch.device("cpu")), torch.autocast)
+        share = rate / rates[torch.bfloat16 if coarse else torch.float32]
+        print(f"| {name} | {seconds:.1f} | {watch.seconds / seconds:.0%} | {rate:.0f} | {share:.0%} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
