@@ -221,7 +221,7 @@ class _Slope(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         x, sigma = ctx.saved_tensors
         network, kind = ctx.network, x.device.type
-        needed = [ctx.needs_input_grad[0], *ctx.needs_input_grad[3:]]
+        needed = [*ctx.needs_input_grad[:2], *ctx.needs_input_grad[3:]]
         coarse = torch.autocast(kind, torch.bfloat16) if ctx.coarse else nullcontext()
         if torch.is_grad_enabled():
             # The result is to be differentiated again: autograd all the way, slower.
@@ -229,19 +229,19 @@ class _Slope(torch.autograd.Function):
                 inner = x if x.requires_grad else x.detach().requires_grad_()
                 energy = 0.5 * (inner - network(inner, sigma)).square().sum()
                 (slope,) = torch.autograd.grad(energy, inner, create_graph=True)
-            variables = [v for v, wanted in zip([inner, *network.parameters()], needed, strict=True) if wanted]
+            variables = [v for v, wanted in zip([inner, sigma, *network.parameters()], needed, strict=True) if wanted]
             found = iter(torch.autograd.grad(slope, variables, grads[0], create_graph=True, allow_unused=True))
             out = [next(found) if wanted else None for wanted in needed]
-            return out[0], None, None, *out[1:]
+            return *out[:2], None, *out[2:]
         with torch.enable_grad(), coarse, forward_ad.dual_level():
-            inner = x.detach().requires_grad_()
+            inner, level = x.detach().requires_grad_(), sigma.detach().requires_grad_()
             dual = forward_ad.make_dual(inner, grads[0].contiguous())  # type: ignore[no-untyped-call]
-            residual = dual - network(dual, sigma)
+            residual = dual - network(dual, level)
             value, tangent = forward_ad.unpack_dual(residual)  # type: ignore[no-untyped-call]
-            variables = [v for v, wanted in zip([inner, *network.parameters()], needed, strict=True) if wanted]
+            variables = [v for v, wanted in zip([inner, level, *network.parameters()], needed, strict=True) if wanted]
             found = iter(torch.autograd.grad((value * tangent).sum(), variables, allow_unused=True))
         out = [next(found) if wanted else None for wanted in needed]
-        return out[0], None, None, *out[1:]
+        return *out[:2], None, *out[2:]
 
 
 def build(architecture: str, config: dict[str, Any]) -> Network:

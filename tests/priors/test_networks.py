@@ -229,8 +229,8 @@ def slopes(network, x, sigma):
 def test_derivative_of_the_gradient_step_is_the_second_one_of_its_cost(name):
     network = made(f"gradient step, {name}")
     x = images(network, *sides(network), batch=2).requires_grad_()
-    w, levels = noise(*x.shape, seed=1), torch.tensor([0.1, 0.4], dtype=F64)
-    variables = [x, *network.parameters()]
+    w, levels = noise(*x.shape, seed=1), torch.tensor([0.1, 0.4], dtype=F64, requires_grad=True)
+    variables = [x, levels, *network.parameters()]
     found = torch.autograd.grad(network(x, levels), variables, w)
     expected = torch.autograd.grad(slopes(network, x, levels), variables, w)
     assert (found[0] - w).abs().max() > 1e-2

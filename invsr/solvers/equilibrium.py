@@ -1,0 +1,240 @@
+"""Solver steps driven to their fixed point, with exact gradients that need the memory of one step."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from invsr.errors import InvsrError, InvsrWarning
+from invsr.linalg import Status, number
+from invsr.operators.base import LinearOperator
+from invsr.priors.base import Prior
+from invsr.priors.denoiser import Denoiser
+from invsr.solvers.fixed_point import METHODS, FixedPoint
+from invsr.solvers.iterate import WEIGHT, largest_eigenvalue, smooth_guess
+from invsr.solvers.likelihood import Gaussian
+from invsr.solvers.solution import Solution
+from invsr.solvers.statistics import as_tuple, chi2, gain
+from invsr.solvers.steps import HQS, PGD, RED, Problem, State, Step
+
+IMPLICIT, JACOBIAN_FREE = "implicit", "jacobian_free"
+# The denoiser's noise level as a share of the peak, before training.
+LEVEL = 0.03
+
+
+class Equilibrium(nn.Module):
+    """The fixed point ``v = T(v)`` of a solver's step T, as a layer: a deep equilibrium model.
+
+    The denoiser's noise level and the prior's weight are ``exp(log_level) LEVEL`` and
+    ``exp(log_weight) WEIGHT sigma^2``; both stay fixed while T is iterated. With J the Jacobian of T at the fixed
+    point, the gradient with respect to any parameter p is
+
+    .. code-block:: text
+
+        dv/dp = (I - J)^-1 dT/dp          implicit: backward solves w = J^T w + b
+        dv/dp ~ dT/dp                     jacobian_free
+
+    Parameters
+    ----------
+    step : Step
+        `HQS()`, `ADMM()`, `PGD()` or `RED()`; momentum has no effect. With PGD the operator's norm takes the place of
+        the weight, so that `log_weight` has no effect (its gradient stays None).
+    prior : Prior
+        Must give the same answer whenever it is asked: a `Denoiser` without random symmetries and random planes.
+    method : {"anderson", "broyden", "plain"}
+        Of both fixed points, forward and backward.
+    backward : {"implicit", "jacobian_free"}
+        Whether gradients are exact, or cheap and of about the same direction.
+    rtol, backward_rtol : float
+        Relative residuals at which the fixed points count as found. Where T contracts by c, errors are up to
+        ``1 / (1 - c)`` times as large.
+    max_iter, backward_max_iter : int
+        Largest numbers of evaluations of T, and of products with J^T.
+
+    Attributes
+    ----------
+    log_level, log_weight : nn.Parameter, scalars
+    last, last_backward : FixedPoint or None
+        How the last forward and the last backward pass ended.
+
+    Raises
+    ------
+    InvsrError
+        When an option is unknown or out of range, a step carries more than one tensor (HQS with descent), or the
+        prior draws random numbers.
+
+    References
+    ----------
+    Bai, Kolter, Koltun (2019), Deep equilibrium models, NeurIPS.
+    Gilton, Ongie, Willett (2021), IEEE Trans. Comput. Imaging 7, 1123-1133.
+    Fung, Heaton, Li, McKenzie, Osher, Yin (2022), Jacobian-free backpropagation for implicit networks, AAAI.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        prior: Prior,
+        *,
+        method: str = "anderson",
+        backward: str = IMPLICIT,
+        rtol: float = 1e-4,
+        max_iter: int = 50,
+        backward_rtol: float = 1e-4,
+        backward_max_iter: int = 50,
+    ) -> None:
+        super().__init__()
+        if method not in METHODS:
+            raise InvsrError(f"unknown fixed-point method {method!r}: use {', '.join(METHODS)}")
+        if backward not in (IMPLICIT, JACOBIAN_FREE):
+            raise InvsrError(f"unknown backward {backward!r}: use {IMPLICIT} or {JACOBIAN_FREE}")
+        if min(max_iter, backward_max_iter) < 1:
+            raise InvsrError(f"max_iter {max_iter}, backward_max_iter {backward_max_iter}: give at least 1")
+        if isinstance(step, HQS) and step.descend:
+            raise InvsrError("HQS with descent remembers more than one volume: an equilibrium takes HQS() without it")
+        if isinstance(prior, Denoiser) and (prior.symmetries or (prior.dim == 2 and prior.planes == "random")):
+            raise InvsrError(
+                "a denoiser that draws random symmetries or planes has no fixed point: "
+                "make it with symmetries=False, and with planes='all' or an axis if its network takes slices"
+            )
+        self.step, self.prior = step, prior
+        self.method, self.backward = METHODS[method], backward
+        self.rtol, self.max_iter = rtol, max_iter
+        self.backward_rtol, self.backward_max_iter = backward_rtol, backward_max_iter
+        self.log_level = nn.Parameter(torch.zeros(()))
+        self.log_weight = nn.Parameter(torch.zeros(()))
+        self.last: FixedPoint | None = None
+        self.last_backward: FixedPoint | None = None
+
+    def forward(self, operator: LinearOperator, y: Any, sigma: float | Tensor, x0: Tensor | None = None) -> Tensor:
+        """The volume at the fixed point, differentiable in y and in the parameters of prior, operator and self.
+
+        Parameters
+        ----------
+        operator : LinearOperator
+        y : Tensor, shape (batch, channel, *operator.range.shape) (or tuple of them for a stack)
+            Data, scaled so that bright tissue is near 1.
+        sigma : float or scalar Tensor
+            Standard deviation of the noise in y.
+        x0 : Tensor, shape (batch, channel, *operator.domain.shape), optional
+            First guess, by default `smooth_guess`. No gradient goes there: the fixed point does not depend on it.
+
+        Returns
+        -------
+        Tensor, shape (batch, channel, *operator.domain.shape)
+
+        Raises
+        ------
+        InvsrError
+            When sigma is not above zero.
+
+        Warns
+        -----
+        InvsrWarning
+            When a fixed point is not found, here or in the backward pass. What comes nearest is used.
+        """
+        state, norm = self._find(operator, y, sigma, x0)
+        self._judge(self.last, "forward", self.rtol, "max_iter")
+        implicit = torch.is_grad_enabled() and self.backward == IMPLICIT
+        v = state.v.detach().requires_grad_(implicit)
+        lam, rho = self._weights(sigma, norm)
+        after = self.step(replace(state, v=v), Problem(operator, self.prior, operator.adjoint(y), y, norm), lam, rho)
+        if not implicit:
+            return after.x
+        x, image = after.x, after.v
+        out: Tensor = _Implicit.apply(x, image, lambda grad: self._adjoint(v, x, image, grad))
+        return out
+
+    @torch.no_grad()
+    def solve(self, operator: LinearOperator, y: Any, sigma: float, x0: Tensor | None = None) -> Solution:
+        """The same without a graph, and how it ended; parameters and errors are those of `forward`.
+
+        Returns
+        -------
+        Solution
+            Each history entry has the residual of the fixed point as "change"; the last one "lam" and "chi2", too.
+        """
+        state, norm = self._find(operator, y, sigma, x0)
+        lam, rho = self._weights(sigma, norm)
+        x = self.step(state, Problem(operator, self.prior, operator.adjoint(y), y, norm), lam, rho).x
+        prediction = operator(x)
+        misfit = chi2(operator, tuple(Gaussian(sigma) for _ in as_tuple(y)), y, prediction)
+        assert self.last is not None
+        history = [{"change": residual} for residual in self.last.history]
+        history[-1] |= {"lam": number(lam), "chi2": misfit}
+        return Solution.of_run(x, operator.domain, self.last.status, history, sigma, gain(y, prediction))
+
+    @torch.no_grad()
+    def _find(self, operator: LinearOperator, y: Any, sigma: float | Tensor, x0: Tensor | None) -> tuple[State, float]:
+        """The state at the fixed point, and the operator's norm where the step needs it; sets `last`."""
+        if not number(sigma) > 0:
+            raise InvsrError(f"sigma is {number(sigma)}: give the standard deviation of the noise, above zero")
+        back = operator.adjoint(y)
+        norm = largest_eigenvalue(operator, back) if isinstance(self.step, PGD | RED) else 1.0
+        problem = Problem(operator, self.prior, back, y, norm)
+        lam, rho = self._weights(sigma, norm)
+        # The variance of the start, None, stays: ADMM's dual is never rescaled.
+        state = self.step.start(problem, smooth_guess(operator, y) if x0 is None else x0)
+        x = state.x
+
+        def advance(v: Tensor) -> Tensor:
+            nonlocal x  # only to start an iterative data step from
+            after = self.step(replace(state, v=v, x=x), problem, lam, rho)
+            x = after.x
+            return after.v
+
+        self.last = self.method(advance, state.v, rtol=self.rtol, max_iter=self.max_iter)
+        return replace(state, v=self.last.v, x=x), norm
+
+    def _weights(self, sigma: float | Tensor, norm: float) -> tuple[Tensor, float | Tensor]:
+        """lam and rho; their ratio is the square of the denoiser's noise level."""
+        variance = (self.log_level.exp() * LEVEL) ** 2
+        if isinstance(self.step, PGD):  # its step length leaves no choice
+            return norm * variance, norm
+        lam = self.log_weight.exp() * WEIGHT * sigma**2
+        return lam, lam / variance
+
+    def _adjoint(self, v: Tensor, x: Tensor, image: Tensor, grad: Tensor) -> Tensor:
+        """``(I - J^T)^-1 b`` with b the gradient `grad` of x, taken back to v."""
+        (b,) = torch.autograd.grad(x, v, grad, retain_graph=True)
+        scale = b.abs().max()
+        if not scale > 0:  # NaN goes on to the parameters, where training looks for it
+            return b
+        b = b / scale  # squares of gradients can be too small for float32
+
+        def advance(w: Tensor) -> Tensor:
+            (product,) = torch.autograd.grad(image, v, w, retain_graph=True)
+            return b + product
+
+        self.last_backward = self.method(advance, b, rtol=self.backward_rtol, max_iter=self.backward_max_iter)
+        self._judge(self.last_backward, "backward", self.backward_rtol, "backward_max_iter")
+        return self.last_backward.v * scale
+
+    def _judge(self, found: FixedPoint | None, way: str, rtol: float, limit: str) -> None:
+        if found is None or found.status is Status.CONVERGED:
+            return
+        warnings.warn(
+            f"{way} fixed point of {type(self.step).__name__} not found: relative residual {found.residual:.1e} "
+            f"instead of {rtol:.1e} after {found.n_iter} iterations ({found.status.value}), the nearest is used: "
+            f"raise {limit}, or use a denoiser that contracts more",
+            InvsrWarning,
+            stacklevel=3,
+        )
+
+
+class _Implicit(torch.autograd.Function):
+    """x at ``v = T(v)``, from x and T(v) of one step from v held fixed: T(v) gets the gradient ``(I - J^T)^-1 b``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, image: Tensor, adjoint: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.adjoint = adjoint
+        return x.view_as(x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        return grads[0], ctx.adjoint(grads[0]), None

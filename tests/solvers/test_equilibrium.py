@@ -1,0 +1,283 @@
+"""Equilibria: gradients against back-propagation through every step, memory, and what is said when it fails."""
+
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from registry import noise
+from torch import nn
+
+from invsr.errors import InvsrError, InvsrWarning
+from invsr.operators import Stack, acquisition
+from invsr.phantoms import centred_grid
+from invsr.priors import Denoiser, Prior, Tikhonov
+from invsr.priors.networks import DnCNN
+from invsr.solvers import ADMM, HQS, PGD, RED, Status
+from invsr.solvers.equilibrium import LEVEL, Equilibrium
+from invsr.solvers.iterate import WEIGHT, largest_eigenvalue
+from invsr.solvers.likelihood import Gaussian
+from invsr.solvers.statistics import chi2
+from invsr.solvers.steps import Problem
+
+F64 = torch.float64
+STEPS = {"hqs": HQS, "admm": ADMM, "pgd": PGD, "red": RED}
+GRID = centred_grid((8, 7, 6), 1.0)
+SIGMA = 0.05
+TIGHT = {"rtol": 1e-8, "max_iter": 200, "backward_rtol": 1e-8, "backward_max_iter": 200}
+
+
+class Contraction(Prior):
+    """Between the image and a learnt mean over its neighbours, more of the latter the more noise there is."""
+
+    takes_noise_level = True
+
+    def __init__(self, factor=0.9):
+        super().__init__()
+        torch.manual_seed(0)
+        self.factor = factor
+        self.taps = nn.Parameter(torch.randn(27, dtype=F64))
+        self.edges = nn.Parameter(0.3 * torch.randn(1, 1, 3, 3, 3, dtype=F64))
+
+    def prox(self, v, sigma):
+        padded = F.pad(v, (1,) * 6, mode="circular")
+        mean = F.conv3d(padded, self.taps.softmax(0).reshape(1, 1, 3, 3, 3))
+        share = sigma / (sigma + 0.06)
+        return self.factor * (v + share * (mean - v)) + 0.02 * torch.tanh(F.conv3d(padded, self.edges))
+
+
+def scan(thickness=3):
+    operator = acquisition(GRID.coarsen((1, 1, thickness)), reference=GRID)
+    points = torch.from_numpy(GRID.points() - GRID.centre)
+    truth = torch.exp(-points.square().sum(-1) / 8)[None, None]
+    y = operator(truth)
+    return operator, y + SIGMA * noise(*y.shape, seed=3), truth
+
+
+def model(step="hqs", **options):
+    return Equilibrium(STEPS[step](), Contraction(), **options).double()
+
+
+def unrolled(net, operator, y, n_iter=200):
+    """The same, every step in the graph."""
+    back = operator.adjoint(y)
+    level = net.log_level.exp() * LEVEL
+    problem, lam = Problem(operator, net.prior, back, y), net.log_weight.exp() * WEIGHT * SIGMA**2
+    rho = lam / level**2
+    if isinstance(net.step, PGD | RED):
+        problem = replace(problem, norm=largest_eigenvalue(operator, back.detach()))
+    if isinstance(net.step, PGD):
+        lam, rho = problem.norm * level**2, problem.norm
+    state = net.step.start(problem, torch.zeros_like(back))
+    for _ in range(n_iter):
+        state = net.step(state, problem, lam, rho)
+    return state.x
+
+
+def gradients(net, x, truth, y):
+    """Of a loss that weighs all voxels differently, per parameter and for the data."""
+    names, leaves = zip(*net.named_parameters(), strict=True)
+    loss = ((x - truth).square() * (1 + noise(*x.shape, seed=4).abs())).sum()
+    found = torch.autograd.grad(loss, [*leaves, y], allow_unused=True)
+    return {name: g for name, g in zip([*names, "data"], found, strict=True) if g is not None}
+
+
+def difference(a, b):
+    return float(((a - b).norm() / b.norm()).detach())
+
+
+# Values and gradients -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_implicit_gradient_is_that_of_all_steps(step):
+    operator, y, truth = scan(2 if step == "red" else 3)
+    y.requires_grad_()
+    net = model(step, **TIGHT)
+    with torch.no_grad():
+        net.log_level += 0.3
+        net.log_weight -= 0.2
+    torch.set_warn_always(True)  # by default it warns once per process
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        x = net(operator, y, SIGMA)
+        found = gradients(net, x, truth, y)
+    torch.set_warn_always(False)
+    full = unrolled(net, operator, y)
+    expected = gradients(net, full, truth, y)
+    assert difference(x, full) < 1e-6 and net.last.status is net.last_backward.status is Status.CONVERGED
+    assert set(found) == set(expected)
+    assert ("log_weight" in found) == (step != "pgd")  # its step length leaves no room for a weight
+    for name, gradient in expected.items():
+        assert difference(found[name], gradient) < 1e-3, name
+
+
+@pytest.mark.parametrize("step", ["hqs", "admm", "pgd"])
+def test_jacobian_free_gradient_points_the_same_way(step):
+    operator, y, truth = scan()
+    y.requires_grad_()
+    exact, cheap = model(step, **TIGHT), model(step, backward="jacobian_free", **TIGHT)
+    a = gradients(exact, exact(operator, y, SIGMA), truth, y)
+    b = gradients(cheap, cheap(operator, y, SIGMA), truth, y)
+    assert cheap.last_backward is None and a.keys() == b.keys()
+    a, b = (torch.cat([gradient.flatten() for gradient in one.values()]) for one in (a, b))
+    assert difference(b, a) > 0.05
+    assert float(torch.dot(a, b) / (a.norm() * b.norm())) > 0.5
+
+
+def test_gradient_of_the_slice_thickness():
+    # Operators with parameters solve by conjugate gradients, which end at a tolerance of their own.
+    operator, y, truth = scan()
+    operator.width.requires_grad_()
+    net = model("hqs", rtol=1e-5, backward_rtol=1e-5)
+
+    def loss():
+        return (net(operator, y, SIGMA) - truth).square().sum()
+
+    (slope,) = torch.autograd.grad(loss(), operator.width)
+    values = []
+    with torch.no_grad():
+        for change in (0.05, -0.1):
+            operator.width[2] += change
+            values.append(float(loss()))
+    assert float(slope[2]) == pytest.approx((values[0] - values[1]) / 0.1, rel=0.02)
+
+
+@pytest.mark.parametrize("method", ["broyden", "plain"])
+def test_methods_agree(method):
+    operator, y, truth = scan()
+    y.requires_grad_()
+    one, other = model("admm", **TIGHT), model("admm", method=method, **TIGHT)
+    a, b = one(operator, y, SIGMA), other(operator, y, SIGMA)
+    assert difference(a, b) < 1e-6
+    b = gradients(other, b, truth, y)
+    for name, gradient in gradients(one, a, truth, y).items():
+        assert difference(b[name], gradient) < 1e-5, name
+    if method == "plain":
+        assert one.last.n_iter < 0.7 * other.last.n_iter
+
+
+def test_gradient_does_not_depend_on_its_scale():
+    # Squares of 1e-30 are 0 in float32: the backward solve must not take that for convergence.
+    operator, y, truth = scan()
+    net = Equilibrium(HQS(), Contraction().float())
+    scaled = []
+    for scale in (1.0, 1e-30):
+        loss = scale * (net(operator, y.float(), SIGMA) - truth.float()).square().sum()
+        scaled.append(torch.autograd.grad(loss, net.prior.taps)[0].double() / scale)
+    assert difference(scaled[1], scaled[0]) < 1e-3
+
+
+def test_prior_on_differences():
+    operator, y, truth = scan()
+    net = Equilibrium(ADMM(), Tikhonov(), **TIGHT).double()
+
+    def loss():
+        return (net(operator, y, SIGMA) - truth).square().sum()
+
+    level, weight = torch.autograd.grad(loss(), [net.log_level, net.log_weight])
+    assert net.last.v.shape == (3, *truth.shape)
+    values = []
+    with torch.no_grad():
+        for change in (1e-3, -2e-3):
+            net.log_weight += change
+            values.append(float(loss()))
+    assert float(weight) == pytest.approx((values[0] - values[1]) / 2e-3, rel=1e-3)
+    # With a cost, the level only sets ADMM's penalty, on which its minimum does not depend.
+    assert abs(float(level)) < 1e-3 * abs(float(weight))
+
+
+def test_stack_of_scans():
+    operator, y, truth = scan()
+    y.requires_grad_()
+    other = acquisition(GRID.coarsen((2, 1, 1)), reference=GRID)
+    both, data = Stack([operator, other]), (y, other(truth))
+    net = model("hqs", **(TIGHT | {"rtol": 1e-5, "backward_rtol": 1e-5}))
+    found = gradients(net, net(both, data, SIGMA), truth, y)
+    for name, gradient in gradients(net, unrolled(net, both, data, 60), truth, y).items():
+        assert difference(found[name], gradient) < 1e-2, name  # conjugate gradients end at a tolerance
+    assert net.solve(both, data, SIGMA).status is Status.CONVERGED
+
+
+# Memory ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backward", ["implicit", "jacobian_free"])
+def test_memory_does_not_grow_with_iterations(backward):
+    operator, y, _ = scan()
+    counts = []
+    for n_iter in (5, 20):
+        saved = []
+        net = model("hqs", method="plain", backward=backward, rtol=0.0, max_iter=n_iter)
+        hooks = torch.autograd.graph.saved_tensors_hooks(lambda t, to=saved: to.append(t) or t, lambda t: t)
+        with hooks, pytest.warns(InvsrWarning):
+            net(operator, y, SIGMA)
+        assert net.last.n_iter == n_iter
+        counts.append(len(saved))
+    assert 0 < counts[0] == counts[1]
+
+
+def test_no_graph_without_gradients():
+    operator, y, _ = scan()
+    net = model(**TIGHT)
+    with torch.no_grad():
+        x = net(operator, y, SIGMA)
+    assert not x.requires_grad
+    torch.testing.assert_close(x, net(operator, y, SIGMA).detach(), rtol=0, atol=0)
+
+
+# What is said ---------------------------------------------------------------------------------------
+
+
+def test_solve_reports():
+    operator, y, truth = scan()
+    net = model("admm", rtol=1e-6, max_iter=100)
+    found = net.solve(operator, y, SIGMA)
+    torch.testing.assert_close(found.x, net(operator, y, SIGMA).detach(), rtol=0, atol=1e-12)
+    assert found.status is Status.CONVERGED and not found.x.requires_grad and found.grid == GRID
+    assert [entry["change"] for entry in found.history] == list(net.last.history)
+    assert found.chi2 == found.history[-1]["chi2"] == chi2(operator, (Gaussian(SIGMA),), y, operator(found.x))
+    assert found.lam == pytest.approx(WEIGHT * SIGMA**2) and found.sigma == SIGMA
+    short = model("admm", rtol=1e-6, max_iter=3)
+    found = short.solve(operator, y, SIGMA, x0=torch.zeros_like(truth))
+    assert found.status is Status.MAX_ITER and len(found.history) == 3
+    assert any("stopped after 3 iterations" in line for line in found.remarks())
+
+
+def test_warns_when_it_does_not_converge():
+    operator, y, _ = scan()
+    with pytest.warns(InvsrWarning, match=r"^forward fixed point of HQS .* after 3 iterations .* raise max_iter"):
+        x = model(max_iter=3)(operator, y, SIGMA)
+    assert bool(x.isfinite().all())
+    net = model(**(TIGHT | {"backward_max_iter": 2}))
+    loss = net(operator, y, SIGMA).square().sum()
+    with pytest.warns(InvsrWarning, match=r"^backward fixed point of HQS .* after 2 iterations .* backward_max_iter"):
+        loss.backward()
+    assert all(bool(p.grad.isfinite().all()) for p in net.parameters())
+
+
+def test_expansive_prior_is_reported():
+    operator, y, _ = scan()
+    net = Equilibrium(HQS(), Contraction(factor=2.5), method="plain", max_iter=30).double()
+    with pytest.warns(InvsrWarning, match="contracts"):
+        x = net(operator, y, SIGMA)
+    assert bool(x.isfinite().all()) and net.solve(operator, y, SIGMA).status is not Status.CONVERGED
+
+
+def test_refuses_what_it_cannot_do():
+    network = DnCNN(dim=3, channels=4, depth=3)
+    for step, prior, options, match in (
+        (HQS(), Contraction(), {"method": "newton"}, "'newton': use anderson, broyden, plain"),
+        (HQS(), Contraction(), {"backward": "exact"}, "'exact': use implicit or jacobian_free"),
+        (HQS(), Contraction(), {"backward_max_iter": 0}, "backward_max_iter 0: give at least 1"),
+        (HQS(descend=True), Contraction(), {}, "without"),
+        (HQS(), Denoiser(network), {}, "symmetries=False"),
+        (HQS(), Denoiser(lambda v, sigma: v, dim=2, symmetries=False), {}, "planes='all'"),
+    ):
+        with pytest.raises(InvsrError, match=match):
+            Equilibrium(step, prior, **options)
+    operator, y, _ = scan()
+    Equilibrium(HQS(), Denoiser(network, symmetries=False))
+    with pytest.raises(InvsrError, match=r"sigma is 0.0"):
+        model()(operator, y, 0.0)
