@@ -46,7 +46,7 @@ def product_rate(number_format, side=2048, repeats=10):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--denoiser", nargs="+", default=list(models()))
+    parser.add_argument("--denoiser", nargs="+", default=list(models("denoiser")))
     options = parser.parse_args()
     scan = invsr.simulate(cropped(), slice_thickness=4.0, axis=2, noise=0.01)
     rates = {kind: product_rate(kind) for kind in (torch.float32, torch.bfloat16)}

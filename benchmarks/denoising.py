@@ -1,10 +1,11 @@
 """White noise removed from whole volumes: the denoisers that come with invsr beside classical ones.
 
-    python benchmarks/denoising.py VOLUME.nii.gz ... [--sigma 2 5 10 20] [--denoiser NAME ...] [--crop 96]
+    python benchmarks/denoising.py VOLUME.nii.gz ... [--sigma 2 5 10 20] [--denoiser NAME ...] [--crop 96] [--draws 1 8]
 
 Noise in percent of the peak (the truth's 99.9th percentile); PSNR inside the head, seconds per volume in brackets.
 BM4D is the package of its authors (`pip install "invsr[benchmarks]"`), non-local means and TV are scikit-image's,
-TV with the best of three weights for each image. All are told the noise level.
+TV with the best of three weights for each image. All are told the noise level. A network's "x 8" is its mean
+over eight random flips and turns.
 """
 
 import argparse
@@ -26,11 +27,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("volumes", nargs="+")
     parser.add_argument("--sigma", nargs="+", type=float, default=[2, 5, 10, 20])
-    parser.add_argument("--denoiser", nargs="+", default=list(models()))
+    parser.add_argument("--denoiser", nargs="+", default=list(models("denoiser")))
+    parser.add_argument("--draws", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--crop", type=int, help="central cube of this side only")
     options = parser.parse_args()
-    priors = [pretrained(name) for name in options.denoiser]
-    columns = ["volume", "sigma", "noisy", "TV", "non-local means", "BM4D", *options.denoiser]
+    columns = ["volume", "sigma", "noisy", "TV", "non-local means", "BM4D"]
+    networks = []
+    for name in options.denoiser:
+        for draws in options.draws:
+            columns.append(name if draws == 1 else f"{name} x {draws}")
+            networks.append(functools.partial(network, pretrained(name, symmetries=draws if draws > 1 else False)))
     print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
     for path in options.volumes:
         volume = invsr.load(path)
@@ -44,7 +50,7 @@ def main():
             sigma = percent / 100
             noisy = truth + np.random.default_rng(0).normal(0, sigma, truth.shape).astype(np.float32)
             row = [f"{psnr(noisy, truth, mask):.2f}"]
-            for way in (tv, non_local_means, bm4d.bm4d, *(functools.partial(network, prior) for prior in priors)):
+            for way in (tv, non_local_means, bm4d.bm4d, *networks):
                 begun = time.perf_counter()
                 found = [way(noisy, sigma)] if way is not tv else [tv(noisy, w * sigma) for w in (0.5, 0.8, 1.2)]
                 seconds = time.perf_counter() - begun

@@ -87,6 +87,7 @@ def main():
     parameters = sum(one.numel() for one in network.parameters())
     listed[options.name] = {
         "file": target.name,
+        "kind": "denoiser",
         "sha256": hashlib.sha256(target.read_bytes()).hexdigest(),
         "for": options.purpose,
         "parameters": parameters,

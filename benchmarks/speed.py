@@ -63,7 +63,7 @@ def main():
         print(f"{torch.get_num_threads()} threads\nmethod | seconds | MB")
         rows = {"scipy cubic": [sys.executable, "-c", SPLINE, str(low), str(Path(folder) / "spline.nii.gz")]}
         routes = {method: ["--method", method] for method in ("cubic", "tikhonov", "tv")}
-        routes |= {f"pnp, {name}": ["--method", "pnp", "--denoiser", name] for name in models()}
+        routes |= {f"pnp, {name}": ["--method", "pnp", "--denoiser", name] for name in models("denoiser")}
         for name, flags in routes.items():
             out = str(Path(folder) / "out.nii.gz")
             rows[f"invsr {name}"] = [sys.executable, "-m", "invsr", "reconstruct", str(low), "-o", out, *flags]

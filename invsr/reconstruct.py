@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,67 +13,29 @@ from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.linalg import Status
+from invsr.methods import METHODS, Slices, Task
 from invsr.operators.acquisition import acquisition
 from invsr.operators.base import LinearOperator
 from invsr.operators.noise import estimate_sigma
 from invsr.operators.stack import Stack
 from invsr.priors.base import Prior
-from invsr.priors.denoiser import Denoiser
-from invsr.priors.networks import GradientStep
 from invsr.priors.pretrained import DEFAULT as DEFAULT_DENOISER
-from invsr.priors.pretrained import pretrained
-from invsr.priors.tikhonov import Tikhonov
-from invsr.priors.tv import TV
 from invsr.progress import Report
 from invsr.solvers.cubic import cubic
-from invsr.solvers.iterate import iterate
-from invsr.solvers.likelihood import Gaussian, Likelihood, likelihood
+from invsr.solvers.likelihood import Likelihood, likelihood
 from invsr.solvers.solution import Solution
-from invsr.solvers.statistics import Masked, chi2, gain, peak
+from invsr.solvers.statistics import Masked, peak
 from invsr.solvers.steps import ADMM, HQS, PGD, RED, Step
-from invsr.solvers.tikhonov import solve_quadratic
 from invsr.volume import Volume, require_signal
 
-METHODS = ("cubic", "tikhonov", "tv", "pnp")
 STEPS: dict[str, Callable[[], Step]] = {"hqs": HQS, "admm": ADMM, "pgd": PGD, "red": RED}
 DEFAULT_METHOD = "tv"
-# A gradient-step denoiser's descent is deterministic: it goes on until it stands still.
-DESCENT_RTOL = 1e-4
 # Noise is never taken to be less than this share of the peak: a fit closer than that is beyond float32 data.
 LEAST_SIGMA = 5e-4
 # Working memory in float32 volumes of the target's size, measured as peak memory less the start-up's.
-VOLUMES_IN_MEMORY = {"cubic": 12, "tikhonov": 24, "tv": 34, "pnp": 120}
+VOLUMES_IN_MEMORY = {"cubic": 12, "tikhonov": 24, "tv": 34, "pnp": 120, "unrolled": 120}
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Slices:
-    """How one scan's slices lie in the target: the axis across them, their thickness and gap in its voxels."""
-
-    axis: int
-    thickness: float
-    gap: float
-
-
-@dataclass(frozen=True)
-class Task:
-    """What every method gets: the operator, scaled data, noise level, first guess."""
-
-    operator: LinearOperator
-    y: Any
-    sigma: float
-    likelihoods: tuple[Likelihood, ...]
-    x0: Tensor
-    lam: float | None
-    huber: float
-    max_iter: int
-    progress: Report | None
-    step: Step
-    denoiser: Prior | str | Path
-    seed: int
-    slices: Slices | None
 
 
 def reconstruct(
@@ -89,9 +51,10 @@ def reconstruct(
     noise_model: str = "gaussian",
     lam: float | None = None,
     huber: float = 0.0,
-    solver: str = "hqs",
+    solver: str | None = None,
     denoiser: Prior | str | Path = DEFAULT_DENOISER,
     adapt: bool = False,
+    model: str | Path | None = None,
     seed: int = 0,
     masks: Volume | Sequence[Volume] | None = None,
     max_iter: int = 60,
@@ -103,7 +66,7 @@ def reconstruct(
     Parameters
     ----------
     scans : Volume or sequence of Volume
-    method : {"pnp", "tv", "tikhonov", "cubic"}
+    method : {"unrolled", "pnp", "tv", "tikhonov", "cubic"}
     spacing : float or three, mm, optional
         Of the result, over the first scan's field of view; by default isotropic at its finest spacing.
     reference : Grid, optional
@@ -121,13 +84,16 @@ def reconstruct(
         "pnp" in proportion to the noise variance.
     huber : float
         With method "tv": slopes (of the peak per mm) below which Huber's function smooths.
-    solver : {"hqs", "admm", "pgd", "red"}
-        With method "pnp": the step that is iterated.
+    solver : {"hqs", "admm", "pgd", "red"}, optional
+        With method "pnp": the step that is iterated; by default "admm", and "hqs", which then descends, with denoisers
+        that have a cost (gradient steps).
     denoiser : Prior, name or path
         With method "pnp": what `invsr.priors.pretrained` takes.
     adapt : bool
         With method "pnp": train the denoiser further on the first scan's own in-plane detail, for about a minute
         (`invsr.training.adapt`).
+    model : name or path, optional
+        With method "unrolled": trained weights, of the package or from `invsr train`.
     seed : int
         Of what a method draws at random (a denoiser's symmetries).
     masks : Volume or one per scan, optional
@@ -152,7 +118,7 @@ def reconstruct(
         raise InvsrError(f"unknown method {method!r}: use one of {', '.join(METHODS)}")
     if adapt and method != "pnp":
         raise InvsrError(f"adaptation is of the denoiser of method pnp, and {method} has none: leave it out")
-    if solver not in STEPS:
+    if solver is not None and solver not in STEPS:
         raise InvsrError(f"unknown solver {solver!r}: use one of {', '.join(STEPS)}")
     if not scans:
         raise InvsrError("no scan given: name at least one NIfTI file")
@@ -192,11 +158,12 @@ def reconstruct(
         likelihood(noise_model, sigma) if mask is None else Masked(likelihood(noise_model, sigma), mask)
         for mask in inside
     )
-    slices = _slices(scans[0], target, thicknesses[0]) if adapt else None
-    step = STEPS[solver]()
-    task = Task(operator, y, sigma, likelihoods, x0, lam, huber, max_iter, progress, step, denoiser, seed, slices)
+    slices, step = _slices(scans[0], target, thicknesses[0]), STEPS[solver]() if solver else None
+    task = Task(
+        operator, y, sigma, likelihoods, x0, lam, huber, max_iter, progress, step, denoiser, adapt, seed, slices, model
+    )  # fmt: skip
     with torch.no_grad():
-        solution = _SOLVERS[method](task)
+        solution = METHODS[method](task)
     return replace(solution, x=solution.x * scale, sigma=sigma * scale)
 
 
@@ -231,74 +198,6 @@ def free_memory(device: torch.device) -> int:
         return free
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return free if limit == resource.RLIM_INFINITY else min(free, limit - int(psutil.Process().memory_info().vms))
-
-
-def _cubic(task: Task) -> Solution:
-    prediction = task.operator(task.x0)
-    return Solution(
-        task.x0,
-        task.operator.domain,
-        Status.CONVERGED,
-        sigma=task.sigma,
-        chi2=chi2(task.operator, task.likelihoods, task.y, prediction),
-        gain=gain(task.y, prediction),
-    )
-
-
-def _tikhonov(task: Task) -> Solution:
-    if not all(isinstance(one, Gaussian) for one in task.likelihoods):
-        return _iterated(task, Tikhonov())
-    return solve_quadratic(
-        task.operator, task.y, Tikhonov(), lam=task.lam, sigma=task.sigma, x0=task.x0, progress=task.progress
-    )
-
-
-def _tv(task: Task) -> Solution:
-    return _iterated(task, TV(task.huber))
-
-
-def _iterated(task: Task, prior: Prior, step: Step | None = None, rtol: float | None = None) -> Solution:
-    return iterate(
-        step or ADMM(),
-        task.operator,
-        task.y,
-        prior,
-        lam=task.lam,
-        sigma=task.sigma,
-        likelihood=task.likelihoods,
-        # Denoisers begin at a guess that explains the data.
-        x0=None if prior.takes_noise_level else task.x0,
-        max_iter=task.max_iter,
-        rtol=rtol,
-        progress=task.progress,
-    )
-
-
-def _pnp(task: Task) -> Solution:
-    prior = task.denoiser
-    if not isinstance(prior, Prior):
-        prior = pretrained(prior, seed=task.seed)
-    prior = prior.to(task.x0.device)
-    if task.slices is not None:
-        prior = _adapted(prior, task, task.slices)
-    # Gradient-step denoisers come with a guarantee, which needs the descent.
-    if isinstance(task.step, HQS) and isinstance(getattr(prior, "network", None), GradientStep):
-        return _iterated(task, prior, HQS(descend=True), DESCENT_RTOL)
-    return _iterated(task, prior, task.step)
-
-
-def _adapted(prior: Prior, task: Task, slices: Slices) -> Prior:
-    from invsr.training.adapt import adapt
-
-    if not isinstance(prior, Denoiser):
-        raise InvsrError(f"{type(prior).__name__} cannot be adapted: use a denoiser of this package")
-    return adapt(
-        prior, task.x0, axis=slices.axis, thickness=slices.thickness, gap=slices.gap, sigma=task.sigma, seed=task.seed,
-        progress=task.progress,
-    )  # fmt: skip
-
-
-_SOLVERS: dict[str, Callable[[Task], Solution]] = {"cubic": _cubic, "tikhonov": _tikhonov, "tv": _tv, "pnp": _pnp}
 
 
 def _slices(scan: Volume, target: Grid, thickness: float | None) -> Slices:

@@ -37,10 +37,10 @@ class Denoiser(Prior):
     planes : {"random", "all"} or int
         With 2-D networks: slices across a random axis in each call, the mean over the three axes, or slices
         across one given axis.
-    symmetries : bool, optional
+    symmetries : bool or int, optional
         Flip the image at random, and permute the axes of volumes, before the network and back after it. The denoiser
-        then is equivariant in the mean, which stabilises the iteration. On by default, except with gradient-step
-        networks: with it their prox is no gradient step any more.
+        then is equivariant in the mean, which stabilises the iteration. A number asks for the mean over as many draws.
+        On by default, except with gradient-step networks: with it their prox is no gradient step any more.
     tile : int, optional
         Largest number of voxels to hand to the network at once. Larger volumes go through in tiles that overlap
         by the network's reach, so that no seam shows.
@@ -73,7 +73,7 @@ class Denoiser(Prior):
         *,
         dim: int | None = None,
         planes: str | int = "random",
-        symmetries: bool | None = None,
+        symmetries: int | None = None,
         tile: int = LARGEST_CALL,
         bfloat16: bool | None = None,
         crop: bool | None = None,
@@ -90,6 +90,8 @@ class Denoiser(Prior):
         self.planes = planes
         exact = isinstance(network, GradientStep)
         self.symmetries = not exact if symmetries is None else symmetries
+        if self.symmetries < 0:
+            raise InvsrError(f"symmetries is {self.symmetries}: use True, False or a number of draws")
         self.tile = tile
         self.coarse = False if exact and bfloat16 is None else bfloat16
         self.crop = not exact if crop is None else crop
@@ -139,6 +141,10 @@ class Denoiser(Prior):
     def _symmetric(self, v: Tensor, sigma: float | Tensor) -> Tensor:
         if not self.symmetries:
             return self._oriented(v, sigma)
+        draws = [self._turned(v, sigma) for _ in range(int(self.symmetries))]
+        return draws[0] if len(draws) == 1 else torch.stack(draws).mean(0)
+
+    def _turned(self, v: Tensor, sigma: float | Tensor) -> Tensor:
         flips = [axis for axis in (2, 3, 4) if int(torch.randint(2, (), generator=self._generator))]
         order = [2 + int(n) for n in torch.randperm(3, generator=self._generator)] if self.dim == 3 else [2, 3, 4]
         back = [2 + order.index(axis) for axis in (2, 3, 4)]
@@ -276,7 +282,8 @@ def _smoothed(v: Tensor) -> Tensor:
 def _foreground(v: Tensor) -> tuple[slice, ...]:
     """The box around all that is not background, with a margin."""
     # Means over 3 voxels: single noisy voxels do not count as anatomy.
-    bright = _smoothed(v.abs())[0, 0] > BACKGROUND * float(v.abs().max())
+    size = v.detach().abs()
+    bright = _smoothed(size)[0, 0] > BACKGROUND * float(size.max())
     box = [slice(None), slice(None)]
     for axis in range(3):
         others = [n for n in range(3) if n != axis]

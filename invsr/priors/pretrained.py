@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor, nn
 
 from invsr.errors import InvsrError
 from invsr.priors.denoiser import Denoiser
@@ -18,10 +20,18 @@ ROOM = Path(__file__).parent / "weights"
 DEFAULT = "mri-denoiser"
 # How deepinv's denoisers are named here, before their class: "deepinv:DRUNet".
 DEEPINV = "deepinv:"
+# What a description has of a whole solver: which, and how its steps go.
+DRIVER = "driver"
+Module = TypeVar("Module", bound=nn.Module)
 
 
-def models() -> dict[str, dict[str, Any]]:
-    """What comes with the package: name to file, sha256, what it is for, parameters, noise range.
+def models(kind: str | None = None) -> dict[str, dict[str, Any]]:
+    """What comes with the package: name to file, kind, sha256, what it is for, parameters, noise range.
+
+    Parameters
+    ----------
+    kind : {"denoiser", "unrolled", "deq"}, optional
+        Only these.
 
     Examples
     --------
@@ -29,7 +39,7 @@ def models() -> dict[str, dict[str, Any]]:
     True
     """
     found: dict[str, dict[str, Any]] = json.loads((ROOM / "models.json").read_text(encoding="utf-8"))
-    return found
+    return {name: entry for name, entry in found.items() if kind in (None, entry["kind"])}
 
 
 def card(name: str) -> str:
@@ -40,7 +50,7 @@ def card(name: str) -> str:
     InvsrError
         When there is no such model.
     """
-    _known(name)
+    known(name)
     return (ROOM / f"{name}.md").read_text(encoding="utf-8")
 
 
@@ -71,9 +81,8 @@ def pretrained(name: str | Path = DEFAULT, **options: Any) -> Denoiser:
     if text.endswith(".safetensors"):
         network, _ = load_weights(text)
         return Denoiser(network, name=Path(text).stem, **options)
-    entry = _known(text)
-    path = ROOM / entry["file"]
-    network, _ = load_weights(path, entry["sha256"])
+    entry = known(text, "denoiser")
+    network, _ = load_weights(ROOM / entry["file"], entry["sha256"])
     return Denoiser(network, name=text, **options)
 
 
@@ -92,20 +101,7 @@ def save_weights(network: Network, path: str | Path, description: dict[str, Any]
     InvsrError
         When the file cannot be written; nothing is left of it then.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    tensors = {name: value.detach().cpu().half().contiguous() for name, value in network.state_dict().items()}
-    about = {"architecture": type(network).__name__, "config": network.config, **description}
-    path = Path(path)
-    beside = path.with_name(path.name + ".part")
-    try:
-        save_file(tensors, beside, {"invsr": json.dumps(about)})
-        beside.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise InvsrError(f"{path}: cannot be written ({error})") from None
-    finally:
-        beside.unlink(missing_ok=True)
+    write_weights(network.state_dict(), path, describe(network) | description)
 
 
 def load_weights(path: str | Path, sha256: str | None = None) -> tuple[Network, dict[str, Any]]:
@@ -121,6 +117,53 @@ def load_weights(path: str | Path, sha256: str | None = None) -> tuple[Network, 
     ------
     InvsrError
         When the file is missing, damaged, not the one that the checksum belongs to, or not made by invsr.
+    """
+
+    def make(about: dict[str, Any]) -> Network:
+        if DRIVER in about:
+            raise ValueError(f"it belongs to a whole solver: use it with --method {about[DRIVER]['kind']}")
+        return build(about["architecture"], about["config"])
+
+    return read_weights(path, make, sha256)
+
+
+def describe(network: Network) -> dict[str, Any]:
+    """What `build` needs to make a network again."""
+    return {"architecture": type(network).__name__, "config": network.config}
+
+
+def write_weights(tensors: Mapping[str, Tensor], path: str | Path, about: dict[str, Any]) -> None:
+    """Write tensors in half precision, with a description.
+
+    Raises
+    ------
+    InvsrError
+        When the file cannot be written; nothing is left of it then.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    halves = {name: value.detach().cpu().half().contiguous() for name, value in tensors.items()}
+    path = Path(path)
+    beside = path.with_name(path.name + ".part")
+    try:
+        save_file(halves, beside, {"invsr": json.dumps(about)})
+        beside.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise InvsrError(f"{path}: cannot be written ({error})") from None
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read_weights(
+    path: str | Path, make: Callable[[dict[str, Any]], Module], sha256: str | None = None
+) -> tuple[Module, dict[str, Any]]:
+    """The module that `make` builds from the description in a weights file, with the weights in it; and that.
+
+    Raises
+    ------
+    InvsrError
+        As `load_weights`.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -139,12 +182,13 @@ def load_weights(path: str | Path, sha256: str | None = None) -> tuple[Network, 
     try:
         tensors = {name: value.float() for name, value in load(content).items()}
         about = json.loads(_metadata(content)["invsr"])
-        network = build(about["architecture"], about["config"])
-        network.load_state_dict(tensors)
+        module = make(about)
+        module.load_state_dict(tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InvsrError(f"{path}: is not a weights file of invsr, or a damaged one ({reason})") from None
-    return network.eval().requires_grad_(False), about
+    module.eval().requires_grad_(False)
+    return module, about
 
 
 def _metadata(content: bytes) -> dict[str, str]:
@@ -154,13 +198,18 @@ def _metadata(content: bytes) -> dict[str, str]:
     return found
 
 
-def _known(name: str) -> dict[str, Any]:
-    there = models()
+def known(name: str, kind: str | None = None) -> dict[str, Any]:
+    """The entry of a model that comes with the package.
+
+    Raises
+    ------
+    InvsrError
+        When there is none, or not of this kind.
+    """
+    there = models(kind)
     if name not in there:
-        raise InvsrError(
-            f"no denoiser {name!r}: use one of {', '.join(there)}, a .safetensors file, "
-            f"or {DEEPINV}CLASS for one of deepinv's"
-        )
+        others = f", or {DEEPINV}CLASS for one of deepinv's" if kind == "denoiser" else ""
+        raise InvsrError(f"no {kind or 'model'} {name!r}: use one of {', '.join(there)}, a .safetensors file{others}")
     return there[name]
 
 

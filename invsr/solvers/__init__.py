@@ -7,6 +7,7 @@ from invsr.solvers.likelihood import L1, Gaussian, Huber, Likelihood, Rician, li
 from invsr.solvers.solution import Solution
 from invsr.solvers.steps import ADMM, HQS, PGD, RED
 from invsr.solvers.tikhonov import solve_quadratic
+from invsr.solvers.unrolled import Unrolled
 from invsr.solvers.weight import Schedule
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Schedule",
     "Solution",
     "Status",
+    "Unrolled",
     "conjugate_gradient",
     "cubic",
     "iterate",

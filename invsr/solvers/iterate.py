@@ -27,8 +27,8 @@ START = 0.07
 END = 0.25
 WEIGHT = 0.25
 STEPS = 10
-# RED takes the prior in by gradient steps: it needs more of them.
-GRADIENT_STEPS = 24
+# RED takes half a step towards the prior, half a step towards the data at a time: it needs more of them.
+GRADIENT_STEPS = 16
 SMOOTHNESS = 1e-2
 RTOL, DENOISER_RTOL = 1e-3, 2e-2
 
@@ -113,8 +113,8 @@ def iterate(
     else:
         n_steps = GRADIENT_STEPS if isinstance(step, RED) else STEPS
         levels = schedule or noise_schedule(x0, noise, lam, n_steps)
-        if isinstance(step, PGD):
-            # Its penalty is not free: the last level is the one at which the weight comes out the same.
+        if isinstance(step, PGD | RED):
+            # Their penalty is not free: the last level is the one at which the weight comes out the same.
             end = levels.end if schedule else (levels.weight / problem.norm) ** 0.5
             levels = replace(levels, penalty=problem.norm, start=max(levels.start, end), end=end)
         weights = replace(levels)  # a copy, because it counts iterations

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from invsr.errors import Interrupted, InvsrError
-from invsr.progress import progress
-from invsr.training.recipe import Recipe
+from invsr.progress import Report, progress
+from invsr.training.recipe import Recipe, SolverRecipe
 
 if TYPE_CHECKING:
     from invsr.priors.networks import Network
@@ -21,6 +21,18 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Train networks on your own volumes.")
 SCANS = (".nii", ".nii.gz")
 STANDARD = Recipe()
+SOLVER = SolverRecipe()
+Data = Annotated[
+    list[Path],
+    typer.Option(help="Folder with .nii or .nii.gz files, at any depth; images and label maps. Repeat for more."),
+]
+Out = Annotated[Path, typer.Option(help="Weights file to write, .safetensors.")]
+Seed = Annotated[int, typer.Option(help="Of first weights, patches and noise.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Devices = Annotated[int, typer.Option(help="How many of them.")]
+Workers = Annotated[int, typer.Option(help="Processes that draw patches while the network trains.")]
+Log = Annotated[str, typer.Option(help="csv, tensorboard or none.")]
+SaveEvery = Annotated[int, typer.Option(help="Steps between saves.")]
 
 
 def _listed(values: Sequence[object]) -> str:
@@ -29,11 +41,8 @@ def _listed(values: Sequence[object]) -> str:
 
 @app.command()
 def denoiser(
-    data: Annotated[
-        list[Path],
-        typer.Option(help="Folder with .nii or .nii.gz files, at any depth; images and label maps. Repeat for more."),
-    ],
-    out: Annotated[Path, typer.Option(help="Weights file to write, .safetensors.")],
+    data: Data,
+    out: Out,
     steps: Annotated[int, typer.Option(help="Training steps.")] = STANDARD.steps,
     batch: Annotated[int, typer.Option(help="Patches per step, over all devices.")] = STANDARD.batch,
     patch: Annotated[
@@ -58,20 +67,18 @@ def denoiser(
         float, typer.Option(help="Share of patches with the errors of thick slices, not just noise: 0 to 1.")
     ] = STANDARD.measured,
     rate: Annotated[float, typer.Option(help="Largest learning rate.")] = STANDARD.rate,
-    seed: Annotated[int, typer.Option(help="Of first weights, patches and noise.")] = STANDARD.seed,
+    seed: Seed = STANDARD.seed,
     start_from: Annotated[
         str | None, typer.Option(help="Weights to begin with, and their network: see `invsr models`, or a file.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    devices: Annotated[int, typer.Option(help="How many of them.")] = 1,
-    workers: Annotated[int, typer.Option(help="Processes that draw patches while the network trains.")] = 0,
-    log: Annotated[str, typer.Option(help="csv, tensorboard or none.")] = "csv",
-    save_every: Annotated[int, typer.Option(help="Steps between saves.")] = 500,
+    device: Device = "auto",
+    devices: Devices = 1,
+    workers: Workers = 0,
+    log: Log = "csv",
+    save_every: SaveEvery = 500,
 ) -> None:
     """Train a denoiser for `invsr reconstruct --method pnp`; the same command again continues a stopped run."""
-    sides = list(patch or STANDARD.patch)
-    if len(sides) not in (1, 3):
-        raise InvsrError(f"--patch {_listed(sides)}: give one side or three, in voxels")
+    sides = _sides(patch or list(STANDARD.patch))
     files = volumes_in(data)
     first: Any = None
     if start_from is not None:
@@ -84,36 +91,88 @@ def denoiser(
         kind, config = type(first).__name__, first.config
     else:
         kind, config = _network(architecture or STANDARD.architecture, channels, dim, neighbours)
-    i, j, k = sides * (3 // len(sides))
     recipe = Recipe(
         architecture=kind,
         config=config,
         steps=steps,
         batch=batch,
-        patch=(i, j, k),
+        patch=sides,
         sigma=sigma_range,
         measured=measured,
         rate=rate,
         seed=seed,
     )
-    from invsr.training.denoiser import checkpoint_of, train_denoiser
+    from invsr.training.denoiser import train_denoiser
+
+    def run(report: Report | None) -> None:
+        train_denoiser(
+            files, out, recipe, start_from=first, device=device, devices=devices, workers=workers,
+            log=None if log == "none" else log, save_every=save_every, report=report,
+        )  # fmt: skip
+
+    _run(run, out, save_every, f"invsr reconstruct SCAN --method pnp --denoiser {out}")
+
+
+@app.command()
+def unrolled(
+    data: Data,
+    out: Out,
+    step: Annotated[str, typer.Option(help="What is unrolled: hqs, admm or pgd.")] = SOLVER.step,
+    n_steps: Annotated[int, typer.Option(help="How often.")] = SOLVER.n_steps,
+    shared: Annotated[bool, typer.Option("--shared/--own", help="One network for all steps, or one each.")] = True,
+    save_memory: Annotated[bool, typer.Option("--save-memory", help="Compute twice instead of storing.")] = False,
+    loss: Annotated[
+        str, typer.Option(help='Terms and weights, as "charbonnier + 0.1 edge": see `invsr.training.losses`.')
+    ] = SOLVER.loss,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = SOLVER.steps,
+    batch: Annotated[int, typer.Option(help="Patches per step, over all devices.")] = SOLVER.batch,
+    patch: Annotated[
+        list[int] | None,
+        typer.Option(help=f"Sides of a patch, voxels; slices lie across the longest. [{_listed(SOLVER.patch)}]"),
+    ] = None,
+    thickness: Annotated[tuple[float, float], typer.Option(help="Of slices, voxels.")] = SOLVER.thickness,
+    gap: Annotated[float, typer.Option(help="Largest gap, share of the thickness.")] = SOLVER.gap,
+    noise_range: Annotated[tuple[float, float], typer.Option(help="At peak intensity 1.")] = SOLVER.noise,
+    rate: Annotated[float, typer.Option(help="Largest learning rate.")] = SOLVER.rate,
+    seed: Seed = SOLVER.seed,
+    start_from: Annotated[str, typer.Option(help="Denoiser to begin with: see `invsr models`, or a file.")] = (
+        "mri-denoiser"
+    ),
+    device: Device = "auto",
+    devices: Devices = 1,
+    workers: Workers = 0,
+    log: Log = "csv",
+    save_every: SaveEvery = 250,
+) -> None:
+    """Train a solver end to end for `invsr reconstruct --method unrolled`; the same command again continues."""
+    i, j, k = _sides(patch or list(SOLVER.patch))
+    files = volumes_in(data)
+    first = _weights(start_from)
+    recipe = SolverRecipe(
+        step=step, n_steps=n_steps, shared=shared, save_memory=save_memory, loss=loss, steps=steps, batch=batch,
+        patch=(i, j, k), thickness=thickness, gap=gap, noise=noise_range, rate=rate, seed=seed,
+        architecture=type(first).__name__, config=first.config,
+    )  # fmt: skip
+    from invsr.training.solver import train_solver
+
+    def run(report: Report | None) -> None:
+        train_solver(
+            files, out, recipe, start_from=first, device=device, devices=devices, workers=workers,
+            log=None if log == "none" else log, save_every=save_every, report=report,
+        )  # fmt: skip
+
+    _run(run, out, save_every, f"invsr reconstruct SCAN --method unrolled --model {out}")
+
+
+def _run(run: Callable[[Report | None], None], out: Path, save_every: int, use: str) -> None:
+    """A training run with its progress bar, and what is said after it or when it is interrupted."""
+    from invsr.training.loop import checkpoint_of
 
     # With several devices, Lightning runs this command once for each: only the first speaks.
     speaks = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         with progress("training", _figures, quiet=not speaks) as report:
-            train_denoiser(
-                files,
-                out,
-                recipe,
-                start_from=first,
-                device=device,
-                devices=devices,
-                workers=workers,
-                log=None if log == "none" else log,
-                save_every=save_every,
-                report=report,
-            )
+            run(report)
     except KeyboardInterrupt:
         if not checkpoint_of(out).exists():
             raise Interrupted(
@@ -123,7 +182,14 @@ def denoiser(
             f"interrupted: the same command again continues from the last save ({checkpoint_of(out)})"
         ) from None
     if speaks:
-        typer.echo(f"wrote {out}: use it with: invsr reconstruct SCAN --method pnp --denoiser {out}")
+        typer.echo(f"wrote {out}: use it with: {use}")
+
+
+def _sides(sides: list[int]) -> tuple[int, int, int]:
+    if len(sides) not in (1, 3):
+        raise InvsrError(f"--patch {_listed(sides)}: give one side or three, in voxels")
+    i, j, k = sides * (3 // len(sides))
+    return i, j, k
 
 
 def volumes_in(folders: Sequence[Path]) -> list[Path]:

@@ -61,3 +61,66 @@ class Recipe:
         ):
             if not fine:
                 raise InvsrError(complaint)
+
+
+@dataclass(frozen=True)
+class SolverRecipe:
+    """Everything that the training of an unrolled solver depends on besides its data.
+
+    Attributes
+    ----------
+    step : {"hqs", "admm", "pgd"}
+    n_steps : int
+    shared : bool
+        One network for all steps, or one for each.
+    save_memory : bool
+        See `Unrolled`.
+    architecture, config
+        As in `invsr.priors.networks.build`.
+    loss : str
+        Terms with their weights: see `invsr.training.losses`.
+    steps, batch, patch
+        Optimiser steps; patches per step; patch sides in voxels, the slices lying across the longest.
+    thickness, gap, noise
+        Ranges of the acquisitions: see `Acquisitions`.
+    rate, seed, average
+        As in `Recipe`.
+
+    Raises
+    ------
+    InvsrError
+        When a number makes no sense.
+    """
+
+    step: str = "hqs"
+    n_steps: int = 5
+    shared: bool = True
+    save_memory: bool = False
+    architecture: str = "UNet"
+    config: dict[str, Any] = field(default_factory=lambda: {"dim": 3, "channels": [32, 64, 128]})
+    loss: str = "l1"
+    steps: int = 6_000
+    batch: int = 4
+    patch: tuple[int, int, int] = (48, 24, 24)
+    thickness: tuple[float, float] = (2.0, 8.0)
+    gap: float = 0.3
+    noise: tuple[float, float] = (0.002, 0.04)
+    rate: float = 5e-4
+    seed: int = 0
+    average: float = 0.998
+
+    def __post_init__(self) -> None:
+        for fine, complaint in (
+            (self.n_steps >= 1, f"n_steps is {self.n_steps}: unroll at least one step"),
+            (self.steps >= 1, f"steps is {self.steps}: train for at least one"),
+            (self.batch >= 1, f"batch is {self.batch}: use at least one patch per step"),
+            (len(self.patch) == 3 and min(self.patch) >= 1, f"patch is {self.patch}: give three sides in voxels"),
+            (0 < self.thickness[0] <= self.thickness[1] < math.inf, f"thickness range is {self.thickness}: low first"),
+            (0 <= self.gap < math.inf, f"gap is {self.gap:g}: give a share of the thickness, 0 or more"),
+            (0 < self.noise[0] <= self.noise[1] < math.inf, f"noise range is {self.noise}: above zero, low first"),
+            (0 < self.rate < math.inf, f"rate is {self.rate:g}: give a learning rate above zero"),
+            (0 <= self.average < 1, f"average is {self.average:g}: give a decay from 0 to below 1"),
+            (self.seed >= 0, f"seed is {self.seed}: give a whole number from 0"),
+        ):
+            if not fine:
+                raise InvsrError(complaint)

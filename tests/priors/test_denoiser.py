@@ -381,6 +381,15 @@ def test_symmetries_turn_and_flip_what_the_network_sees(dim, axes):
     assert min(map(sum, zip(*seen, strict=True))) >= 2
 
 
+def test_a_number_of_symmetries_is_the_mean_over_as_many():
+    v = noise(1, 1, 5, 6, 7)
+    one = plain(Fake(shift, 3), symmetries=True, seed=2)
+    expected = torch.stack([one.prox(v, 0.1) for _ in range(5)]).mean(0)
+    torch.testing.assert_close(plain(Fake(shift, 3), symmetries=5, seed=2).prox(v, 0.1), expected)
+    with pytest.raises(InvsrError, match="symmetries is -1: use True, False or a number"):
+        plain(Fake(shift, 3), symmetries=-1)
+
+
 @pytest.mark.parametrize("options", [{"symmetries": True, "planes": 0}, {"planes": "random"}])
 def test_seed_makes_runs_repeatable(options):
     v = noise(1, 1, 5, 6, 7)

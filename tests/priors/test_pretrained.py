@@ -48,7 +48,8 @@ def room(tmp_path, monkeypatch):
     for name, kind in (("brain", "UNet 3-D"), ("slices", "DnCNN")):
         path = tmp_path / f"{name}-1.safetensors"
         save_weights(made(kind), path, {})
-        entries[name] = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "for": kind}
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        entries[name] = {"file": path.name, "kind": "denoiser", "sha256": sha256, "for": kind}
         (tmp_path / f"{name}.md").write_text(f"# {name}: trained on nothing, 3 µm\n", encoding="utf-8")
     (tmp_path / "models.json").write_text(json.dumps(entries), encoding="utf-8")
     monkeypatch.setattr(module, "ROOM", tmp_path)
@@ -196,10 +197,13 @@ def test_models_by_name(room):
     assert card("brain") == "# brain: trained on nothing, 3 µm\n"
 
 
-@pytest.mark.parametrize("read", [pretrained, card])
+@pytest.mark.parametrize(
+    ("read", "words"),
+    [(pretrained, "no denoiser '{}': use one of brain, slices, a .safetensors file, or"), (card, "no model '{}': use")],
+)
 @pytest.mark.parametrize("name", ["heart", "", "brain-1", "../brain"])
-def test_unknown_models_list_the_known_ones(room, read, name):
-    with pytest.raises(InvsrError, match=f"no denoiser '{name}': use one of brain, slices, a .safetensors file, or"):
+def test_unknown_models_list_the_known_ones(room, read, words, name):
+    with pytest.raises(InvsrError, match=words.format(name)):
         read(name)
 
 

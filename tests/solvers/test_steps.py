@@ -316,7 +316,7 @@ def test_history_follows_the_schedule(name):
     levels = [entry["sigma"] for entry in solution.history]
     np.testing.assert_allclose(levels, [*np.geomspace(0.2, 0.05, 6), 0.05, 0.05, 0.05])
     lams = [entry["lam"] for entry in solution.history]
-    if name == "pgd":  # its penalty is the operator's norm, whatever the level
+    if name in ("pgd", "red"):  # their penalty is the operator's norm, whatever the level
         np.testing.assert_allclose(lams, driver.largest_eigenvalue(operator, solution.x) * np.square(levels))
     else:
         np.testing.assert_allclose(lams, 1e-3)

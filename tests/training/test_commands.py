@@ -76,7 +76,8 @@ def test_architectures(run, folder, tmp_path, options, kind, activation):
 def test_start_from(run, folder, tmp_path, monkeypatch, by_name):
     start, out = tmp_path / "start.safetensors", tmp_path / "w.safetensors"
     save_weights(build("UNet", {"dim": 2, "channels": [6]}), start, {})
-    shipped = {"small": {"file": start.name, "sha256": hashlib.sha256(start.read_bytes()).hexdigest()}}
+    sha256 = hashlib.sha256(start.read_bytes()).hexdigest()
+    shipped = {"small": {"file": start.name, "kind": "denoiser", "sha256": sha256}}
     (tmp_path / "models.json").write_text(json.dumps(shipped))
     monkeypatch.setattr(importlib.import_module("invsr.priors.pretrained"), "ROOM", tmp_path)
     options = ("--start-from", "small" if by_name else start, "--steps", 1, "--patch", 5, "--device", "cpu")

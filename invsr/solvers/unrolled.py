@@ -1,0 +1,179 @@
+"""Unrolling driver: a step repeated a fixed number of times, its numbers and its prior trained end to end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from invsr.errors import InvsrError
+from invsr.linalg import Status, number
+from invsr.operators.base import LinearOperator
+from invsr.priors.base import GRADIENT, Prior
+from invsr.progress import Report
+from invsr.solvers.iterate import END, START, WEIGHT, largest_eigenvalue, smooth_guess
+from invsr.solvers.likelihood import Gaussian, Likelihood
+from invsr.solvers.solution import Solution
+from invsr.solvers.statistics import as_tuple, chi2, gain, target
+from invsr.solvers.steps import PGD, RED, Problem, State, Step
+
+# Data without noise would make the last noise levels vanish.
+LEAST_NOISE = 1e-4
+
+
+class Unrolled(nn.Module):
+    """``x_K`` of K steps: an operator, data and their noise go in, a volume comes out, all of it differentiable.
+
+    The k-th step has the noise level ``s_k exp(a_k)`` and the weight ``WEIGHT sigma^2 exp(b_k)``, with s_k falling
+    as in plug-and-play and a_k, b_k trained: they start at 0, where this is plug-and-play, and the numbers stay
+    positive. The operator is an argument: one set of weights serves any acquisition.
+
+    Parameters
+    ----------
+    step : Step
+        `HQS()`, `ADMM()`, `PGD()`.
+    prior : Prior or sequence of Prior
+        One that all steps share, or one for each.
+    n_steps : int
+    save_memory : bool
+        Keep only what lies between the steps for the gradient, and compute the inside of each again when it is needed
+        (gradient checkpointing; Griewank & Walther 2000, ACM Trans. Math. Softw. 26, 19-45).
+
+    Attributes
+    ----------
+    level, weight : nn.Parameter, shape (n_steps,)
+        a and b.
+
+    Raises
+    ------
+    InvsrError
+        When the number of steps and of priors do not fit.
+
+    References
+    ----------
+    Monga, Li, Eldar (2021), IEEE Signal Process. Mag. 38, 18-44.
+    Zhang, Van Gool, Timofte (2020), Deep unfolding network for image super-resolution, CVPR.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> import invsr
+    >>> from invsr.priors import Denoiser
+    >>> from invsr.priors.networks import UNet
+    >>> from invsr.solvers import HQS, Unrolled
+    >>> grid = invsr.Grid((12, 12, 12), np.eye(4))
+    >>> A = invsr.operators.acquisition(grid.coarsen((1, 1, 3)), reference=grid)
+    >>> network = Unrolled(HQS(), Denoiser(UNet(channels=(4, 8)), symmetries=False), n_steps=3)
+    >>> network(A, torch.rand(1, 1, 12, 12, 4), 0.01).shape
+    torch.Size([1, 1, 12, 12, 12])
+    """
+
+    def __init__(
+        self, step: Step, prior: Prior | Sequence[Prior], n_steps: int = 5, *, save_memory: bool = False
+    ) -> None:
+        super().__init__()
+        priors = [prior] if isinstance(prior, Prior) else list(prior)
+        if n_steps < 1 or len(priors) not in (1, n_steps):
+            raise InvsrError(f"{n_steps} steps with {len(priors)} priors: give one prior, or one for each step")
+        if any(one.analysis == GRADIENT for one in priors):
+            raise InvsrError("an unrolled network needs a prior on the volume, not on its differences")
+        self.step = step
+        self.priors = nn.ModuleList(priors)
+        self.n_steps = n_steps
+        self.save_memory = save_memory
+        self.level = nn.Parameter(torch.zeros(n_steps))
+        self.weight = nn.Parameter(torch.zeros(n_steps))
+
+    def forward(self, operator: LinearOperator, y: Any, sigma: float, x0: Tensor | None = None) -> Tensor:
+        """The volume.
+
+        Parameters
+        ----------
+        operator : LinearOperator
+        y : Tensor (or tuple of them for a stack)
+            Data, scaled so that bright tissue is near 1.
+        sigma : float
+            Standard deviation of their noise.
+        x0 : Tensor, optional
+            First guess; by default the smoothest volume that explains the data.
+        """
+        for state, _, _, _ in self._states(operator, y, sigma, x0):
+            last = state
+        return last.x
+
+    def solve(
+        self,
+        operator: LinearOperator,
+        y: Any,
+        sigma: float,
+        x0: Tensor | None = None,
+        likelihood: Likelihood | tuple[Likelihood, ...] | None = None,
+        progress: Report | None = None,
+    ) -> Solution:
+        """The volume without gradients, with the history of the steps.
+
+        As `forward`, and in addition `likelihood` (or one per scan of a stack), Gaussian by default; others re-target
+        the data before every step (majorise-minimise).
+        """
+        likelihoods = as_tuple(likelihood) if likelihood is not None else tuple(Gaussian(sigma) for _ in as_tuple(y))
+        history: list[dict[str, float]] = []
+        with torch.no_grad():
+            for state, before, lam, rho in self._states(operator, y, sigma, x0, likelihoods):
+                prediction = operator(state.x)
+                entry = {
+                    "lam": number(lam),
+                    "sigma": number(lam / rho) ** 0.5,
+                    "chi2": chi2(operator, likelihoods, y, prediction),
+                    "change": float((state.x - before.x).norm() / state.x.norm().clamp(min=1e-30)),
+                    "split": state.split_residual,
+                }
+                history.append(entry)
+                if progress is not None:
+                    progress(len(history), self.n_steps, entry)
+        # A fixed number of steps is what was asked for: there is nothing left to converge.
+        return Solution.of_run(state.x, operator.domain, Status.CONVERGED, history, sigma, gain(y, prediction))
+
+    def _states(
+        self,
+        operator: LinearOperator,
+        y: Any,
+        sigma: float,
+        x0: Tensor | None,
+        likelihoods: tuple[Likelihood, ...] = (),
+    ) -> Iterator[tuple[State, State, Tensor, Tensor]]:
+        """After each step: the state, the one before, lam and rho."""
+        if not sigma > 0:
+            raise InvsrError(f"sigma is {sigma}: an unrolled network needs the noise level of the data, above zero")
+        noise = max(float(sigma), LEAST_NOISE)
+        back = operator.adjoint(y)
+        start = smooth_guess(operator, y) if x0 is None else x0
+        problem = Problem(operator, self._prior(0), back, y)
+        fixed = isinstance(self.step, PGD)
+        if isinstance(self.step, PGD | RED):
+            problem = replace(problem, norm=largest_eigenvalue(operator, back.detach()))
+        state = self.step.start(problem, start)
+        for k in range(self.n_steps):
+            share = k / (self.n_steps - 1) if self.n_steps > 1 else 1.0
+            falling = (1 - share) * math.log(max(START, END * noise)) + share * math.log(END * noise)
+            variance = (2 * (self.level[k] + falling)).exp()
+            lam = problem.norm * variance if fixed else WEIGHT * noise**2 * self.weight[k].exp()
+            rho = lam / variance
+            problem, before = replace(problem, prior=self._prior(k)), state
+            if not all(isinstance(one, Gaussian) for one in likelihoods):
+                aim = target(likelihoods, y, operator(state.x))
+                problem = replace(problem, back_projection=operator.adjoint(aim), target=aim)
+            if self.save_memory and torch.is_grad_enabled():
+                state = checkpoint(self.step, state, problem, lam, rho, use_reentrant=False)
+            else:
+                state = self.step(state, problem, lam, rho)
+            yield state, before, lam, rho
+
+    def _prior(self, k: int) -> Prior:
+        found: Any = self.priors[k if len(self.priors) > 1 else 0]
+        prior: Prior = found
+        return prior

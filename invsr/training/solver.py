@@ -1,0 +1,135 @@
+"""Training a whole solver end to end: random anatomy, random acquisitions, one set of weights for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from invsr.errors import InvsrError
+from invsr.priors.networks import Network, build, multiply_adds
+from invsr.progress import Report
+from invsr.solvers.iterate import smooth_guess
+from invsr.solvers.trained import save_solver, unrolled_of
+from invsr.training.acquisitions import Acquisitions, Protocol
+from invsr.training.loop import check, fabric_for, train
+from invsr.training.loss import square_error
+from invsr.training.losses import combined
+from invsr.training.recipe import SolverRecipe
+from invsr.training.synthesis import Anatomies
+
+
+class Measured(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Patch, its noisy slices, number of the step: all patches of a step are measured by the same protocol."""
+
+    def __init__(self, anatomies: Anatomies, recipe: SolverRecipe) -> None:
+        self.anatomies = anatomies
+        self.recipe = recipe
+        self.acquisitions = Acquisitions(recipe.thickness, recipe.gap, recipe.noise)
+
+    def __len__(self) -> int:
+        return self.recipe.steps * self.recipe.batch
+
+    def protocol(self, step: int) -> Protocol:
+        """The protocol of a step, slices across a random axis of its patches."""
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + 500_009 + step)
+        sides = sorted(self.recipe.patch)
+        sides.insert(int(torch.randint(3, (), generator=generator)), sides.pop())
+        return self.acquisitions.draw(sides, generator)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        step = index // self.recipe.batch
+        protocol = self.protocol(step)
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + index)
+        clean = self.anatomies.patch(protocol.shape, generator)
+        y = protocol.operator()(clean[None])[0]
+        return clean, y + protocol.noise * torch.randn(y.shape, generator=generator), torch.tensor(step)
+
+
+def train_solver(
+    data: Sequence[str | Path],
+    out: str | Path,
+    recipe: SolverRecipe | None = None,
+    *,
+    start_from: Network | None = None,
+    device: str = "auto",
+    devices: int = 1,
+    workers: int = 0,
+    log: str | None = "csv",
+    save_every: int = 250,
+    report: Report | None = None,
+) -> Path:
+    """Train an unrolled solver and write its weights; continues where an earlier run stopped.
+
+    Parameters
+    ----------
+    data : sequence of path
+        Volumes and label maps, NIfTI.
+    out : path
+        Weights, .safetensors. The state to resume from lies beside it (.ckpt), the logs too (a folder, _log).
+    recipe : SolverRecipe, optional
+    start_from : Network, optional
+        A denoising network to begin with; by default one with random weights.
+    device, devices, workers, log, save_every, report
+        As for `train_denoiser`.
+
+    Raises
+    ------
+    InvsrError
+        As `train_denoiser`.
+    """
+    recipe, out = recipe or SolverRecipe(), Path(out)
+    check(out, recipe, devices=devices, workers=workers, save_every=save_every)
+    solver = unrolled_of(_networks(recipe, start_from), recipe.step, recipe.n_steps, recipe.save_memory)
+    loss = combined(recipe.loss)
+    fabric = fabric_for(out, device, devices, log)
+    anatomies = Anatomies(data)
+    patches = Measured(anatomies, recipe)
+    priors: Any = solver.priors
+    about = {
+        "recipe": asdict(recipe), "thickness": list(recipe.thickness), "gap": recipe.gap, "noise": list(recipe.noise),
+        "sigma": list(recipe.noise), "multiply_adds": round(recipe.n_steps * multiply_adds(priors[0].network)),
+        "data": f"{len(anatomies.labels)} label maps, {len(anatomies.images)} volumes",
+    }  # fmt: skip
+
+    def objective(model: Any, batch: Sequence[Tensor]) -> tuple[Tensor, dict[str, float]]:
+        clean, y, step = batch
+        protocol = patches.protocol(int(step[0]))
+        operator = protocol.operator().to(y.device)
+        guess = smooth_guess(operator, y)
+        estimate = model(operator, y, protocol.told, guess)
+        before = square_error(guess, clean)
+        # Patches differ in how much there is to gain: each counts by the share of its error that is left.
+        scale = before.sqrt().mean() + 1e-3
+        value = loss(estimate, clean, operator, y, protocol.noise) / scale
+        gained = 10 * torch.log10((before + 1e-12) / (square_error(estimate.detach(), clean) + 1e-12))
+        return value, {"gain_db": float(gained.mean())}
+
+    def write(averaged: Any, step: int) -> None:
+        save_solver(averaged, out, {**about, "steps": step})
+
+    return train(
+        fabric, solver, patches, objective, write, out, recipe, workers=workers, save_every=save_every, report=report
+    )
+
+
+def _networks(recipe: SolverRecipe, start_from: Network | None) -> list[Network]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        found = [build(recipe.architecture, recipe.config) for _ in range(1 if recipe.shared else recipe.n_steps)]
+    if found[0].dim != 3:
+        raise InvsrError("a solver is trained on volumes: use a network with dim 3")
+    if start_from is not None:
+        if type(start_from) is not type(found[0]) or start_from.config != found[0].config:
+            raise InvsrError(
+                f"the weights to start from belong to {type(start_from).__name__} {start_from.config}, "
+                f"the recipe asks for {recipe.architecture} {found[0].config}"
+            )
+        for network in found:
+            network.load_state_dict(start_from.state_dict())
+    return found

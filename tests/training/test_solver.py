@@ -1,0 +1,131 @@
+"""Training of unrolled solvers: it learns, resumes, and what it writes serves."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from invsr.errors import InvsrError, InvsrWarning
+from invsr.methods import warn_outside
+from invsr.priors.networks import UNet, build
+from invsr.reconstruct import reconstruct
+from invsr.simulate import simulate
+from invsr.solvers.trained import load_solver
+from invsr.training.recipe import SolverRecipe
+from invsr.training.solver import Measured, train_solver
+from invsr.training.synthesis import Anatomies
+from invsr.volume import load
+
+TINY = {"dim": 3, "channels": [4, 8]}
+SHORT = SolverRecipe(config=TINY, steps=6, batch=2, patch=(16, 8, 8), n_steps=2, thickness=(2.0, 4.0), rate=1e-2)
+
+
+@pytest.fixture
+def paths(folder):
+    return [folder / "image.nii.gz", folder / "deeper" / "labels.nii.gz"]
+
+
+def test_samples_of_a_step_share_a_protocol_and_fit_it(paths):
+    patches = Measured(Anatomies(paths), replace(SHORT, batch=3))
+    axes = set()
+    for step in range(6):
+        protocol = patches.protocol(step)
+        axes.add(protocol.axis)
+        operator = protocol.operator()
+        for index in range(3 * step, 3 * step + 3):
+            clean, y, number = patches[index]
+            assert clean.shape[1:] == operator.domain.shape and y.shape[1:] == operator.range.shape
+            assert int(number) == step
+            residual = (y - operator(clean[None])[0]).std()
+            assert float(residual) == pytest.approx(protocol.noise, rel=0.3)
+            again = patches[index]
+            assert torch.equal(clean, again[0]) and torch.equal(y, again[1])
+    assert axes == {0, 1, 2}
+
+
+def test_it_learns(paths, tmp_path):
+    gains = []
+    recipe = replace(SHORT, steps=60, thickness=(3.0, 3.0), gap=0.0, noise=(0.01, 0.01), average=0.5)
+    train_solver(paths, tmp_path / "w.safetensors", recipe, log=None, report=lambda s, n, e: gains.append(e))
+    first, last = gains[4]["loss"], sum(one["loss"] for one in gains[-5:]) / 5
+    assert last < 0.9 * first and gains[-1]["gain_db"] > gains[4]["gain_db"]
+    solver, about = load_solver(tmp_path / "w.safetensors")
+    assert about["steps"] == 60 and about["thickness"] == [3.0, 3.0] and solver.n_steps == 2
+    assert float(solver.level.abs().max()) > 1e-3  # the steps' numbers are trained, too
+
+
+def test_resumed_as_if_never_stopped(paths, tmp_path):
+    whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
+    train_solver(paths, whole, SHORT, log=None)
+
+    class StopError(Exception):
+        pass
+
+    def stop(step, steps, entry):
+        if step == 4:
+            raise StopError
+
+    with pytest.raises(StopError):
+        train_solver(paths, parts, SHORT, log=None, save_every=2, report=stop)
+    train_solver(paths, parts, SHORT, log=None)
+    one, other = (load_solver(path)[0].state_dict() for path in (whole, parts))
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name])
+
+
+def test_start_from_a_denoiser(paths, tmp_path):
+    torch.manual_seed(3)
+    network = build("UNet", TINY)
+    recipe = replace(SHORT, steps=1, rate=1e-12, shared=False)
+    train_solver(paths, tmp_path / "w.safetensors", recipe, start_from=network, log=None)
+    solver, _ = load_solver(tmp_path / "w.safetensors")
+    assert len(solver.priors) == 2
+    for prior in solver.priors:
+        for name, value in prior.network.state_dict().items():
+            torch.testing.assert_close(value, network.state_dict()[name], atol=1e-3, rtol=1e-2)
+    with pytest.raises(InvsrError, match="the weights to start from belong to UNet"):
+        train_solver(paths, tmp_path / "v.safetensors", recipe, start_from=UNet(channels=(2, 4)), log=None)
+
+
+def test_the_weights_serve_reconstruct(paths, tmp_path):
+    out = tmp_path / "w.safetensors"
+    train_solver(paths, out, SHORT, log=None)
+    truth = load(paths[0])
+    scan = simulate(truth, slice_thickness=3.0, noise=0.02, axis=2)
+    given = {"method": "unrolled", "model": out, "noise": 0.02 * float(truth.data.max())}
+    solution = reconstruct(scan, reference=truth.grid, **given)
+    assert solution.grid == truth.grid and len(solution.history) == 2 and bool(solution.x.isfinite().all())
+    with pytest.warns(InvsrWarning, match=r"slices 6 target voxels thick: the network was trained on 2 to 4"):
+        reconstruct(simulate(truth, slice_thickness=6.0, noise=0.02, axis=2), **given)
+
+
+def test_ranges_of_training():
+    class Fake:
+        sigma = 0.02
+
+        class slices:  # noqa: N801
+            thickness, gap = 4.0, 1.0
+
+    about = {"thickness": [2, 8], "gap": 0.3, "noise": [0.002, 0.04]}
+    warn_outside(about, Fake)
+    with pytest.warns(InvsrWarning, match=r"gaps of 0.25 of the thickness: .*trained on 0 to 0.1: compare with"):
+        warn_outside(about | {"gap": 0.1}, Fake)
+    with pytest.warns(InvsrWarning, match=r"noise of 0.02 of the peak"):
+        warn_outside(about | {"noise": [0.002, 0.01]}, Fake)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"n_steps": 0}, "n_steps is 0: unroll at least one"),
+        ({"loss": "l7"}, "no loss 'l7'"),
+        ({"config": {"dim": 2, "channels": [2, 4]}}, "is trained on volumes"),
+        ({"thickness": (4.0, 2.0)}, "thickness range"),
+        ({"noise": (0.0, 0.1)}, "noise range"),
+        ({"step": "red"}, "cannot be unrolled"),
+    ],
+)
+def test_bad_recipes(paths, tmp_path, change, words):
+    with pytest.raises(InvsrError, match=words):
+        train_solver(paths, tmp_path / "w.safetensors", replace(SHORT, **change), log=None)
+    assert not list(tmp_path.iterdir())
