@@ -1,7 +1,7 @@
 """Put trained weights into the package: the file, its entry in models.json, its card.
 
-    python benchmarks/ship.py NAME WEIGHTS.safetensors "What it is for" [--before TEXT]
-                              [--figures TABLE.md ...]
+    python benchmarks/ship.py NAME WEIGHTS.safetensors "What it is for" [--kind unrolled]
+                              [--before TEXT] [--figures TABLE.md ...]
 
 The card's facts come from the weights file, its figures from tables that other benchmarks printed: a table's columns
 that are named like another model are left out.
@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 
 from invsr.priors.pretrained import ROOM, load_weights
+from invsr.solvers.trained import load_solver
 
 CARD = """# {name}
 
@@ -21,14 +22,7 @@ CARD = """# {name}
 
 | | |
 |---|---|
-| Network | {architecture}, {config} |
-| Parameters | {parameters:,} |
-| Multiply-adds per voxel | {multiply_adds:,} |
-| Noise range | {low:.1%} to {high:.0%} of the peak |
-| Trained on | {data} (below) |
-| Errors seen | white noise; {measured:.0%} of the patches measured in slices 2 to 8 voxels thick and brought back |
-| Optimisation | {steps:,} steps of {batch} patches of {patch} voxels, Muon, largest rate {rate:g}, seed {seed} |
-| Before that | {before} |
+{facts}
 | Licence | MIT |
 
 ## Data
@@ -37,8 +31,7 @@ Label maps: SynthSeg's and SynthSR's training sets (github.com/BBillot, Apache-2
 random contrasts. Volumes: a child's T1w head (FNNDSC/SAG-anon, MIT) and an adult's (neurolabusc/VolumeRenderingData,
 MIT), in random contrasts too. Nothing else.
 
-The recipe as a command (schedules of these weights were shortened under way, so a new run will differ a little):
-`{command}`
+The recipe as a command: `{command}`
 
 ## Figures
 
@@ -46,11 +39,61 @@ The recipe as a command (schedules of these weights were shortened under way, so
 
 ## Limits
 
-- Heads at about 1 mm. Other anatomy and other voxel sizes are denoised by the same rules, unmeasured.
+- Heads at about 1 mm. Other anatomy and other voxel sizes are treated by the same rules, unmeasured.
 - Two real people and 25 label maps are few: a rare structure may be smoothed away. Compare with `--method tv`.
-- Noise above the range, and noise that is not white (parallel imaging's, motion's), is not what it was trained for.
+- {beyond}
 - For research. Not for diagnosis.
 """
+BEYOND = {
+    "denoiser": "Noise above the range, and noise that is not white (parallel imaging's, motion's), is not what it was "
+    "trained for.",
+    "unrolled": "Slices, gaps and noise outside the ranges get a warning: `--method pnp` is trained for no "
+    "acquisition. Motion, and noise that is not white, get none.",
+}
+
+
+def facts(kind, network, about, before, parameters):
+    """The rows of the card's first table."""
+    recipe = about["recipe"]
+    inner = about["config"].get("network", about["config"])
+    patch = "x".join(map(str, recipe["patch"]))
+    rows = {
+        "Network": about["architecture"] + ", " + ", ".join(f"{key} {value}" for key, value in inner.items()),
+        "Parameters": f"{parameters:,}",
+        "Multiply-adds per voxel": f"{about['multiply_adds']:,}",
+        "Noise range": f"{about['sigma'][0]:.1%} to {about['sigma'][1]:.0%} of the peak",
+        "Trained on": f"{about['data']} (below)",
+    }
+    if kind == "denoiser":
+        measured = f"{recipe['measured']:.0%} of the patches measured in slices 2 to 8 voxels thick and brought back"
+        rows["Errors seen"] = f"white noise; {measured}"
+    else:
+        low, high = about["thickness"]
+        rows["Steps"] = f"{recipe['n_steps']} of {recipe['step']}, loss {recipe['loss']}"
+        rows["Acquisitions"] = f"slices {low:g} to {high:g} voxels thick, gaps up to {about['gap']:.0%}, all profiles"
+    rows["Optimisation"] = (
+        f"{about['steps']:,} steps of {recipe['batch']} patches of {patch} voxels, Muon, "
+        f"largest rate {recipe['rate']:g}, seed {recipe['seed']}"
+    )
+    rows["Before that"] = before
+    return "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+
+
+def command(kind, about):
+    """The command that trains by the same recipe."""
+    recipe = about["recipe"]
+    inner = about["config"].get("network", about["config"])
+    shared = f"--steps {recipe['steps']} --batch {recipe['batch']} --rate {recipe['rate']} --seed {recipe['seed']}"
+    if kind == "denoiser":
+        return (
+            f"invsr train denoiser --data DIR --out W.safetensors --architecture {about['architecture']} "
+            f"--dim {inner['dim']} --channels '{' '.join(map(str, inner['channels']))}' "
+            f"--patch {recipe['patch'][0]} --measured {recipe['measured']} {shared}"
+        )
+    return (
+        f"invsr train {kind} --data DIR --out W.safetensors --start-from DENOISER --step {recipe['step']} "
+        f"--n-steps {recipe['n_steps']} --loss '{recipe['loss']}' {shared}"
+    )
 
 
 def figures(path, name, names):
@@ -59,7 +102,8 @@ def figures(path, name, names):
     out = []
     header = next(line for line in lines if line.startswith("|"))
     cells = [cell.strip() for cell in header.strip("|").split("|")]
-    keep = [n for n, cell in enumerate(cells) if cell == name or cell not in names]
+    # A column of eight turns, "NAME x 8", belongs to its model.
+    keep = [n for n, cell in enumerate(cells) if cell.split(" x ")[0] == name or cell.split(" x ")[0] not in names]
     for line in lines:
         if not line.startswith("|"):
             out.append(line)
@@ -74,10 +118,12 @@ def main():
     parser.add_argument("name")
     parser.add_argument("weights", type=Path)
     parser.add_argument("purpose")
+    parser.add_argument("--kind", default="denoiser", choices=list(BEYOND))
     parser.add_argument("--before", default="nothing: from random weights", help="how the first weights were made")
     parser.add_argument("--figures", nargs="*", default=[])
     options = parser.parse_args()
-    network, about = load_weights(options.weights)
+    kind = options.kind
+    network, about = load_weights(options.weights) if kind == "denoiser" else load_solver(options.weights, kind)
     ROOM.mkdir(exist_ok=True)
     there = ROOM / "models.json"
     listed = json.loads(there.read_text()) if there.exists() else {}
@@ -87,28 +133,16 @@ def main():
     parameters = sum(one.numel() for one in network.parameters())
     listed[options.name] = {
         "file": target.name,
-        "kind": "denoiser",
+        "kind": kind,
         "sha256": hashlib.sha256(target.read_bytes()).hexdigest(),
         "for": options.purpose,
         "parameters": parameters,
         "sigma": about["sigma"],
     }
     there.write_text(json.dumps(listed, indent=2) + "\n")
-    recipe = about["recipe"]
-    patch = "x".join(map(str, recipe["patch"]))
-    inner = about["config"].get("network", about["config"])
-    command = (
-        f"invsr train denoiser --data DIR --out W.safetensors --architecture {about['architecture']} "
-        f"--dim {inner['dim']} --channels {' '.join(map(str, inner['channels']))} --steps {recipe['steps']} "
-        f"--batch {recipe['batch']} --patch {recipe['patch'][0]} --measured {recipe['measured']} "
-        f"--rate {recipe['rate']} --seed {recipe['seed']}"
-    )
     card = CARD.format(
-        name=options.name, purpose=options.purpose, architecture=about["architecture"],
-        config=", ".join(f"{key} {value}" for key, value in inner.items()), parameters=parameters,
-        multiply_adds=about["multiply_adds"], low=about["sigma"][0], high=about["sigma"][1], data=about["data"],
-        measured=recipe["measured"], steps=about["steps"], batch=recipe["batch"], patch=patch, rate=recipe["rate"],
-        seed=recipe["seed"], command=command, before=options.before,
+        name=options.name, purpose=options.purpose, beyond=BEYOND[kind], command=command(kind, about),
+        facts=facts(kind, network, about, options.before, parameters),
         figures="\n\n".join(figures(path, options.name, set(listed)) for path in options.figures) or "None yet.",
     )  # fmt: skip
     (ROOM / f"{options.name}.md").write_text(card)
