@@ -45,7 +45,7 @@ Noise = Annotated[list[float] | None, typer.Option(help="Noise sigma in intensit
 def reconstruct(
     scans: Scans,
     output: Output,
-    method: Annotated[str, typer.Option(help="cubic, tikhonov, tv, pnp or unrolled.")] = "tv",
+    method: Annotated[str, typer.Option(help="cubic, tikhonov, tv, pnp, unrolled or deq.")] = "tv",
     solver: Annotated[str | None, typer.Option(help="With pnp: hqs, admm, pgd or red. [admm]")] = None,
     denoiser: Annotated[str, typer.Option(help="With pnp: see `invsr models`; a weights file; deepinv:CLASS.")] = (
         "mri-denoiser"
@@ -54,7 +54,7 @@ def reconstruct(
         bool, typer.Option("--adapt", help="With pnp: train the denoiser on the scan's own slices first, a minute.")
     ] = False,
     model: Annotated[
-        str | None, typer.Option(help="With unrolled: trained weights; see `invsr models`, or a file. [mri-unrolled]")
+        str | None, typer.Option(help="With unrolled, deq: trained weights; see `invsr models`, or a file.")
     ] = None,
     spacing: Annotated[str | None, typer.Option(help="Target spacing, mm: 1.0 or 0.8x0.8x1.")] = None,
     reference: Annotated[Path | None, typer.Option(help="NIfTI file whose grid the result gets.")] = None,

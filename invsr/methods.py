@@ -26,11 +26,10 @@ from invsr.solvers.solution import Solution
 from invsr.solvers.statistics import chi2, gain
 from invsr.solvers.steps import ADMM, HQS, Step
 from invsr.solvers.tikhonov import solve_quadratic
-from invsr.solvers.trained import UNROLLED, load_solver
+from invsr.solvers.trained import DEQ, UNROLLED, load_solver
 
 # A gradient-step denoiser's descent is deterministic: it goes on until it stands still.
 DESCENT_RTOL = 1e-4
-UNROLLED_DEFAULT = "mri-unrolled"
 # By this share of its largest value an acquisition may leave a range of training unremarked.
 MARGIN = 0.1
 
@@ -132,10 +131,21 @@ def _adapted(prior: Prior, task: Task, slices: Slices) -> Prior:
 
 
 def _unrolled(task: Task) -> Solution:
-    solver, about = load_solver(task.model or UNROLLED_DEFAULT, UNROLLED)
+    solver, about = load_solver(task.model or f"mri-{UNROLLED}", UNROLLED)
     warn_outside(about, task)
-    solver = solver.to(task.x0.device)
-    return solver.solve(task.operator, task.y, task.sigma, likelihood=task.likelihoods, progress=task.progress)
+    found: Any = solver.to(task.x0.device)
+    solution: Solution = found.solve(
+        task.operator, task.y, task.sigma, likelihood=task.likelihoods, progress=task.progress
+    )
+    return solution
+
+
+def _deq(task: Task) -> Solution:
+    if not all(isinstance(one, Gaussian) for one in task.likelihoods):
+        raise InvsrError("method deq knows Gaussian noise in all voxels only: use --method unrolled or pnp")
+    solver, about = load_solver(task.model or f"mri-{DEQ}", DEQ)
+    warn_outside(about, task)
+    return solver.to(task.x0.device).solve(task.operator, task.y, task.sigma)
 
 
 def warn_outside(about: dict[str, Any], task: Task) -> None:
@@ -164,5 +174,5 @@ def warn_outside(about: dict[str, Any], task: Task) -> None:
 
 #: What `reconstruct` can do, by the name that the command line knows it by.
 METHODS: dict[str, Callable[[Task], Solution]] = {
-    "cubic": _cubic, "tikhonov": _tikhonov, "tv": _tv, "pnp": _pnp, "unrolled": _unrolled,
+    "cubic": _cubic, "tikhonov": _tikhonov, "tv": _tv, "pnp": _pnp, "unrolled": _unrolled, "deq": _deq,
 }  # fmt: skip

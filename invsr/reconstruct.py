@@ -33,7 +33,7 @@ DEFAULT_METHOD = "tv"
 # Noise is never taken to be less than this share of the peak: a fit closer than that is beyond float32 data.
 LEAST_SIGMA = 5e-4
 # Working memory in float32 volumes of the target's size, measured as peak memory less the start-up's.
-VOLUMES_IN_MEMORY = {"cubic": 12, "tikhonov": 24, "tv": 34, "pnp": 120, "unrolled": 120}
+VOLUMES_IN_MEMORY = {"cubic": 12, "tikhonov": 24, "tv": 34, "pnp": 120, "unrolled": 120, "deq": 120}
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ def reconstruct(
     Parameters
     ----------
     scans : Volume or sequence of Volume
-    method : {"unrolled", "pnp", "tv", "tikhonov", "cubic"}
+    method : {"unrolled", "deq", "pnp", "tv", "tikhonov", "cubic"}
     spacing : float or three, mm, optional
         Of the result, over the first scan's field of view; by default isotropic at its finest spacing.
     reference : Grid, optional
@@ -93,7 +93,7 @@ def reconstruct(
         With method "pnp": train the denoiser further on the first scan's own in-plane detail, for about a minute
         (`invsr.training.adapt`).
     model : name or path, optional
-        With method "unrolled": trained weights, of the package or from `invsr train`.
+        With methods "unrolled" and "deq": trained weights, of the package or from `invsr train`.
     seed : int
         Of what a method draws at random (a denoiser's symmetries).
     masks : Volume or one per scan, optional

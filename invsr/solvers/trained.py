@@ -9,11 +9,14 @@ from invsr.errors import InvsrError
 from invsr.priors.denoiser import Denoiser
 from invsr.priors.networks import Network, build
 from invsr.priors.pretrained import DRIVER, ROOM, describe, known, read_weights, write_weights
+from invsr.solvers.equilibrium import JACOBIAN_FREE, Equilibrium
 from invsr.solvers.steps import ADMM, HQS, PGD
 from invsr.solvers.unrolled import Unrolled
 
-UNROLLED = "unrolled"
+UNROLLED, DEQ = "unrolled", "deq"
 STEPS: dict[str, Any] = {"hqs": HQS, "admm": ADMM, "pgd": PGD}
+# Of a trained equilibrium: relative residual at which it counts as found.
+RTOL = 1e-3
 
 
 def unrolled_of(networks: list[Network], step: str = "hqs", n_steps: int = 5, save_memory: bool = False) -> Unrolled:
@@ -25,13 +28,29 @@ def unrolled_of(networks: list[Network], step: str = "hqs", n_steps: int = 5, sa
         When there is no such step, or the numbers do not fit.
     """
     if step not in STEPS:
-        raise InvsrError(f"step {step!r} cannot be unrolled: use one of {', '.join(STEPS)}")
-    # Trained as they are: random symmetries would be noise in what is trained, and background is part of the volume.
-    priors = [Denoiser(network, symmetries=False, crop=False) for network in networks]
-    return Unrolled(STEPS[step](), priors, n_steps, save_memory=save_memory)
+        raise InvsrError(f"step {step!r} cannot be trained: use one of {', '.join(STEPS)}")
+    return Unrolled(STEPS[step](), [_prior(network) for network in networks], n_steps, save_memory=save_memory)
 
 
-def save_solver(solver: Unrolled, path: str | Path, description: dict[str, Any]) -> None:
+def equilibrium_of(network: Network, step: str = "hqs", max_iter: int = 30) -> Equilibrium:
+    """A denoising network as an equilibrium solver, with Jacobian-free gradients.
+
+    Raises
+    ------
+    InvsrError
+        When there is no such step.
+    """
+    if step not in STEPS:
+        raise InvsrError(f"step {step!r} cannot be trained: use one of {', '.join(STEPS)}")
+    return Equilibrium(STEPS[step](), _prior(network), backward=JACOBIAN_FREE, rtol=RTOL, max_iter=max_iter)
+
+
+def _prior(network: Network) -> Denoiser:
+    # As it is: random symmetries would be noise in what is trained, and background is part of the volume.
+    return Denoiser(network, symmetries=False, crop=False)
+
+
+def save_solver(solver: Unrolled | Equilibrium, path: str | Path, description: dict[str, Any]) -> None:
     """Write a trained solver, half precision, with what is needed to build it again.
 
     Raises
@@ -39,22 +58,26 @@ def save_solver(solver: Unrolled, path: str | Path, description: dict[str, Any])
     InvsrError
         When the file cannot be written; nothing is left of it then.
     """
-    priors: list[Any] = list(solver.priors)
-    names = {kind: name for name, kind in STEPS.items()}
-    driver = {
-        "kind": UNROLLED, "step": names[type(solver.step)], "n_steps": solver.n_steps, "priors": len(priors),
-    }  # fmt: skip
-    write_weights(solver.state_dict(), path, describe(priors[0].network) | {DRIVER: driver} | description)
+    step = {kind: name for name, kind in STEPS.items()}[type(solver.step)]
+    driver: dict[str, Any]
+    first: Any
+    if isinstance(solver, Unrolled):
+        first, n_priors = solver.priors[0], len(solver.priors)
+        driver = {"kind": UNROLLED, "step": step, "n_steps": solver.n_steps, "priors": n_priors}
+    else:
+        first = solver.prior
+        driver = {"kind": DEQ, "step": step, "max_iter": solver.max_iter}
+    write_weights(solver.state_dict(), path, describe(first.network) | {DRIVER: driver} | description)
 
 
-def load_solver(name: str | Path, kind: str = UNROLLED) -> tuple[Unrolled, dict[str, Any]]:
+def load_solver(name: str | Path, kind: str = UNROLLED) -> tuple[Unrolled | Equilibrium, dict[str, Any]]:
     """A solver with its trained weights, and its description.
 
     Parameters
     ----------
     name : str or path
         A model of the package (`invsr.priors.pretrained.models`), or a weights file from `invsr train`.
-    kind : {"unrolled"}
+    kind : {"unrolled", "deq"}
 
     Raises
     ------
@@ -62,10 +85,12 @@ def load_solver(name: str | Path, kind: str = UNROLLED) -> tuple[Unrolled, dict[
         When there is no such model or file, it is damaged, or it holds something else.
     """
 
-    def make(about: dict[str, Any]) -> Unrolled:
+    def make(about: dict[str, Any]) -> Unrolled | Equilibrium:
         driver = about.get(DRIVER, {"kind": "denoiser"})
         if driver["kind"] != kind:
             raise InvsrError(f"{name}: holds a {driver['kind']}, not weights for method {kind}")
+        if kind == DEQ:
+            return equilibrium_of(build(about["architecture"], about["config"]), driver["step"], driver["max_iter"])
         networks = [build(about["architecture"], about["config"]) for _ in range(driver["priors"])]
         return unrolled_of(networks, driver["step"], driver["n_steps"])
 

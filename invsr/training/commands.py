@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Train networks on your own volumes.")
 SCANS = (".nii", ".nii.gz")
+
+
+def _listed(values: Sequence[object]) -> str:
+    return " ".join(map(str, values))
+
+
 STANDARD = Recipe()
 SOLVER = SolverRecipe()
 Data = Annotated[
@@ -33,18 +40,30 @@ Devices = Annotated[int, typer.Option(help="How many of them.")]
 Workers = Annotated[int, typer.Option(help="Processes that draw patches while the network trains.")]
 Log = Annotated[str, typer.Option(help="csv, tensorboard or none.")]
 SaveEvery = Annotated[int, typer.Option(help="Steps between saves.")]
-
-
-def _listed(values: Sequence[object]) -> str:
-    return " ".join(map(str, values))
+Steps = Annotated[int, typer.Option(help="Training steps.")]
+Batch = Annotated[int, typer.Option(help="Patches per step, over all devices.")]
+Rate = Annotated[float, typer.Option(help="Largest learning rate.")]
+# Of whole solvers.
+SolverStep = Annotated[str, typer.Option(help="What is repeated: hqs, admm or pgd.")]
+LossSum = Annotated[
+    str, typer.Option(help='Terms and weights, as "charbonnier + 0.1 edge": see `invsr.training.losses`.')
+]
+SlabSides = Annotated[
+    list[int] | None,
+    typer.Option(help=f"Sides of a patch, voxels; slices lie across the longest. [{_listed(SOLVER.patch)}]"),
+]
+Thickness = Annotated[tuple[float, float], typer.Option(help="Of slices, voxels.")]
+Gap = Annotated[float, typer.Option(help="Largest gap, share of the thickness.")]
+NoiseRange = Annotated[tuple[float, float], typer.Option(help="At peak intensity 1.")]
+FirstDenoiser = Annotated[str, typer.Option(help="Denoiser to begin with: see `invsr models`, or a file.")]
 
 
 @app.command()
 def denoiser(
     data: Data,
     out: Out,
-    steps: Annotated[int, typer.Option(help="Training steps.")] = STANDARD.steps,
-    batch: Annotated[int, typer.Option(help="Patches per step, over all devices.")] = STANDARD.batch,
+    steps: Steps = STANDARD.steps,
+    batch: Batch = STANDARD.batch,
     patch: Annotated[
         list[int] | None,
         typer.Option(help=f"Sides of a patch, voxels: I J K or one number. [{_listed(STANDARD.patch)}]"),
@@ -66,7 +85,7 @@ def denoiser(
     measured: Annotated[
         float, typer.Option(help="Share of patches with the errors of thick slices, not just noise: 0 to 1.")
     ] = STANDARD.measured,
-    rate: Annotated[float, typer.Option(help="Largest learning rate.")] = STANDARD.rate,
+    rate: Rate = STANDARD.rate,
     seed: Seed = STANDARD.seed,
     start_from: Annotated[
         str | None, typer.Option(help="Weights to begin with, and their network: see `invsr models`, or a file.")
@@ -117,27 +136,20 @@ def denoiser(
 def unrolled(
     data: Data,
     out: Out,
-    step: Annotated[str, typer.Option(help="What is unrolled: hqs, admm or pgd.")] = SOLVER.step,
+    step: SolverStep = SOLVER.step,
     n_steps: Annotated[int, typer.Option(help="How often.")] = SOLVER.n_steps,
     shared: Annotated[bool, typer.Option("--shared/--own", help="One network for all steps, or one each.")] = True,
     save_memory: Annotated[bool, typer.Option("--save-memory", help="Compute twice instead of storing.")] = False,
-    loss: Annotated[
-        str, typer.Option(help='Terms and weights, as "charbonnier + 0.1 edge": see `invsr.training.losses`.')
-    ] = SOLVER.loss,
-    steps: Annotated[int, typer.Option(help="Training steps.")] = SOLVER.steps,
-    batch: Annotated[int, typer.Option(help="Patches per step, over all devices.")] = SOLVER.batch,
-    patch: Annotated[
-        list[int] | None,
-        typer.Option(help=f"Sides of a patch, voxels; slices lie across the longest. [{_listed(SOLVER.patch)}]"),
-    ] = None,
-    thickness: Annotated[tuple[float, float], typer.Option(help="Of slices, voxels.")] = SOLVER.thickness,
-    gap: Annotated[float, typer.Option(help="Largest gap, share of the thickness.")] = SOLVER.gap,
-    noise_range: Annotated[tuple[float, float], typer.Option(help="At peak intensity 1.")] = SOLVER.noise,
-    rate: Annotated[float, typer.Option(help="Largest learning rate.")] = SOLVER.rate,
+    loss: LossSum = SOLVER.loss,
+    steps: Steps = SOLVER.steps,
+    batch: Batch = SOLVER.batch,
+    patch: SlabSides = None,
+    thickness: Thickness = SOLVER.thickness,
+    gap: Gap = SOLVER.gap,
+    noise_range: NoiseRange = SOLVER.noise,
+    rate: Rate = SOLVER.rate,
     seed: Seed = SOLVER.seed,
-    start_from: Annotated[str, typer.Option(help="Denoiser to begin with: see `invsr models`, or a file.")] = (
-        "mri-denoiser"
-    ),
+    start_from: FirstDenoiser = "mri-denoiser",
     device: Device = "auto",
     devices: Devices = 1,
     workers: Workers = 0,
@@ -145,14 +157,59 @@ def unrolled(
     save_every: SaveEvery = 250,
 ) -> None:
     """Train a solver end to end for `invsr reconstruct --method unrolled`; the same command again continues."""
-    i, j, k = _sides(patch or list(SOLVER.patch))
+    recipe = SolverRecipe(
+        kind="unrolled", step=step, n_steps=n_steps, shared=shared, save_memory=save_memory, loss=loss, steps=steps,
+        batch=batch, patch=_sides(patch or list(SOLVER.patch)), thickness=thickness, gap=gap, noise=noise_range,
+        rate=rate, seed=seed,
+    )  # fmt: skip
+    _train_solver(data, out, recipe, start_from, device, devices, workers, log, save_every)
+
+
+@app.command()
+def deq(
+    data: Data,
+    out: Out,
+    step: SolverStep = SOLVER.step,
+    max_iter: Annotated[int, typer.Option(help="Limit of the search for the fixed point.")] = 20,
+    loss: LossSum = SOLVER.loss,
+    steps: Steps = SOLVER.steps,
+    batch: Batch = SOLVER.batch,
+    patch: SlabSides = None,
+    thickness: Thickness = SOLVER.thickness,
+    gap: Gap = SOLVER.gap,
+    noise_range: NoiseRange = SOLVER.noise,
+    rate: Rate = SOLVER.rate,
+    seed: Seed = SOLVER.seed,
+    start_from: FirstDenoiser = "mri-denoiser",
+    device: Device = "auto",
+    devices: Devices = 1,
+    workers: Workers = 0,
+    log: Log = "csv",
+    save_every: SaveEvery = 250,
+) -> None:
+    """Train an equilibrium for `invsr reconstruct --method deq`; the same command again continues."""
+    recipe = SolverRecipe(
+        kind="deq", step=step, n_steps=max_iter, loss=loss, steps=steps, batch=batch,
+        patch=_sides(patch or list(SOLVER.patch)), thickness=thickness, gap=gap, noise=noise_range,
+        rate=rate, seed=seed,
+    )  # fmt: skip
+    _train_solver(data, out, recipe, start_from, device, devices, workers, log, save_every)
+
+
+def _train_solver(
+    data: list[Path],
+    out: Path,
+    recipe: SolverRecipe,
+    start_from: str,
+    device: str,
+    devices: int,
+    workers: int,
+    log: str,
+    save_every: int,
+) -> None:
     files = volumes_in(data)
     first = _weights(start_from)
-    recipe = SolverRecipe(
-        step=step, n_steps=n_steps, shared=shared, save_memory=save_memory, loss=loss, steps=steps, batch=batch,
-        patch=(i, j, k), thickness=thickness, gap=gap, noise=noise_range, rate=rate, seed=seed,
-        architecture=type(first).__name__, config=first.config,
-    )  # fmt: skip
+    recipe = replace(recipe, architecture=type(first).__name__, config=first.config)
     from invsr.training.solver import train_solver
 
     def run(report: Report | None) -> None:
@@ -161,7 +218,7 @@ def unrolled(
             log=None if log == "none" else log, save_every=save_every, report=report,
         )  # fmt: skip
 
-    _run(run, out, save_every, f"invsr reconstruct SCAN --method unrolled --model {out}")
+    _run(run, out, save_every, f"invsr reconstruct SCAN --method {recipe.kind} --model {out}")
 
 
 def _run(run: Callable[[Report | None], None], out: Path, save_every: int, use: str) -> None:

@@ -22,7 +22,7 @@ class Muon(torch.optim.Optimizer):
     Parameters
     ----------
     parameters : iterable of Tensor
-        Of two dimensions or more.
+        Vectors and numbers step along their normalised momentum.
     lr : float
         On AdamW's scale.
     momentum : float
@@ -57,7 +57,7 @@ class Muon(torch.optim.Optimizer):
                 # Channels that fell silent leave a momentum that decays into denormal numbers: five times slower.
                 mean.masked_fill_(mean.abs() < NEGLIGIBLE, 0.0)
                 ahead = weight.grad.lerp(mean, group["momentum"])  # Nesterov's
-                matrix = ahead.reshape(len(ahead), -1)
+                matrix = ahead.reshape(weight.shape[0] if weight.ndim else 1, -1)
                 direction = orthogonal(matrix).reshape(weight.shape)
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.add_(direction, alpha=-group["lr"] * STEP_SIZE * max(matrix.shape) ** 0.5)

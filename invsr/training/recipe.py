@@ -65,12 +65,14 @@ class Recipe:
 
 @dataclass(frozen=True)
 class SolverRecipe:
-    """Everything that the training of an unrolled solver depends on besides its data.
+    """Everything that the training of a whole solver depends on besides its data.
 
     Attributes
     ----------
+    kind : {"unrolled", "deq"}
     step : {"hqs", "admm", "pgd"}
     n_steps : int
+        Unrolled; or the limit of a search for the fixed point.
     shared : bool
         One network for all steps, or one for each.
     save_memory : bool
@@ -92,6 +94,7 @@ class SolverRecipe:
         When a number makes no sense.
     """
 
+    kind: str = "unrolled"
     step: str = "hqs"
     n_steps: int = 5
     shared: bool = True
@@ -111,6 +114,7 @@ class SolverRecipe:
 
     def __post_init__(self) -> None:
         for fine, complaint in (
+            (self.kind in ("unrolled", "deq"), f"kind {self.kind!r}: use unrolled or deq"),
             (self.n_steps >= 1, f"n_steps is {self.n_steps}: unroll at least one step"),
             (self.steps >= 1, f"steps is {self.steps}: train for at least one"),
             (self.batch >= 1, f"batch is {self.batch}: use at least one patch per step"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,11 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from invsr.errors import InvsrError
+from invsr.errors import InvsrError, InvsrWarning
 from invsr.priors.networks import Network, build, multiply_adds
 from invsr.progress import Report
+from invsr.solvers.equilibrium import Equilibrium
 from invsr.solvers.iterate import smooth_guess
-from invsr.solvers.trained import save_solver, unrolled_of
+from invsr.solvers.trained import DEQ, equilibrium_of, save_solver, unrolled_of
+from invsr.solvers.unrolled import Unrolled
 from invsr.training.acquisitions import Acquisitions, Protocol
 from invsr.training.loop import check, fabric_for, train
 from invsr.training.loss import square_error
@@ -64,7 +67,7 @@ def train_solver(
     save_every: int = 250,
     report: Report | None = None,
 ) -> Path:
-    """Train an unrolled solver and write its weights; continues where an earlier run stopped.
+    """Train an unrolled or an equilibrium solver and write its weights; continues where an earlier run stopped.
 
     Parameters
     ----------
@@ -85,15 +88,19 @@ def train_solver(
     """
     recipe, out = recipe or SolverRecipe(), Path(out)
     check(out, recipe, devices=devices, workers=workers, save_every=save_every)
-    solver = unrolled_of(_networks(recipe, start_from), recipe.step, recipe.n_steps, recipe.save_memory)
+    networks = _networks(recipe, start_from)
+    solver: Unrolled | Equilibrium
+    if recipe.kind == DEQ:
+        solver = equilibrium_of(networks[0], recipe.step, recipe.n_steps)
+    else:
+        solver = unrolled_of(networks, recipe.step, recipe.n_steps, recipe.save_memory)
     loss = combined(recipe.loss)
     fabric = fabric_for(out, device, devices, log)
     anatomies = Anatomies(data)
     patches = Measured(anatomies, recipe)
-    priors: Any = solver.priors
     about = {
         "recipe": asdict(recipe), "thickness": list(recipe.thickness), "gap": recipe.gap, "noise": list(recipe.noise),
-        "sigma": list(recipe.noise), "multiply_adds": round(recipe.n_steps * multiply_adds(priors[0].network)),
+        "sigma": list(recipe.noise), "multiply_adds": round(recipe.n_steps * multiply_adds(networks[0])),
         "data": f"{len(anatomies.labels)} label maps, {len(anatomies.images)} volumes",
     }  # fmt: skip
 
@@ -102,7 +109,10 @@ def train_solver(
         protocol = patches.protocol(int(step[0]))
         operator = protocol.operator().to(y.device)
         guess = smooth_guess(operator, y)
-        estimate = model(operator, y, protocol.told, guess)
+        with warnings.catch_warnings():
+            # A network on its way to an equilibrium need not be there yet.
+            warnings.simplefilter("ignore", InvsrWarning)
+            estimate = model(operator, y, protocol.told, guess)
         before = square_error(guess, clean)
         # Patches differ in how much there is to gain: each counts by the share of its error that is left.
         scale = before.sqrt().mean() + 1e-3
@@ -121,7 +131,8 @@ def train_solver(
 def _networks(recipe: SolverRecipe, start_from: Network | None) -> list[Network]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        found = [build(recipe.architecture, recipe.config) for _ in range(1 if recipe.shared else recipe.n_steps)]
+        alike = recipe.shared or recipe.kind == DEQ
+        found = [build(recipe.architecture, recipe.config) for _ in range(1 if alike else recipe.n_steps)]
     if found[0].dim != 3:
         raise InvsrError("a solver is trained on volumes: use a network with dim 3")
     if start_from is not None:

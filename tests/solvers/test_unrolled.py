@@ -15,7 +15,7 @@ from invsr.priors import TV, Denoiser, Prior
 from invsr.priors.networks import UNet
 from invsr.solvers import ADMM, HQS, PGD, Huber, Status, Unrolled, iterate
 from invsr.solvers.iterate import noise_schedule, smooth_guess
-from invsr.solvers.trained import load_solver, save_solver, unrolled_of
+from invsr.solvers.trained import equilibrium_of, load_solver, save_solver, unrolled_of
 
 F64 = torch.float64
 STEPS = {"hqs": HQS(), "admm": ADMM(), "pgd": PGD()}
@@ -159,7 +159,7 @@ def test_bad_input():
     operator, y = problem()
     with pytest.raises(InvsrError, match="sigma is 0.0"):
         Unrolled(HQS(), Shrink(), 2).double()(operator, y, 0.0)
-    with pytest.raises(InvsrError, match="step 'red' cannot be unrolled: use one of hqs, admm, pgd"):
+    with pytest.raises(InvsrError, match="step 'red' cannot be trained: use one of hqs, admm, pgd"):
         unrolled_of([UNet(channels=(2, 4))], "red")
 
 
@@ -197,6 +197,20 @@ def test_damaged_and_foreign_files(tmp_path):
         load_weights(path)
     with pytest.raises(InvsrError, match="no unrolled 'mri-denoiser'"):
         load_solver("mri-denoiser")
+
+
+def test_equilibria_come_back(tmp_path):
+    solver = equilibrium_of(UNet(channels=(2, 4)), "admm", 12)
+    with torch.no_grad():
+        solver.log_level += 0.5
+    path = tmp_path / "w.safetensors"
+    save_solver(solver, path, {})
+    back, about = load_solver(path, "deq")
+    assert type(back.step) is ADMM and back.max_iter == 12 and about["driver"]["kind"] == "deq"
+    for name, value in solver.state_dict().items():
+        torch.testing.assert_close(back.state_dict()[name], value.half().float())
+    with pytest.raises(InvsrError, match="holds a deq, not weights for method unrolled"):
+        load_solver(path)
 
 
 def test_trained_networks_are_not_turned_at_random():

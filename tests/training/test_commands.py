@@ -14,6 +14,7 @@ import pytest
 from invsr.priors import pretrained
 from invsr.priors.networks import build
 from invsr.priors.pretrained import load_weights, save_weights
+from invsr.solvers.trained import load_solver
 
 QUICK = ("--patch", 8, "--channels", "4 8", "--steps", 2, "--device", "cpu")
 
@@ -70,6 +71,32 @@ def test_architectures(run, folder, tmp_path, options, kind, activation):
     network = pretrained(out).network
     assert type(network).__name__ == kind
     assert network.config.get("network", {}).get("activation") == activation
+
+
+@pytest.mark.parametrize("kind", ["unrolled", "deq"])
+def test_whole_solvers(run, folder, tmp_path, write, kind):
+    first, out, scan = tmp_path / "d.safetensors", tmp_path / "w.safetensors", tmp_path / "scan.nii"
+    save_weights(build("UNet", {"dim": 3, "channels": [4, 8]}), first, {})
+    own = ("--n-steps", 2, "--loss", "l1 + 0.5 edge", "--own") if kind == "unrolled" else ("--max-iter", 4)
+    code, said, err = run(
+        "train", kind, "--data", folder, "--out", out, "--start-from", first, "--steps", 2, "--batch", 2,
+        "--patch", 16, 8, 8, "--thickness", 2, 3, "--gap", 0.1, "--noise-range", 0.01, 0.02, "--rate", 0.001,
+        "--step", "admm", "--seed", 3, "--log", "none", "--device", "cpu", *own,
+    )  # fmt: skip
+    assert code == 0, err
+    assert said == f"wrote {out}: use it with: invsr reconstruct SCAN --method {kind} --model {out}\n"
+    recipe = load_solver(out, kind)[1]["recipe"]
+    expected = {
+        "kind": kind, "step": "admm", "steps": 2, "batch": 2, "patch": [16, 8, 8], "thickness": [2.0, 3.0],
+        "gap": 0.1, "noise": [0.01, 0.02], "rate": 0.001, "seed": 3, "config": {"dim": 3, "channels": [4, 8]},
+    }  # fmt: skip
+    recipe["config"] = {key: recipe["config"][key] for key in ("dim", "channels")}
+    assert {key: recipe[key] for key in expected} == expected
+    image = np.zeros((24, 24, 10))
+    image[4:20, 4:20, 1:9] = 100 + 100 * (np.indices((16, 16, 8)).sum(0) > 20)
+    write(scan, image + np.random.default_rng(0).normal(0, 2, image.shape))
+    code, _, err = run("reconstruct", scan, "-o", tmp_path / "o.nii", "--method", kind, "--model", out)
+    assert code == 0 and (tmp_path / "o.nii").exists(), err
 
 
 @pytest.mark.parametrize("by_name", [True, False])

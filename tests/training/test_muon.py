@@ -1,5 +1,6 @@
 """Steps along the nearest orthogonal matrix."""
 
+import pytest
 import torch
 
 from invsr.training.muon import STEP_SIZE, Muon, orthogonal
@@ -47,6 +48,15 @@ def test_brings_a_least_squares_problem_down():
         optimiser.step()
         schedule.step()
     assert losses[-1] < 0.03 * losses[0]
+
+
+def test_vectors_and_numbers_step_along_their_momentum():
+    vector, number = (torch.nn.Parameter(torch.zeros(shape)) for shape in ((3,), ()))
+    (3 * vector[0] - 4 * vector[2] - 2 * number).backward()
+    Muon([vector, number], lr=0.1, weight_decay=0.0).step()
+    first, middle, last = vector.tolist()
+    assert middle == 0 and first / last == pytest.approx(-0.75) and first < 0
+    assert 0.01 < number.item() < 0.03
 
 
 def test_weights_without_a_gradient_stay_and_the_state_is_kept():
