@@ -10,8 +10,12 @@ import argparse
 
 import invsr
 from invsr.demo import template
+from invsr.methods import METHODS
 from invsr.metrics import evaluate, head_mask
-from invsr.reconstruct import METHODS
+from invsr.priors.pretrained import models
+
+# Methods that are a trained network, which may not have come yet.
+TRAINED = ("unrolled", "deq")
 
 
 def main():
@@ -21,6 +25,9 @@ def main():
     parser.add_argument("--gap", type=float, default=0.0)
     parser.add_argument("--axis", choices="ijk", default="k")
     parser.add_argument("--noise", type=float, default=0.01)
+    parser.add_argument(
+        "--methods", nargs="+", default=[name for name in METHODS if name not in TRAINED or models(name)]
+    )
     options = parser.parse_args()
     print("volume | method | PSNR | SSIM | dPSNR | dSSIM | chi2 | gain")
     for truth in map(invsr.load, options.volumes) if options.volumes else [template()]:
@@ -33,7 +40,7 @@ def main():
         )
         mask = head_mask(truth.numpy())
         base = None
-        for method in METHODS:
+        for method in ["cubic", *(name for name in options.methods if name != "cubic")]:
             found = invsr.reconstruct(scan, method=method, reference=truth.grid)
             scores = evaluate(found.x[0, 0].numpy(), truth.numpy(), mask, quick=True)
             psnr, ssim = scores["psnr"], scores["ssim"]

@@ -1,4 +1,4 @@
-"""The code in README and CONTRIBUTING runs as it stands."""
+"""The code in README, CONTRIBUTING and the pages runs as it stands."""
 
 import re
 from pathlib import Path
@@ -36,6 +36,15 @@ def test_readme(scan):
     exec(block, space)
     assert invsr.load("iso.nii.gz").grid == scan.grid.refine(1.0)
     assert space["solution"].status is invsr.solvers.Status.CONVERGED
+
+
+def test_trained_solvers():
+    space = {}
+    (block,) = blocks("docs/trained-solvers.md")
+    exec(block, space)
+    network = space["network"]
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in network.parameters())
+    assert isinstance(space["deq"], invsr.solvers.Equilibrium)
 
 
 def test_guides_for_new_operators_priors_and_solvers(scan):

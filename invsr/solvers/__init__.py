@@ -2,6 +2,7 @@
 
 from invsr.linalg import LinearSolution, Status, conjugate_gradient
 from invsr.solvers.cubic import cubic
+from invsr.solvers.equilibrium import Equilibrium
 from invsr.solvers.iterate import iterate
 from invsr.solvers.likelihood import L1, Gaussian, Huber, Likelihood, Rician, likelihood
 from invsr.solvers.solution import Solution
@@ -16,6 +17,7 @@ __all__ = [
     "L1",
     "PGD",
     "RED",
+    "Equilibrium",
     "Gaussian",
     "Huber",
     "Likelihood",
