@@ -1,10 +1,10 @@
-"""Small lesions, erased or invented: contrast that comes back, and structure that was never there, per method.
+"""Small lesions, erased or kept: the contrast that comes back, and how much is wrong where there is none, per method.
 
     python benchmarks/lesions.py VOLUME.nii.gz ... [--method cubic tv pnp unrolled] [--thickness 4] [--noise 0.01]
 
 Balls of 3 to 8 mm, 10 to 50 % brighter or darker than where they lie, are put at random into the head, far apart;
 the volume with them and the volume without are measured in slices with the same noise and reconstructed.
-Recovered: the two results' difference over a ball, as a share of the truths'. Invented: voxels where the result without
+Recovered: the two results' difference over a ball, as a share of the truths'. Off: voxels where the result without
 lesions, smoothed over 4 mm, is off the smoothed truth by more than a tenth of the peak, per litre of head.
 """
 
@@ -59,7 +59,7 @@ def main():
     options = parser.parse_args()
     recovered = {method: {d: [] for d in DIAMETERS} for method in options.method}
     by_sign = {method: {-1: [], 1: []} for method in options.method}
-    invented = {method: [] for method in options.method}
+    off = {method: [] for method in options.method}
     for path in options.volumes:
         truth = invsr.load(path)
         mask = head_mask(truth.numpy())
@@ -76,16 +76,16 @@ def main():
                 share = float((found - without)[ball].mean() / difference[ball].mean())
                 recovered[method][diameter].append(share)
                 by_sign[method][int(np.sign(contrast))].append(share)
-            off = np.abs(ndimage.uniform_filter(without - truth.numpy(), 4))
+            error = np.abs(ndimage.uniform_filter(without - truth.numpy(), 4))
             litres = mask.sum() * float(np.prod(truth.grid.spacing)) * 1e-6
-            invented[method].append(float((off[mask] > 0.1 * peak).sum()) / litres)
+            off[method].append(float((error[mask] > 0.1 * peak).sum()) / litres)
     heads = [f"{d:g} mm" for d in DIAMETERS]
-    print("| method | " + " | ".join(heads) + " | dark | bright | invented voxels per litre |")
+    print("| method | " + " | ".join(heads) + " | dark | bright | off, voxels per litre |")
     print("|---" * (len(heads) + 4) + "|")
     for method in options.method:
         row = [f"{np.mean(recovered[method][d]):.0%}" for d in DIAMETERS]
         row += [f"{np.mean(by_sign[method][sign]):.0%}" for sign in (-1, 1)]
-        print(f"| {method} | " + " | ".join(row) + f" | {np.mean(invented[method]):.0f} |")
+        print(f"| {method} | " + " | ".join(row) + f" | {np.mean(off[method]):.0f} |")
 
 
 if __name__ == "__main__":

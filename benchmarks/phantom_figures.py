@@ -22,7 +22,7 @@ ACQUISITIONS = {
     "3 mm, gap 1 mm, boxcar": {"slice_thickness": 3.0, "gap": 1.0, "slice_profile": "boxcar", "axis": 0},
     "4 mm slr, pixels x 1.5": {"slice_thickness": 4.0, "slice_profile": "slr", "axis": 1, "in_plane_factor": 1.5},
 }
-METHODS = {"cubic": {}, "tikhonov": {}, "tv": {}, "tv huber": {"huber": 0.02}, "pnp": {}}
+METHODS = {"cubic": {}, "tikhonov": {}, "tv": {}, "tv huber": {"huber": 0.02}, "pnp": {}, "unrolled": {}}
 # Every solver and denoiser once per phantom, with the first acquisition.
 PNP = {
     "pnp hqs": {"solver": "hqs"},

@@ -31,7 +31,7 @@ from invsr.solvers.trained import DEQ, UNROLLED, load_solver
 # A gradient-step denoiser's descent is deterministic: it goes on until it stands still.
 DESCENT_RTOL = 1e-4
 # By this share of its largest value an acquisition may leave a range of training unremarked.
-MARGIN = 0.1
+MARGIN = 0.15
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from invsr.errors import InvsrError
 from invsr.phantoms import centred_grid, shapes
 from invsr.priors import Denoiser, card, load_weights, models, pretrained, save_weights
 from invsr.priors.networks import DnCNN, GradientStep, UNet, multiply_adds
+from invsr.solvers.trained import load_solver
 
 MEGABYTE = 1_000_000
 # The function pretrained hides the module of that name.
@@ -229,14 +230,19 @@ def test_what_comes_with_the_package():
         content = path.read_bytes()
         assert hashlib.sha256(content).hexdigest() == entry["sha256"], name
         files[path.name] = len(content)
-        network, _ = load_weights(path, entry["sha256"])
+        if entry["kind"] == "denoiser":
+            network, _ = load_weights(path, entry["sha256"])
+            assert multiply_adds(network) > 0
+        else:
+            network, about = load_solver(name, entry["kind"])
+            assert {"thickness", "gap", "noise"} <= set(about), name
         assert sum(parameter.numel() for parameter in network.parameters()) == entry["parameters"], name
-        assert multiply_adds(network) > 0
         assert all(parameter.isfinite().all() for parameter in network.parameters()), name
         low, high = entry["sigma"]
         assert 0 <= low < high <= 1, name
         assert entry["for"].strip() and card(name).strip(), name
-    assert sum(files.values()) <= 12 * MEGABYTE
+    denoisers = sum(files[entry["file"]] for entry in models("denoiser").values())
+    assert denoisers <= 12 * MEGABYTE and max(files.values()) <= 8 * MEGABYTE
     kept = {path.name for path in module.ROOM.glob("*.safetensors")}
     assert kept == set(files)
 
@@ -245,7 +251,7 @@ def test_what_comes_with_the_package_removes_noise():
     clean = shapes(centred_grid((40, 40, 40)), size=40.0, n_samples=16)
     sigma = 0.05
     noisy = clean + sigma * volume(40, 40, 40)
-    for name, entry in models().items():
+    for name, entry in models("denoiser").items():
         assert entry["sigma"][0] <= sigma <= entry["sigma"][1], name
         with torch.no_grad():
             out = pretrained(name).prox(noisy, sigma)
