@@ -11,6 +11,7 @@ import itertools
 import warnings
 
 import numpy as np
+from convergence import cropped
 
 import invsr
 from invsr.errors import InvsrWarning
@@ -19,15 +20,6 @@ from invsr.metrics import evaluate, head_mask
 THICKNESSES = (2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
 GAPS = (0.0, 0.2)
 PROFILES = ("boxcar", "gaussian", "slr")
-
-
-def cropped(volume, side):
-    first = [(n - min(n, side)) // 2 for n in volume.grid.shape]
-    i, j, k = (slice(f, f + min(n, side)) for f, n in zip(first, volume.grid.shape, strict=True))
-    affine = volume.grid.affine.copy()
-    affine[:3, 3] = volume.grid.to_world(first)
-    data = volume.data[..., i, j, k].clone()
-    return invsr.Volume(data, invsr.Grid(data.shape[2:], affine))
 
 
 def psnr(truth, mask, scan, method, thickness, profile):
