@@ -222,6 +222,10 @@ def test_one_value_per_scan(scan):
 SOLVERS = ("hqs", "admm", "pgd", "red")
 
 
+# On this small phantom all but ADMM, the default, fit a part of the noise: see "chi2" in docs/tables/pnp.md for heads.
+LEAST_CHI2 = {"hqs": 0.3, "pgd": 0.3, "red": 0.2}
+
+
 def test_solvers_agree_and_score_above_tv(scan, truth):
     tv = error(invsr.reconstruct(scan, method="tv", reference=truth.grid), truth)
     found = {
@@ -233,8 +237,9 @@ def test_solvers_agree_and_score_above_tv(scan, truth):
     decibels = {name: 20 * math.log10(tv / error(one, truth)) for name, one in found.items()}
     assert max(decibels.values()) - min(decibels.values()) < 0.5, decibels
     assert decibels["hqs"] > 0, decibels
-    for one in found.values():
-        assert one.status is Status.CONVERGED and 0.2 < one.chi2 < 1.3 and abs(one.gain - 1) < 0.02
+    for name, one in found.items():
+        least = LEAST_CHI2.get(name, 0.5)
+        assert one.status is Status.CONVERGED and least < one.chi2 < 1.3 and abs(one.gain - 1) < 0.02
 
 
 def test_a_seed_repeats_a_run(scan):
