@@ -222,8 +222,8 @@ def test_one_value_per_scan(scan):
 SOLVERS = ("hqs", "admm", "pgd", "red")
 
 
-# On this small phantom all but ADMM, the default, fit a part of the noise: see "chi2" in docs/tables/pnp.md for heads.
-LEAST_CHI2 = {"hqs": 0.3, "pgd": 0.3, "red": 0.2}
+# On this small phantom all four fit a part of the noise; on heads all but RED have 0.6 to 0.9 (docs/tables/pnp.md).
+LEAST_CHI2 = {"hqs": 0.3, "admm": 0.35, "pgd": 0.3, "red": 0.2}
 
 
 def test_solvers_agree_and_score_above_tv(scan, truth):
@@ -238,7 +238,7 @@ def test_solvers_agree_and_score_above_tv(scan, truth):
     assert max(decibels.values()) - min(decibels.values()) < 0.5, decibels
     assert decibels["hqs"] > 0, decibels
     for name, one in found.items():
-        least = LEAST_CHI2.get(name, 0.5)
+        least = LEAST_CHI2[name]
         assert one.status is Status.CONVERGED and least < one.chi2 < 1.3 and abs(one.gain - 1) < 0.02
 
 
