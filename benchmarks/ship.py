@@ -65,8 +65,8 @@ def facts(kind, network, about, before, parameters):
         "Trained on": f"{about['data']} (below)",
     }
     if kind == "denoiser":
-        measured = f"{recipe['measured']:.0%} of the patches measured in slices 2 to 8 voxels thick and brought back"
-        rows["Errors seen"] = f"white noise; {measured}"
+        measured = f"; {recipe['measured']:.0%} of the patches measured in slices 2 to 8 voxels thick and brought back"
+        rows["Errors seen"] = "white noise" + (measured if recipe["measured"] else " alone")
     else:
         low, high = about["thickness"]
         rows["Steps"] = f"{recipe['n_steps']} of {recipe['step']}, loss {recipe['loss']}"
@@ -97,19 +97,18 @@ def command(kind, about):
 
 
 def figures(path, name, names):
-    """A Markdown table without the columns of other models."""
-    lines = Path(path).read_text().splitlines()
-    out = []
-    header = next(line for line in lines if line.startswith("|"))
-    cells = [cell.strip() for cell in header.strip("|").split("|")]
-    # A column of eight turns, "NAME x 8", belongs to its model.
-    keep = [n for n, cell in enumerate(cells) if cell.split(" x ")[0] == name or cell.split(" x ")[0] not in names]
-    for line in lines:
+    """Markdown tables without the columns of other models."""
+    out, keep = [], None
+    for line in Path(path).read_text().splitlines():
         if not line.startswith("|"):
             out.append(line)
+            keep = None
             continue
-        row = [cell.strip() for cell in line.strip("|").split("|")]
-        out.append("| " + " | ".join(row[n] for n in keep) + " |")
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if keep is None:  # a table's header; a column of eight turns, "NAME x 8", belongs to its model
+            owners = [cell.split(" x ")[0] for cell in cells]
+            keep = [n for n, owner in enumerate(owners) if owner == name or owner not in names]
+        out.append("| " + " | ".join(cells[n] for n in keep) + " |")
     return "\n".join(out)
 
 

@@ -136,7 +136,7 @@ def reconstruct(
     say(f"{solution.method}: {loaded[0].grid} -> {solution.grid}")
     if solution.samples is not None:
         say(f"{len(solution.samples)} samples")
-    elif method != "cubic":
+    elif solution.method != "cubic":
         say(f"lambda {solution.lam:.4g}, {len(solution.history)} iterations, {solution.status.value}")
     say(f"noise sigma {solution.sigma:.4g}, chi2 {solution.chi2:.3f} per measured voxel, gain {solution.gain:.4f}")
     if solution.method != "cubic" and not quiet:

@@ -65,7 +65,7 @@ class Task:
     seed: int
     slices: Slices
     model: str | Path | None
-    n_samples: int = 8
+    n_samples: int
 
 
 def _cubic(task: Task) -> Solution:

@@ -89,7 +89,7 @@ class Scans(Dataset[tuple[Tensor, Tensor]]):
         noise = [one.sigma for one in self.scans]
         return {
             "thickness": [min(thickness), max(thickness)],
-            "gap": max(0.0, *(one.gap for one in self.scans)) if len(self.scans) > 1 else max(0.0, self.scans[0].gap),
+            "gap": max([0.0, *(one.gap for one in self.scans)]),
             "noise": [min(noise), max(noise)],
         }
 

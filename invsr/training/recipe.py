@@ -81,7 +81,7 @@ class SolverRecipe:
         As in `invsr.priors.networks.build`.
     expansion : float
         Of an equilibrium: the factor above which steps away from the fixed point are penalised
-        (`Equilibrium.last_steps`); below 1 for a fixed point that iterations approach.
+        (`Equilibrium.last_steps`), at most 1; below 1 for a fixed point that iterations approach.
     supervision : {"truth", "measurements"}
         High-resolution volumes, or thick-slice scans and nothing else (`invsr.training.measurements`).
     loss : str
@@ -127,7 +127,7 @@ class SolverRecipe:
                 f"supervision {self.supervision!r}: use truth or measurements",
             ),
             (self.n_steps >= 1, f"n_steps is {self.n_steps}: unroll at least one step"),
-            (0 < self.expansion < math.inf, f"expansion is {self.expansion:g}: give a factor above zero, below 1"),
+            (0 < self.expansion <= 1, f"expansion is {self.expansion:g}: give a factor above 0 and at most 1"),
             (self.steps >= 1, f"steps is {self.steps}: train for at least one"),
             (self.batch >= 1, f"batch is {self.batch}: use at least one patch per step"),
             (len(self.patch) == 3 and min(self.patch) >= 1, f"patch is {self.patch}: give three sides in voxels"),
