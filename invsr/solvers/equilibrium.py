@@ -150,28 +150,51 @@ class Equilibrium(nn.Module):
         return out
 
     def last_steps(
-        self, operator: LinearOperator, y: Any, sigma: float, x0: Tensor | None = None
+        self,
+        operator: LinearOperator,
+        y: Any,
+        sigma: float,
+        x0: Tensor | None = None,
+        *,
+        n_before: int,
+        n_last: int = 3,
     ) -> tuple[Tensor, Tensor]:
-        """For training: the volume two steps after the search for the fixed point, and by how much T expands there.
+        """For training: the volume after some plain iterations, only the last of which are in the graph.
 
-        Both steps are in the graph, the search is not: one more step than `jacobian_free` (Geng et al. 2021). With v
-        where the search ended, the expansion is ``||T(T(v)) - T(v)|| / ||T(v) - v||``: above 1 where an iteration
-        moves away from its fixed point. What iterations leave lies along the directions in which T contracts least;
-        as a penalty it takes the place of a bound on the Jacobian's norm, which Pesquet et al. (2021) find by power
-        iteration. No warning is given where the search does not succeed.
+        With `n_before` drawn anew each time, short runs train T to go far in a step, long ones to stay where it arrived
+        (Bansal et al. 2022): the fixed point then is where the iteration passes the truth. Beside it, by how much T
+        expands there: ``||T(T(v)) - T(v)|| / ||T(v) - v||`` of the last two steps, above 1 where iterations move away
+        from their fixed point. What they leave lies along the directions in which T contracts least; as a penalty it
+        takes the place of a bound on the Jacobian's norm, which Pesquet et al. (2021) find by power iteration.
+
+        Parameters
+        ----------
+        operator, y, sigma, x0
+            As of `forward`.
+        n_before, n_last : int
+            Iterations without and with a graph; of the latter at least 2.
+
+        Returns
+        -------
+        (Tensor, scalar Tensor)
 
         References
         ----------
-        Geng, Zhang, Bai, Wang, Lin (2021), On training implicit models, NeurIPS.
+        Bansal, Schwarzschild, Borgnia, Emam, Huang, Goldblum, Goldstein (2022), End-to-end algorithm synthesis with
+        recurrent networks, NeurIPS.
         Pesquet, Repetti, Terris, Wiaux (2021), SIAM J. Imaging Sci. 14, 1206-1237.
         """
-        state, norm = self._find(operator, y, sigma, x0)
-        lam, rho = self._weights(sigma, norm)
-        problem = Problem(operator, self.prior, operator.adjoint(y), y, norm)
-        first = self.step(state, problem, lam, rho)
-        second = self.step(first, problem, lam, rho)
-        moved = (first.v - state.v).norm().clamp(min=1e-6 * float(state.v.norm()) + 1e-30)
-        return second.x, (second.v - first.v).norm() / moved
+        problem, state = self._start(operator, y, sigma, x0)
+        lam, rho = self._weights(sigma, problem.norm)
+        with torch.no_grad():
+            for _ in range(n_before):
+                state = self.step(state, problem, lam, rho)
+        moves = []
+        for _ in range(n_last):
+            before, state = state, self.step(state, problem, lam, rho)
+            moves.append((state.v - before.v).norm())
+        least = 1e-6 * float(state.v.detach().norm()) + 1e-30
+        return state.x, moves[-1] / moves[-2].clamp(min=least)
 
     @torch.no_grad()
     def solve(self, operator: LinearOperator, y: Any, sigma: float, x0: Tensor | None = None) -> Solution:
@@ -195,14 +218,8 @@ class Equilibrium(nn.Module):
     @torch.no_grad()
     def _find(self, operator: LinearOperator, y: Any, sigma: float | Tensor, x0: Tensor | None) -> tuple[State, float]:
         """The state at the fixed point, and the operator's norm where the step needs it; sets `last`."""
-        if not number(sigma) > 0:
-            raise InvsrError(f"sigma is {number(sigma)}: give the standard deviation of the noise, above zero")
-        back = operator.adjoint(y)
-        norm = largest_eigenvalue(operator, back) if isinstance(self.step, PGD | RED) else 1.0
-        problem = Problem(operator, self.prior, back, y, norm)
-        lam, rho = self._weights(sigma, norm)
-        # The variance of the start, None, stays: ADMM's dual is never rescaled.
-        state = self.step.start(problem, smooth_guess(operator, y) if x0 is None else x0)
+        problem, state = self._start(operator, y, sigma, x0)
+        lam, rho = self._weights(sigma, problem.norm)
         x = state.x
 
         def advance(v: Tensor) -> Tensor:
@@ -212,7 +229,19 @@ class Equilibrium(nn.Module):
             return after.v
 
         self.last = self.method(advance, state.v, rtol=self.rtol, max_iter=self.max_iter)
-        return replace(state, v=self.last.v, x=x), norm
+        return replace(state, v=self.last.v, x=x), problem.norm
+
+    @torch.no_grad()
+    def _start(
+        self, operator: LinearOperator, y: Any, sigma: float | Tensor, x0: Tensor | None
+    ) -> tuple[Problem, State]:
+        if not number(sigma) > 0:
+            raise InvsrError(f"sigma is {number(sigma)}: give the standard deviation of the noise, above zero")
+        back = operator.adjoint(y)
+        norm = largest_eigenvalue(operator, back) if isinstance(self.step, PGD | RED) else 1.0
+        problem = Problem(operator, self.prior, back, y, norm)
+        # The variance of the start, None, stays: ADMM's dual is never rescaled.
+        return problem, self.step.start(problem, smooth_guess(operator, y) if x0 is None else x0)
 
     def _weights(self, sigma: float | Tensor, norm: float) -> tuple[Tensor, float | Tensor]:
         """lam and rho; their ratio is the square of the denoiser's noise level."""

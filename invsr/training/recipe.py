@@ -72,7 +72,8 @@ class SolverRecipe:
     kind : {"unrolled", "deq"}
     step : {"hqs", "admm", "pgd"}
     n_steps : int
-        Unrolled; or the limit of a search for the fixed point.
+        Unrolled; of an equilibrium the most iterations before those that are trained, and the limit of a search for
+        its fixed point.
     shared : bool
         One network for all steps, or one for each.
     save_memory : bool

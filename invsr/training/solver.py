@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -138,7 +139,8 @@ def _objective(patches: Measured, recipe: SolverRecipe) -> Objective:
         figures: dict[str, float] = {}
         penalty: Tensor | float = 0.0
         if recipe.kind == DEQ:
-            estimate, expansion = model.last_steps(operator, y, protocol.told, guess)
+            n_before = random.Random(int(step[0])).randrange(recipe.n_steps)
+            estimate, expansion = model.last_steps(operator, y, protocol.told, guess, n_before=n_before)
             penalty = EXPANSION * (expansion - recipe.expansion).clamp(min=0)
             figures["expansion"] = float(expansion.detach())
         else:
