@@ -16,6 +16,7 @@ from invsr.linalg import Status, number
 from invsr.operators.base import LinearOperator
 from invsr.priors.base import GRADIENT, Prior
 from invsr.progress import Report
+from invsr.solvers.discrepancy import explain
 from invsr.solvers.iterate import END, START, WEIGHT, largest_eigenvalue, smooth_guess
 from invsr.solvers.likelihood import Gaussian, Likelihood
 from invsr.solvers.solution import Solution
@@ -118,25 +119,36 @@ class Unrolled(nn.Module):
         """The volume without gradients, with the history of the steps.
 
         As `forward`, and in addition `likelihood` (or one per scan of a stack), Gaussian by default; others re-target
-        the data before every step (majorise-minimise).
+        the data before every step (majorise-minimise). Where the last step leaves a chi2 that noise does not explain,
+        its penalty is found anew (`invsr.solvers.discrepancy.explain`).
         """
         likelihoods = as_tuple(likelihood) if likelihood is not None else tuple(Gaussian(sigma) for _ in as_tuple(y))
         history: list[dict[str, float]] = []
+
+        def misfit(prediction: Any) -> float:
+            return chi2(operator, likelihoods, y, prediction)
+
         with torch.no_grad():
             for state, before, lam, rho in self._states(operator, y, sigma, x0, likelihoods):
                 prediction = operator(state.x)
                 entry = {
                     "lam": number(lam),
                     "sigma": number(lam / rho) ** 0.5,
-                    "chi2": chi2(operator, likelihoods, y, prediction),
+                    "chi2": misfit(prediction),
                     "change": float((state.x - before.x).norm() / state.x.norm().clamp(min=1e-30)),
                     "split": state.split_residual,
                 }
                 history.append(entry)
                 if progress is not None:
                     progress(len(history), self.n_steps, entry)
+            x = state.x
+            if not isinstance(self.step, PGD | RED):  # they end with the network
+                back = operator.adjoint(target(likelihoods, y, prediction))
+                x, weight = explain(operator, back, x, number(rho), lambda volume: misfit(operator(volume)))
+                prediction = operator(x)
+                history[-1] |= {"lam": number(lam) * weight / number(rho), "chi2": misfit(prediction)}
         # A fixed number of steps is what was asked for: there is nothing left to converge.
-        return Solution.of_run(state.x, operator.domain, Status.CONVERGED, history, sigma, gain(y, prediction))
+        return Solution.of_run(x, operator.domain, Status.CONVERGED, history, sigma, gain(y, prediction))
 
     def _states(
         self,
