@@ -2,8 +2,8 @@
 
     python benchmarks/training_memory.py [--side 48] [--plot docs/training_memory.png]
 
-Each figure is the peak resident memory of a process that does that step alone, less that of one that stops before it;
-float32 convolutions, the fast denoiser.
+Peak resident memory of a process that does that step alone, and what of it is more than that of a process that stops
+before the step; float32 convolutions, the fast denoiser.
 """
 
 import argparse
@@ -62,13 +62,13 @@ def main():
     options = parser.parse_args()
     before = peak(options.side, None, 0)
     figure, axes = plt.subplots(figsize=(5, 3.4), layout="constrained")
-    print("| network | steps or iterations | MB |\n|---|---|---|")
+    print("| network | steps or iterations | peak, MB | of the step, MB |\n|---|---|---|---|")
     for kind, depths in (
         ("unrolled", (4, 8, 16)), ("unrolled, checkpointed", (4, 8, 16)), ("equilibrium", (10, 30, 100)),
     ):  # fmt: skip
         found = [peak(options.side, kind, depth) - before for depth in depths]
         for depth, memory in zip(depths, found, strict=True):
-            print(f"| {kind} | {depth} | {memory:.0f} |", flush=True)
+            print(f"| {kind} | {depth} | {before + memory:.0f} | {memory:.0f} |", flush=True)
         axes.plot(depths, found, "o-", label=kind)
     axes.set(xlabel="steps or iterations", ylabel="MB of a training step", xscale="log", ylim=(0, None))
     axes.legend()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -16,25 +16,23 @@ from invsr.grid import Grid
 from invsr.operators.base import Diagonal, LinearOperator
 from invsr.operators.profiles import (
     PROFILES,
+    AxisProfile,
     band_limited_matrix,
     profile_samples,
     read_profile,
     sampled_matrix,
 )
 from invsr.operators.separable import Separable
-from invsr.operators.warp import Resample
+from invsr.operators.slices import Slices
+from invsr.operators.warp import Resample, Rigid
 
 IN_PLANE = ("kspace", "gaussian", "none")
 # A sample and a voxel are in the same place when closer than this share of a voxel.
 ALIGNED = 1e-3
+# Pixels of moving slices that are larger than voxels by less than this factor count as points.
+COARSE = 1.25
 
-
-class AxisProfile(NamedTuple):
-    """What a sample along one axis averages: `offsets` in units of `width` (mm), `weights` of sum 1."""
-
-    offsets: Tensor
-    weights: Tensor
-    width: float
+Array = npt.NDArray[np.float64]
 
 
 class Sampling(Separable):
@@ -135,6 +133,8 @@ def acquisition(
     slice_profile: str | Path = "gaussian",
     in_plane: str = "kspace",
     through_plane: int | None = None,
+    motion: Tensor | npt.ArrayLike | None = None,
+    centre: npt.ArrayLike | None = None,
 ) -> LinearOperator:
     """The operator that takes an isotropic volume to a thick-slice scan of it.
 
@@ -158,11 +158,16 @@ def acquisition(
         (full width at half maximum of a pixel), or point samples.
     through_plane : {0, 1, 2}, optional
         The scan axis along which slices are stacked; by default that of the largest spacing.
+    motion : array_like, shape (6,) or (n_slices, 6), optional
+        Rotation vector in radians and translation in mm that take points of the scan to points of the volume, for the
+        whole scan or for each slice (`Rigid`, `Slices`).
+    centre : array_like, shape (3,), mm, optional
+        World point that rotations are about; by default the middle of the scan's field of view.
 
     Returns
     -------
     LinearOperator
-        From the unknown's grid to `scan`; separable unless `reference` is oblique to the scan.
+        From the unknown's grid to `scan`; separable unless there is motion or `reference` is oblique to the scan.
 
     Raises
     ------
@@ -192,8 +197,13 @@ def acquisition(
         raise InvsrError(
             f"the target {target} does not overlap the scan {scan} in world space: check both files' orientation"
         )
-    # An oblique target is first resampled onto a grid along the scan's own axes.
-    aligned = target if scan.axes_in(target) is not None else scan.refine(float(target.spacing.min()))
+    moved = None if motion is None else torch.as_tensor(motion).double()
+    around = scan.centre if centre is None else np.asarray(centre, float)
+    if moved is not None and moved.ndim == 2:
+        return _moving_slices(target, scan, axis, _slice_profile(slice_profile, thickness), in_plane, moved, around)
+    # An oblique or moved target is first resampled onto a grid along the scan's own axes.
+    parallel = moved is None and scan.axes_in(target) is not None
+    aligned = target if parallel else scan.refine(float(target.spacing.min()))
     order = scan.axes_in(aligned)
     if order is None:
         raise InvsrError(f"no grid along the axes of {scan} could be laid")
@@ -201,18 +211,39 @@ def acquisition(
     for n in (0, 1, 2):
         if n == axis:
             axes.append(_slice_profile(slice_profile, thickness))
-        elif in_plane == "gaussian" and aligned.spacing[order[n]] < scan.spacing[n] * (1 - ALIGNED):
-            axes.append(AxisProfile(*profile_samples("gaussian"), float(scan.spacing[n])))
         else:
-            axes.append("none" if in_plane == "gaussian" else in_plane)
+            axes.append(_pixels(in_plane, float(aligned.spacing[order[n]]), float(scan.spacing[n])))
     sampling = Sampling(aligned, scan, axes)
     if aligned is target:
         return sampling
-    turned = sampling @ Resample(target, aligned)
+    turned = sampling @ Resample(target, aligned, None if moved is None else Rigid(moved, around))
     # As along the scan's own axes: samples that see half of their weight or more are normalised, others left out.
     with torch.no_grad():
         seen = turned(torch.ones((1, 1, *target.shape), dtype=torch.float64))
     return Diagonal(scan, torch.where(seen > 0.5, 1 / seen.clamp(min=0.5), 0.0)) @ turned
+
+
+def _moving_slices(
+    target: Grid, scan: Grid, axis: int, profile: AxisProfile | str, in_plane: str, motion: Tensor, centre: Array
+) -> LinearOperator:
+    if isinstance(profile, str):  # points
+        profile = AxisProfile(torch.zeros(1), torch.ones(1), 0.0)
+    finest = float(target.spacing.min())
+    spacing = [s if n == axis or s < COARSE * finest else finest for n, s in enumerate(scan.spacing.tolist())]
+    fine = scan.refine(spacing)
+    slices = Slices(target, fine, profile, motion, centre=centre, through_plane=axis)
+    if fine == scan:
+        return slices
+    axes: list[AxisProfile | str] = [
+        "none" if n == axis else _pixels(in_plane, float(fine.spacing[n]), float(scan.spacing[n])) for n in (0, 1, 2)
+    ]
+    return Sampling(fine, scan, axes) @ slices
+
+
+def _pixels(in_plane: str, voxel: float, pixel: float) -> AxisProfile | str:
+    if in_plane != "gaussian":
+        return in_plane
+    return AxisProfile(*profile_samples("gaussian"), pixel) if voxel < pixel * (1 - ALIGNED) else "none"
 
 
 def _slice_profile(profile: str | Path, thickness: float) -> AxisProfile | str:

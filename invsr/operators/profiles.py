@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,14 @@ PROFILES = ("gaussian", "boxcar", "sinc", "slr")
 GAUSSIAN_FWHM = 2 * math.sqrt(2 * math.log(2))
 # Time-bandwidth product of the simulated selective pulses: of the order used for 2-D imaging.
 TIME_BANDWIDTH = 4.0
+
+
+class AxisProfile(NamedTuple):
+    """What a sample along one axis averages: `offsets` in units of `width` (mm), `weights` of sum 1."""
+
+    offsets: Tensor
+    weights: Tensor
+    width: float
 
 
 @functools.lru_cache(maxsize=32)

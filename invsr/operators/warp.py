@@ -62,12 +62,7 @@ class Rigid(_Matrix):
         self.register_buffer("centre", _parameter(centre, (3,), "centre of rotation in mm").data)
 
     def matrix(self) -> Tensor:
-        motion, centre = self.motion.double(), self.centre.double()
-        x, y, z = motion[:3]
-        o = torch.zeros_like(x)
-        skew = torch.stack([o, -z, y, z, o, -x, -y, x, o]).reshape(3, 3)
-        rotation = torch.linalg.matrix_exp(skew)
-        return _homogeneous(rotation, centre + motion[3:] - rotation @ centre)
+        return rigid_matrices(self.motion, self.centre)
 
 
 class Affine(_Matrix):
@@ -164,16 +159,16 @@ class Resample(LinearOperator):
 
     def _forward(self, x: Tensor) -> Tensor:
         at, inside = self._positions(x)
-        volumes, cubic = _real_volumes(x), self.interpolation == "cubic"
+        volumes, cubic = real_volumes(x), self.interpolation == "cubic"
         values = Sample.apply(extend(volumes) if cubic else volumes, at, cubic, None)
-        return _like(torch.where(inside, values, 0), x)
+        return like_volumes(torch.where(inside, values, 0), x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         at, inside = self._positions(y)
         shape, cubic = self.domain.shape, self.interpolation == "cubic"
-        values = torch.where(inside, _real_volumes(y), 0)
+        values = torch.where(inside, real_volumes(y), 0)
         volumes = Sample.apply(values, at, cubic, extended_shape(shape) if cubic else shape)
-        return _like(extend_adjoint(volumes, shape) if cubic else volumes, y)
+        return like_volumes(extend_adjoint(volumes, shape) if cubic else volumes, y)
 
     # Where the samples lie --------------------------------------------------------------------------
 
@@ -223,14 +218,31 @@ class Resample(LinearOperator):
         return {**self.__dict__, "_cache": {}}
 
 
-def _real_volumes(x: Tensor) -> Tensor:
+def rigid_matrices(motion: Tensor, centre: Tensor) -> Tensor:
+    """Matrices (..., 4, 4) of ``T(p) = R (p - c) + c + t``, float64.
+
+    Parameters
+    ----------
+    motion : Tensor, shape (..., 6)
+        Rotation vectors in radians, then translations in mm.
+    centre : Tensor, shape (3,), mm
+    """
+    motion, centre = motion.double(), centre.double()
+    x, y, z = motion[..., :3].unbind(-1)
+    o = torch.zeros_like(x)
+    skew = torch.stack([o, -z, y, z, o, -x, -y, x, o], -1).reshape(*motion.shape[:-1], 3, 3)
+    rotation = torch.linalg.matrix_exp(skew)
+    return _homogeneous(rotation, centre + motion[..., 3:] - rotation @ centre)
+
+
+def real_volumes(x: Tensor) -> Tensor:
     """(batch, channel, i, j, k), real or complex, as one batch of real channels."""
     parts = torch.stack([x.real, x.imag]) if x.is_complex() else x
     return parts.reshape(1, -1, *x.shape[2:])
 
 
-def _like(volumes: Tensor, x: Tensor) -> Tensor:
-    """Undo `_real_volumes`."""
+def like_volumes(volumes: Tensor, x: Tensor) -> Tensor:
+    """Undo `real_volumes`."""
     shape = (*x.shape[:2], *volumes.shape[2:])
     if x.is_complex():
         return torch.complex(*volumes.reshape(2, *shape).unbind(0))
@@ -244,7 +256,8 @@ def _transformed(matrix: Tensor, points: Tensor) -> Tensor:
 
 def _homogeneous(linear: Tensor, shift: Tensor) -> Tensor:
     bottom = torch.tensor([[0.0, 0.0, 0.0, 1.0]], dtype=linear.dtype, device=linear.device)
-    return torch.cat([torch.cat([linear, shift[:, None]], 1), bottom])
+    upper = torch.cat([linear, shift[..., None]], -1)
+    return torch.cat([upper, bottom.expand(*shift.shape[:-1], 1, 4)], -2)
 
 
 def _parameter(

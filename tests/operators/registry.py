@@ -17,6 +17,7 @@ from torch import Tensor
 from invsr.grid import Grid
 from invsr.operators import (
     Affine,
+    AxisProfile,
     Diagonal,
     Displacement,
     Identity,
@@ -28,11 +29,13 @@ from invsr.operators import (
     Rigid,
     Scaling,
     Separable,
+    Slices,
     Stack,
     acquisition,
 )
 from invsr.operators.kspace import zero_fill
 from invsr.operators.kspace_weights import apodisation, partial_fourier
+from invsr.operators.profiles import profile_samples
 
 
 class Case(NamedTuple):
@@ -173,6 +176,12 @@ def _oblique() -> LinearOperator:
     return acquisition(scan, reference=VOLUME)
 
 
+def _slices(scan: Grid, **options: Any) -> LinearOperator:
+    n = scan.shape[scan.through_plane]
+    motion = torch.cat([0.1 * noise(n, 3, seed=1), 0.3 * noise(n, 3, seed=2)], 1)
+    return acquisition(scan, reference=TINY, motion=motion, **options)
+
+
 def _stack(*members: LinearOperator) -> Stack:
     return Stack(list(members), weights=[1.0, 0.4, 2.0][: len(members)])
 
@@ -243,6 +252,25 @@ CASES: dict[str, Case] = {
     "resample, displacement, cubic": Case(lambda: _displaced("cubic")),
     "resample, complex volumes": Case(lambda: _rigid(TINY), complex_domain=True),
     "moved scan": Case(lambda: acquisition(THICK, reference=VOLUME) @ _rigid(VOLUME), keeps_range=False),
+    "moved scan, one motion": Case(
+        lambda: acquisition(TINY.coarsen((1, 0.9, 2.2)), reference=TINY, motion=[0.05, -0.1, 0.02, 0.2, 0.1, -0.1])
+    ),
+    "slices": Case(lambda: _slices(TINY.coarsen((1, 0.9, 2.2)))),
+    "slices, permuted": Case(
+        lambda: Slices(
+            TINY,
+            reoriented(TINY.coarsen((1, 1.8, 1.1)), (1, 2, 0), (0,)),
+            AxisProfile(*profile_samples("boxcar"), 1.8),
+            0.1 * noise(2, 6),
+            through_plane=0,
+        )
+    ),
+    "slices, oblique, profile from a file": Case(
+        lambda: _slices(rotated(TINY.coarsen((1, 0.9, 2.2)), 15), slice_profile=profile_file())
+    ),
+    "slices, points": Case(lambda: _slices(TINY.coarsen((1, 0.9, 2.2)), slice_profile="none")),
+    "slices, large pixels": Case(lambda: _slices(TINY.coarsen((1.5, 1.8, 2.2)), in_plane="gaussian")),
+    "slices, complex volumes": Case(lambda: _slices(TINY.coarsen((1, 0.9, 2.2))), complex_domain=True),
     # k-space
     "k-space crop": Case(lambda: KSpaceCrop(VOLUME, (4, 3, 8))),
     "k-space crop, complex volumes": Case(lambda: KSpaceCrop(VOLUME, (4, 3, 8)), complex_domain=True),

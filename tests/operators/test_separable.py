@@ -7,8 +7,8 @@ from registry import VOLUME, grid, noise, reoriented, shifted
 
 from invsr.errors import InvsrError
 from invsr.operators import Identity, KSpaceCrop, Separable, acquisition
-from invsr.operators.acquisition import AxisProfile, Sampling
-from invsr.operators.profiles import profile_samples
+from invsr.operators.acquisition import Sampling
+from invsr.operators.profiles import AxisProfile, profile_samples
 from invsr.operators.separable import Chain, multiply, range_basis
 
 CUBE = grid((8, 9, 12))
