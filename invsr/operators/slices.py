@@ -99,7 +99,7 @@ class Slices(LinearOperator):
     def _forward(self, x: Tensor) -> Tensor:
         volumes = real_volumes(x)
         parts = []
-        for _, at, share in self._parts(x):
+        for _, at, share in self.parts(x):
             values = Sample.apply(volumes, at, False, None)
             parts.append((values * share).sum(-1))
         y = torch.cat(parts, 2)
@@ -112,7 +112,7 @@ class Slices(LinearOperator):
         rows = real_volumes(y).movedim(2 + self.axis, 2)
         rows = rows.reshape(1, rows.shape[1], -1, self.range.shape[b])
         total: Tensor | float = 0.0
-        for slices, at, share in self._parts(y):
+        for slices, at, share in self.parts(y):
             part = rows[:, :, slices.start * self.range.shape[a] : slices.stop * self.range.shape[a]]
             total = total + Sample.apply(part[..., None] * share, at, False, self.domain.shape)
         return like_volumes(total, y)  # type: ignore[arg-type]  # there is at least one slice
@@ -127,7 +127,7 @@ class Slices(LinearOperator):
         """Each slice's motion on world points, shape (n_slices, 4, 4), float64."""
         return rigid_matrices(self.motion, self.centre)
 
-    def _parts(self, like: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    def parts(self, like: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """A few slices at a time: which, where in the volume (rows, columns, planes, 3), and each plane's weight."""
         a, b = self.in_plane
         size = torch.tensor(self.domain.shape, device=like.device)

@@ -1,0 +1,157 @@
+"""Motion and volume together: align scans to the volume, then slices, the volume anew after each round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from invsr.grid import Grid
+from invsr.motion.align import Fit, Scan, align, fit
+from invsr.operators.base import Diagonal
+from invsr.operators.stack import Stack
+from invsr.priors.base import GRADIENT
+from invsr.progress import Report
+
+LEVELS = NONE, STACK, SLICE = ("none", "stack", "slice")
+# Voxels of the volumes that scans are aligned to, mm, and what they are at least of the target's.
+COARSE, FINE = 3.0, 1.5
+# Weight of the squared slope (per voxel) in these volumes.
+SMOOTHNESS = 0.01
+# Rounds of slices: voxel size, and how stiff motion is from slice to slice (`align`).
+ROUNDS = ((COARSE, 1.0), (COARSE, 0.3), (COARSE, 0.1), (COARSE, 0.1), (FINE, 0.1), (FINE, 0.1))
+# A slice whose residual is this many robust standard deviations (of the logarithm) above its stack's median, and
+# never less than this factor, is left out.
+OUTLYING, LEAST_FACTOR = 3.5, 1.4
+
+
+def estimate(scans: Sequence[Scan], target: Grid, level: str, report: Report | None = None) -> list[Scan]:
+    """The scans with their motion relative to the first one, gains and slice weights.
+
+    Whole scans first, each to the volume of the others, coarse to fine; then, for `level` "slice", each slice to the
+    volume of all, with slices that fit nothing left out. Volumes are Tikhonov reconstructions.
+
+    Parameters
+    ----------
+    scans : sequence of Scan
+    target : Grid
+        Whose field of view the volumes have.
+    level : {"stack", "slice"}
+    report : callable, optional
+        Called with (round, rounds, figures).
+
+    References
+    ----------
+    Rousseau et al. (2006), Acad. Radiol. 13, 1072-1081. Kuklisova-Murgasova et al. (2012), Med. Image Anal. 16, 1550-1564.
+    """
+    found = list(scans)
+    finest = float(target.spacing.min())
+    voxels = [max(COARSE, 2 * finest), max(FINE, finest)]
+    total = 3 + (len(ROUNDS) if level == SLICE else 0)
+    if len(found) > 1:
+        found = _join(found, target, voxels[0])
+        _tell(report, 1, total, found)
+        for n, spacing in enumerate(voxels):
+            found = _stacks(found, target, spacing)
+            _tell(report, 2 + n, total, found)
+    if level == SLICE:
+        volume: Tensor | None = None
+        for n, (least, stiffness) in enumerate(ROUNDS):
+            spacing = max(least, finest)
+            grid = target.refine(spacing)
+            coarse = [scan.coarser(spacing) for scan in found]
+            volume = volume_of(coarse, grid)
+            coarse = [align(volume, grid, scan, each_slice=True, stiffness=stiffness) for scan in coarse]
+            found = [_taken(one, other) for one, other in zip(found, coarse, strict=True)]
+            if n > 0:
+                found = _judged(found, target, spacing)
+            _tell(report, 4 + n, total, found)
+    return found
+
+
+def volume_of(scans: Sequence[Scan], grid: Grid) -> Tensor:
+    """The volume that explains the scans where they are now, smooth where they leave a choice."""
+    members, data = [], []
+    for scan in scans:
+        shape = [1, 1, 1]
+        shape[scan.axis] = -1
+        weights = scan.weights.to(scan.data).reshape(shape).expand(scan.grid.shape)
+        weights = weights if scan.mask is None else weights * scan.mask[0, 0]
+        members.append(Diagonal(scan.grid, weights) @ scan.slices(grid))
+        data.append(weights * scan.data)
+    A = Stack(members)
+    smoothness = SMOOTHNESS * float(grid.spacing.min()) ** 2
+    return A.solve(A.adjoint(tuple(data)), smoothness, GRADIENT, rtol=1e-2, max_iter=20).x
+
+
+def _tell(report: Report | None, n: int, total: int, scans: Sequence[Scan]) -> None:
+    if report is not None:
+        rejected = sum(int((scan.weights == 0).sum()) for scan in scans)
+        largest = max(float(scan.motion[:, 3:].norm(dim=1).max()) for scan in scans)
+        report(n, total, {"motion_mm": largest, "rejected": float(rejected)})
+
+
+def _taken(scan: Scan, aligned: Scan) -> Scan:
+    """A scan with the motion and the gain that its coarser copy was given."""
+    return replace(scan, motion=aligned.motion, gain=aligned.gain, data=scan.data * (scan.gain / aligned.gain))
+
+
+def _join(scans: list[Scan], target: Grid, spacing: float) -> list[Scan]:
+    """One scan after the other aligned to the volume of those before it."""
+    grid = target.refine(spacing)
+    coarse = [scan.coarser(spacing) for scan in scans]
+    for n in range(1, len(scans)):
+        volume = volume_of(coarse[:n], grid)
+        tried = [align(volume, grid, start, each_slice=False) for start in _starts(coarse[0], coarse[n])]
+        costs = [float((fit(volume, grid, one, spread=0.05).cost * one.weights).sum()) for one in tried]
+        coarse[n] = tried[costs.index(min(costs))]
+    return [_taken(one, other) for one, other in zip(scans, coarse, strict=True)]
+
+
+def _starts(first: Scan, scan: Scan) -> list[Scan]:
+    """Where to begin: in world coordinates as they are, and, with masks, with their middles in one place."""
+    starts = [scan]
+    if first.mask is not None and scan.mask is not None:
+        there, here = (_middle(one) for one in (first, scan))
+        motion = scan.motion.clone()
+        motion[:, 3:] += there - here
+        starts.append(replace(scan, motion=motion))
+    return starts
+
+
+def _middle(scan: Scan) -> Tensor:
+    assert scan.mask is not None
+    at = torch.nonzero(scan.mask[0, 0]).double().mean(0)
+    return torch.from_numpy(scan.grid.to_world(at.numpy()))
+
+
+def _stacks(scans: list[Scan], target: Grid, spacing: float) -> list[Scan]:
+    """Each scan but the first aligned to the volume of all others."""
+    grid = target.refine(spacing)
+    coarse = [scan.coarser(spacing) for scan in scans]
+    for n in range(1, len(scans)):
+        volume = volume_of([one for m, one in enumerate(coarse) if m != n], grid)
+        coarse[n] = align(volume, grid, coarse[n], each_slice=False)
+    return [_taken(one, other) for one, other in zip(scans, coarse, strict=True)]
+
+
+def _judged(scans: list[Scan], target: Grid, spacing: float) -> list[Scan]:
+    """The scans with weight 0 for slices that fit worse than the rest of their stack."""
+    grid = target.refine(spacing)
+    coarse = [scan.coarser(spacing) for scan in scans]
+    volume = volume_of(coarse, grid)
+    out = []
+    for scan, one in zip(scans, coarse, strict=True):
+        out.append(replace(scan, weights=_weights(fit(volume, grid, one))))
+    return out
+
+
+def _weights(found: Fit) -> Tensor:
+    seen = found.counts >= max(10, 0.02 * float(found.counts.max()))
+    level = found.misfit.clamp(min=1e-6).log()
+    median = level[seen].median()
+    width = 1.4826 * float((level[seen] - median).abs().median())
+    limit = max(OUTLYING * width, float(torch.tensor(LEAST_FACTOR).log()))
+    return (~(seen & (level - median > limit))).double()

@@ -1,0 +1,168 @@
+"""What was found of motion: kept with a solution, written to files, read back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from invsr.errors import InvsrError
+from invsr.grid import Grid
+
+Array = npt.NDArray[np.float64]
+FORMAT = "invsr motion"
+# World axes x and y point the other way in ITK (LPS+) than here (RAS+).
+LPS = np.array([-1.0, -1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class ScanMotion:
+    """One scan's motion.
+
+    Attributes
+    ----------
+    name : str
+    grid : Grid
+    motion : array, shape (n_slices, 6)
+        Of each slice: rotation vector in radians about the common centre, then translation in mm; from points of
+        the scan to points of the volume.
+    weights : array, shape (n_slices,)
+        1 for slices that are used, 0 for those that fit nothing.
+    gain : float
+        Of the scan's intensities against the first one's.
+    """
+
+    name: str
+    grid: Grid
+    motion: Array
+    weights: Array
+    gain: float = 1.0
+
+    @property
+    def rejected(self) -> list[int]:
+        """Slices that are left out, counted from 0."""
+        return [int(n) for n in np.flatnonzero(self.weights == 0)]
+
+    @property
+    def still(self) -> bool:
+        """Whether nothing moved."""
+        return not self.motion.any()
+
+    @property
+    def of_scan(self) -> Array | None:
+        """The motion that all slices share, shape (6,); None where they differ."""
+        return np.array(self.motion[0]) if (self.motion == self.motion[0]).all() else None
+
+
+@dataclass(frozen=True)
+class Motion:
+    """The motion of several scans about one centre (world, mm)."""
+
+    centre: Array
+    scans: tuple[ScanMotion, ...]
+
+    def fitting(self, names: Sequence[str], grids: Sequence[Grid]) -> Motion:
+        """Itself, if it belongs to scans on these grids.
+
+        Raises
+        ------
+        InvsrError
+            Naming the scan that it does not belong to.
+        """
+        if len(grids) != len(self.scans):
+            raise InvsrError(f"motion of {len(self.scans)} scans for {len(grids)}: give those it was estimated from")
+        for name, grid, one in zip(names, grids, self.scans, strict=True):
+            if grid != one.grid:
+                raise InvsrError(f"{name}: lies on {grid}, the motion belongs to {one.name} on {one.grid}: same order?")
+        return self
+
+
+def save_motion(motion: Motion, path: str | Path) -> list[Path]:
+    """Write motion as JSON, and beside it one ITK transform file (.tfm) for each scan; all the paths.
+
+    A .tfm has one VersorRigid3DTransform for each slice, or one for all if they share it, in ITK's LPS+ coordinates,
+    from points of the scan to points of the volume.
+
+    Raises
+    ------
+    InvsrError
+        When a file cannot be written.
+    """
+    path = Path(path)
+    record = {
+        "format": FORMAT,
+        "version": 1,
+        "centre": motion.centre.tolist(),
+        "scans": [
+            {
+                "name": one.name, "shape": one.grid.shape, "affine": one.grid.affine.tolist(), "gain": one.gain,
+                "weights": one.weights.tolist(), "motion": one.motion.tolist(),
+            }
+            for one in motion.scans
+        ],
+    }  # fmt: skip
+    written = {path: json.dumps(record, indent=1) + "\n"}
+    stem = path.name.removesuffix(".json")
+    for n, one in enumerate(motion.scans, start=1):
+        written[path.with_name(f"{stem}-{n}.tfm")] = _itk(one, motion.centre)
+    for target, text in written.items():
+        part = target.with_name(target.name + ".part")
+        try:
+            part.write_text(text)
+            part.replace(target)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise InvsrError(f"{target}: cannot be written ({error.strerror}): choose another folder") from None
+    return list(written)
+
+
+def load_motion(path: str | Path) -> Motion:
+    """Motion from a file of `save_motion`.
+
+    Raises
+    ------
+    InvsrError
+        When the file is missing or holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InvsrError(f"{path}: no such file: give the .json that `invsr register` wrote")
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+        if record.get("format") != FORMAT:
+            raise ValueError("another format")
+        scans = tuple(_scan(entry) for entry in record["scans"])
+        centre = np.array(record["centre"], float).reshape(3)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvsrError(f"{path}: holds no motion ({error}): give the .json that `invsr register` wrote") from None
+    return Motion(centre, scans)
+
+
+def _scan(entry: dict[str, Any]) -> ScanMotion:
+    grid = Grid(entry["shape"], entry["affine"])
+    motion, weights = np.array(entry["motion"], float), np.array(entry["weights"], float)
+    if motion.shape != (len(weights), 6) or len(weights) not in grid.shape or not np.isfinite(motion).all():
+        raise ValueError(f"motion of shape {motion.shape} for a grid of {grid.shape}")
+    return ScanMotion(str(entry["name"]), grid, motion, weights, float(entry["gain"]))
+
+
+def _itk(scan: ScanMotion, centre: Array) -> str:
+    from scipy.spatial.transform import Rotation
+
+    rows = scan.motion if scan.of_scan is None else scan.motion[:1]
+    lines = ["#Insight Transform File V1.0"]
+    for n, row in enumerate(rows):
+        # A rotation vector is a pseudovector: in mirrored axes (here a half turn about z) it turns like any other.
+        versor = Rotation.from_rotvec(row[:3] * LPS).as_quat(canonical=True)[:3]
+        lines += [
+            f"#Transform {n}",
+            "Transform: VersorRigid3DTransform_double_3_3",
+            "Parameters: " + " ".join(f"{v:.12g}" for v in (*versor, *(row[3:] * LPS))),
+            "FixedParameters: " + " ".join(f"{v:.12g}" for v in centre * LPS),
+        ]
+    return "\n".join(lines) + "\n"
