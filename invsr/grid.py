@@ -171,6 +171,19 @@ class Grid:
         affine[:3, 3] = self.to_world(np.full(3, -0.5)) + affine[:3, :3] @ np.full(3, 0.5)
         return Grid(tuple(shape), affine)
 
+    def covering(self, points: npt.ArrayLike, margin: float = 0.0) -> Grid:
+        """This grid with as many voxels more, or fewer, on each side as it takes to reach world points (n, 3).
+
+        Voxels stay where they are. `margin`, in mm, is added all round.
+        """
+        ijk = self.to_voxel(points).reshape(-1, 3)
+        reach = margin / self.spacing
+        first = np.floor(ijk.min(0) - reach + 0.5 + SAME_POSITION).astype(int)
+        last = np.ceil(ijk.max(0) + reach - 0.5 - SAME_POSITION).astype(int)
+        affine = self.affine.copy()
+        affine[:3, 3] = self.to_world(first)
+        return Grid(np.maximum(last - first + 1, 1).tolist(), affine)
+
     def isotropic(self) -> Grid:
         """`refine` to the finest spacing of the three axes."""
         return self.refine(float(self.spacing.min()))

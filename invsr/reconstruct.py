@@ -14,24 +14,17 @@ from torch import Tensor
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.methods import AUTO, METHODS, Slices, Task, best
-from invsr.operators.acquisition import acquisition
-from invsr.operators.base import LinearOperator
-from invsr.operators.noise import estimate_sigma
-from invsr.operators.stack import Stack
+from invsr.motion import LEVELS, NONE, Motion
+from invsr.prepare import prepare, target_grid
 from invsr.priors.base import Prior
 from invsr.priors.pretrained import DEFAULT as DEFAULT_DENOISER
 from invsr.progress import Report
 from invsr.solvers.bootstrap import bootstrap
-from invsr.solvers.cubic import cubic
-from invsr.solvers.likelihood import Likelihood, likelihood
 from invsr.solvers.solution import Solution
-from invsr.solvers.statistics import Masked, as_tuple, peak
 from invsr.solvers.steps import ADMM, HQS, PGD, RED, Step
 from invsr.volume import Volume, require_signal
 
 STEPS: dict[str, Callable[[], Step]] = {"hqs": HQS, "admm": ADMM, "pgd": PGD, "red": RED}
-# Noise is never taken to be less than this share of the peak: a fit closer than that is beyond float32 data.
-LEAST_SIGMA = 5e-4
 # Working memory in float32 volumes of the target's size, measured as peak memory less the start-up's.
 VOLUMES_IN_MEMORY = {
     AUTO: 120,
@@ -68,6 +61,7 @@ def reconstruct(
     uncertainty: str | None = None,
     seed: int = 0,
     masks: Volume | Sequence[Volume] | None = None,
+    motion: str | Motion = NONE,
     max_iter: int = 60,
     device: str = "auto",
     progress: Report | None = None,
@@ -81,7 +75,8 @@ def reconstruct(
         By default "unrolled" where its network was trained for the acquisition, "tv" elsewhere, for several scans, and
         where `lam`, `huber` or another `noise_model` asks for it.
     spacing : float or three, mm, optional
-        Of the result, over the first scan's field of view; by default isotropic at its finest spacing.
+        Of the result, along the first scan's axes and over all fields of view, or all masks; by default isotropic at
+        the first scan's finest spacing.
     reference : Grid, optional
         The result's grid itself.
     slice_thickness : float or one per scan, mm, optional
@@ -116,6 +111,9 @@ def reconstruct(
         Of what a method draws at random (a denoiser's symmetries).
     masks : Volume or one per scan, optional
         Data outside (where 0) are not used.
+    motion : {"none", "stack", "slice"} or Motion
+        Of several scans: stay where their headers say, move rigidly as a whole, or slice by slice, estimated
+        (`invsr.motion`); or motion that is known.
     max_iter : int
     device : "auto", "cpu", "cuda", ...
     progress : callable, optional
@@ -124,7 +122,7 @@ def reconstruct(
     Returns
     -------
     Solution
-        In the first scan's intensity units.
+        In the first scan's intensity units; with several scans, `motion` tells their motion and gains.
 
     Raises
     ------
@@ -150,65 +148,55 @@ def reconstruct(
         require_signal(scan)
         if scan.grid.shape[scan.grid.through_plane] < 2 and reference is None and len(scans) == 1:
             raise InvsrError(f"{scan.name}: has a single slice: at least two are needed to resolve between them")
+    if isinstance(motion, str) and motion not in LEVELS:
+        raise InvsrError(f"unknown motion {motion!r}: use one of {', '.join(LEVELS)}")
     where = _device(device)
     scans = [scan.to(where) for scan in scans]
-    target = reference or (scans[0].grid.isotropic() if spacing is None else scans[0].grid.refine(spacing))
+    inside = _masks(masks, scans)
+    target = reference or target_grid(scans, spacing, inside)
     require_memory(target, [scan.grid for scan in scans], method, where)
     thicknesses = _per_scan(slice_thickness, scans, "slice thickness")
-    profiles = _per_scan(slice_profile, scans, "slice profile")
-    operators = []
-    for scan, thickness, profile in zip(scans, thicknesses, profiles, strict=True):
-        try:
-            operators.append(_operator(scan, target, thickness, profile, in_plane).to(where))
-        except InvsrError as error:
-            raise InvsrError(f"{scan.name}: {error}") from None
-    inside = _masks(masks, scans)
-
-    scale = peak(scans[0].data if inside[0] is None else scans[0].data[inside[0]])
-    sigmas = []
-    for scan, level, mask in zip(scans, _per_scan(noise, scans, "noise"), inside, strict=True):
-        sigmas.append(max(_sigma(scan, level, mask) / scale, LEAST_SIGMA))
-    sigma = sigmas[0]
-    scaled = [scan.data / scale for scan in scans]
-    x0 = _first_guess(scaled, [scan.grid for scan in scans], target)
-    operator: LinearOperator
-    y: Any
-    if len(scans) == 1:
-        operator, y = operators[0], scaled[0]
-    else:  # all scans are brought to the first one's noise level
-        operator = Stack(operators, weights=[(sigma / one) ** 2 for one in sigmas])
-        y = tuple(data * (sigma / one) for data, one in zip(scaled, sigmas, strict=True))
-    likelihoods: tuple[Likelihood, ...] = tuple(
-        likelihood(noise_model, sigma) if mask is None else Masked(likelihood(noise_model, sigma), mask)
-        for mask in inside
-    )
+    with torch.no_grad():
+        problem = prepare(
+            scans,
+            target,
+            slice_thickness=thicknesses,
+            slice_profile=_per_scan(slice_profile, scans, "slice profile"),
+            in_plane=in_plane,
+            noise=_per_scan(noise, scans, "noise"),
+            noise_model=noise_model,
+            masks=inside,
+            motion=motion,
+            progress=progress,
+        )
+        x0 = problem.guess(problem.y)
     slices, step = _slices(scans[0], target, thicknesses[0]), STEPS[solver]() if solver else None
     task = Task(
-        operator, y, sigma, likelihoods, x0, lam, huber, max_iter, progress, step, denoiser, adapt, seed, slices, model,
-        n_samples,
+        problem.operator, problem.y, problem.sigma, problem.likelihoods, x0, lam, huber, max_iter, progress, step,
+        denoiser, adapt, seed, slices, model, n_samples,
     )  # fmt: skip
     if method == AUTO:
         method = best(task)
-    grids = [scan.grid for scan in scans]
 
     def again(data: Any) -> Tensor:
         """The method's volume for other data."""
-        parts = [one * (level / sigma) for one, level in zip(as_tuple(data), sigmas, strict=True)]
-        repeated = replace(task, y=data, x0=_first_guess(parts, grids, target), progress=None)
-        return METHODS[method](repeated).x
+        return METHODS[method](replace(task, y=data, x0=problem.guess(data), progress=None)).x
 
     with torch.no_grad():
         solution = METHODS[method](task)
         std = solution.std
         if uncertainty:
-            std = bootstrap(again, operator, solution.x, y, sigma, n_samples=n_samples, seed=seed)
+            std = bootstrap(
+                again, problem.operator, solution.x, problem.y, problem.sigma, n_samples=n_samples, seed=seed
+            )
     return replace(
         solution,
         method=method,
-        x=solution.x * scale,
-        sigma=sigma * scale,
-        std=None if std is None else std * scale,
-        samples=None if solution.samples is None else solution.samples * scale,
+        x=solution.x * problem.scale,
+        sigma=problem.sigma * problem.scale,
+        std=None if std is None else std * problem.scale,
+        samples=None if solution.samples is None else solution.samples * problem.scale,
+        motion=problem.motion,
     )
 
 
@@ -254,16 +242,6 @@ def _slices(scan: Volume, target: Grid, thickness: float | None) -> Slices:
     return Slices(axis, width / voxel, (between - width) / voxel)
 
 
-def _operator(
-    scan: Volume, target: Grid, thickness: float | None, profile: str | Path, in_plane: str
-) -> LinearOperator:
-    if thickness is None:
-        thickness = scan.slice_thickness
-        if thickness is None and scan.grid.spacing.max() < 1.01 * scan.grid.spacing.min():
-            profile = "none"  # voxels that are isotropic already are samples of the volume as it is
-    return acquisition(scan.grid, reference=target, slice_thickness=thickness, slice_profile=profile, in_plane=in_plane)
-
-
 def _per_scan(value: Any, scans: Sequence[Volume], what: str) -> list[Any]:
     if value is None or isinstance(value, float | int | str | Path | Volume):
         return [value] * len(scans)
@@ -292,32 +270,6 @@ def _masks(masks: Volume | Sequence[Volume] | None, scans: Sequence[Volume]) -> 
             raise InvsrError(f"{mask.name}: the mask is empty: every voxel is 0")
         out.append(inside)
     return out
-
-
-def _sigma(scan: Volume, given: float | None, mask: Tensor | None) -> float:
-    if given is not None:
-        if not (np.isfinite(given) and given > 0):
-            raise InvsrError(f"{scan.name}: noise {given}: a standard deviation must be above zero")
-        return float(given)
-    fine = [n for n in (0, 1, 2) if scan.grid.spacing[n] < 1.5 * scan.grid.spacing.min()]
-    try:
-        return estimate_sigma(scan.data, axes=fine, mask=mask)
-    except InvsrError as error:
-        raise InvsrError(f"{scan.name}: {error} (noise=, command line: --noise)") from None
-
-
-def _first_guess(data: Sequence[Tensor], grids: Sequence[Grid], target: Grid) -> Tensor:
-    """Mean of the scans' cubic interpolations, each where it saw the target."""
-    if len(data) == 1:
-        return cubic(data[0], grids[0], target)
-    total = torch.zeros((1, 1, *target.shape), device=data[0].device)
-    weight = torch.zeros_like(total)
-    points = target.points()
-    for one, grid in zip(data, grids, strict=True):
-        seen = torch.from_numpy(grid.contains(points)).to(total)[None, None]
-        total += cubic(one, grid, target) * seen
-        weight += seen
-    return torch.where(weight > 0, total / weight.clamp(min=1), cubic(data[0], grids[0], target))
 
 
 def _device(name: str) -> torch.device:

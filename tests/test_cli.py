@@ -241,7 +241,7 @@ def test_reference_and_scans_must_overlap(run, tmp_path, scan):
     away[:3, 3] = 500
     other, out = noise_image(tmp_path / "other.nii.gz", away), tmp_path / "out.nii.gz"
     refused(run("reconstruct", scan, "-o", out, "--reference", other), out, "does not overlap", "scan.nii.gz")
-    refused(run("reconstruct", scan, other, "-o", out), out, "does not overlap", "other.nii.gz")
+    refused(run("reconstruct", scan, other, "-o", out), out, "does not overlap any other scan", "scan.nii.gz")
 
 
 def test_mask_on_another_grid_or_empty(run, tmp_path, scan):

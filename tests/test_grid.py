@@ -346,3 +346,19 @@ def test_refuses_spacings(method, spacing):
 def test_coarsen_refuses_voxels_larger_than_the_field_of_view():
     with pytest.raises(InvsrError, match=r"voxels of 1x1x7 mm do not fit into .* 4x5x6 mm"):
         diagonal(1, 1, 1).coarsen((1, 1, 7))
+
+
+def test_covering_keeps_voxels_in_place_and_reaches_the_points():
+    grid = Grid((4, 5, 6), random_grid(1).affine)
+    corners = grid.to_world([[-3.2, 0.0, 1.0], [2.0, 7.6, 5.0]])
+    found = grid.covering(corners)
+    assert found.contains(corners).all()
+    offset = grid.to_voxel(found.origin)
+    np.testing.assert_allclose(offset, offset.round(), atol=1e-9)
+    np.testing.assert_allclose(offset, [-3, 0, 1], atol=1e-9)
+    assert found.shape == (6, 9, 5)
+    # The field of view itself covers itself; a margin adds voxels on every side.
+    assert grid.covering(grid.corners()) == grid
+    assert grid.covering(grid.corners(), margin=1.0).shape == tuple(
+        n + 2 * int(np.ceil(1.0 / s - 1e-3)) for n, s in zip(grid.shape, grid.spacing, strict=True)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +22,8 @@ CORRELATED = 10.0
 # A rotation moves the surface of a brain by its angle times this, mm.
 RADIUS = 50.0
 N_ITER = 8
+# Of the peak: what is bright enough to compare intensities.
+BRIGHT = 0.1
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,9 @@ class Scan:
     weights : Tensor, shape (n_slices,)
         1 for slices that are used, 0 for rejected ones.
     gain : float
-        Of this scan's intensities against the volume's.
+        By which the data were divided: of this scan's intensities against the volume's.
+    correlation : float
+        With what the volume predicts.
     order : list of int
         Slices in the order in which they were acquired.
     """
@@ -57,6 +62,7 @@ class Scan:
     centre: Tensor
     weights: Tensor
     gain: float = 1.0
+    correlation: float = 1.0
     order: tuple[int, ...] = ()
 
     def slices(self, domain: Grid) -> Slices:
@@ -80,9 +86,7 @@ class Scan:
             affine[:3, n] *= stride
             shape[n] = count
         data = torch.where(seen > 0.5, data / seen.clamp(min=0.5), 0.0)
-        return replace(
-            self, data=data, grid=Grid(shape, affine), mask=None if mask is None and not (seen <= 0.5).any() else seen > 0.5
-        )
+        return replace(self, data=data, grid=Grid(shape, affine), mask=None if mask is None else seen > 0.5)
 
 
 def _blur(size: int, sigma: float, like: Tensor) -> Tensor:
@@ -104,24 +108,23 @@ class Fit:
         Robust, per effective pixel.
     misfit : Tensor, shape (n_slices,)
         Root mean square residual of each slice, in intensities.
-    gains : Tensor, shape (n_slices,)
-        Least-squares slope of each slice on its prediction.
     counts : Tensor, shape (n_slices,)
         Pixels that see the volume, inside the mask.
     spread : float
         Robust standard deviation of all residuals.
-    correlation : Tensor, shape (n_slices,)
-        Between slice and prediction.
+    correlation : float
+        Between all slices and their prediction.
+    gain : float
+        Of the scan against the volume.
     """
 
     curvature: Tensor
     slope: Tensor
     cost: Tensor
     misfit: Tensor
-    gains: Tensor
     counts: Tensor
     spread: float
-    correlation: Tensor
+    correlation: float
     gain: float
 
 
@@ -150,7 +153,10 @@ def fit(volume: Tensor, domain: Grid, scan: Scan, spread: float | None = None) -
     inside = masked & torch.cat(seen).reshape(shape)
     counted = inside * scan.weights.to(data)[:, None, None]
     data = data.double()
-    gain = float((counted * predicted * data).sum() / (counted * predicted**2).sum().clamp(min=1e-30))
+    # A ratio of means: slopes are biased where the volume is smoother than the data.
+    bright = counted * (predicted > BRIGHT)
+    below = float((bright * predicted).sum())
+    gain = float((bright * data).sum()) / below if below else 1.0
     residual = torch.where(inside, data / max(gain, 1e-6) - predicted, 0.0)
     if spread is None:
         used = residual[counted > 0].abs()
@@ -172,20 +178,16 @@ def fit(volume: Tensor, domain: Grid, scan: Scan, spread: float | None = None) -
     gradient = torch.stack(slopes, -1)
     jacobian = torch.cat([torch.linalg.cross(arm, gradient), gradient], -1).flatten(1, 2)
     weighted = jacobian * (weight / (spread**2 * CORRELATED)).flatten(1)[..., None]
-    each = lambda v: (inside * v).sum((1, 2))  # noqa: E731
-    some = counts.clamp(min=1)
-    mean_p, mean_d = each(predicted) / some, each(data) / some
-    covariance = each(predicted * data) / some - mean_p * mean_d
-    variances = (each(predicted**2) / some - mean_p**2) * (each(data**2) / some - mean_d**2)
+    pair = torch.stack([predicted[counted > 0], data[counted > 0]])
+    correlation = float(torch.corrcoef(pair)[0, 1]) if pair.shape[1] > 1 and bool((pair.std(1) > 0).all()) else 0.0
     return Fit(
         curvature=weighted.mT @ jacobian,
         slope=(weighted.mT @ residual.flatten(1)[..., None])[..., 0],
         cost=cost,
-        misfit=(each(residual**2) / some).sqrt(),
-        gains=each(predicted * data) / each(predicted**2).clamp(min=1e-12),
+        misfit=((inside * residual**2).sum((1, 2)) / counts.clamp(min=1)).sqrt(),
         counts=counts,
         spread=spread,
-        correlation=covariance / variances.clamp(min=1e-20).sqrt(),
+        correlation=correlation,
         gain=gain,
     )
 
@@ -239,7 +241,13 @@ def align(
             scan, here, cost = moved, there, after
         if float((step * units).abs().max()) < 0.01:
             break
-    return replace(scan, gain=scan.gain * here.gain, data=scan.data / here.gain)
+    return scaled(scan, here)
+
+
+def scaled(scan: Scan, found: Fit) -> Scan:
+    """The scan with its intensities brought to the volume's."""
+    gain = found.gain if found.gain > 0 else 1.0
+    return replace(scan, gain=scan.gain * gain, data=scan.data / gain, correlation=found.correlation)
 
 
 def _chosen(better: Tensor, there: Fit, here: Fit) -> Fit:
@@ -257,7 +265,7 @@ def _chosen(better: Tensor, there: Fit, here: Fit) -> Fit:
 def _links(order: tuple[int, ...]) -> Tensor:
     """For each slice those acquired before and after it; itself where there is none. Shape (n, 2)."""
     links = torch.arange(len(order))[:, None].repeat(1, 2)
-    for before, after in zip(order[:-1], order[1:], strict=True):
+    for before, after in itertools.pairwise(order):
         links[after, 0], links[before, 1] = before, after
     return links
 
@@ -284,7 +292,7 @@ def _step(
     least = 1e-6 * units**2 + damping[:, None] * diagonal
     step = torch.linalg.solve(curvature + torch.diag_embed(least), slope[..., None])[..., 0]
     length = (step * units).norm(dim=-1, keepdim=True)
-    return step * (10.0 / length.clamp(min=10.0))
+    return torch.mul(step, 10.0 / length.clamp(min=10.0))
 
 
 def composed(step: Tensor, motion: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invsr.grid import Grid
-from invsr.motion.align import Fit, Scan, align, fit
+from invsr.motion.align import Fit, Scan, align, fit, scaled
 from invsr.operators.base import Diagonal
 from invsr.operators.stack import Stack
 from invsr.priors.base import GRADIENT
@@ -44,7 +44,8 @@ def estimate(scans: Sequence[Scan], target: Grid, level: str, report: Report | N
 
     References
     ----------
-    Rousseau et al. (2006), Acad. Radiol. 13, 1072-1081. Kuklisova-Murgasova et al. (2012), Med. Image Anal. 16, 1550-1564.
+    Rousseau et al. (2006), Acad. Radiol. 13, 1072-1081.
+    Kuklisova-Murgasova et al. (2012), Med. Image Anal. 16, 1550-1564.
     """
     found = list(scans)
     finest = float(target.spacing.min())
@@ -71,6 +72,16 @@ def estimate(scans: Sequence[Scan], target: Grid, level: str, report: Report | N
     return found
 
 
+def matched(scans: Sequence[Scan], target: Grid) -> list[Scan]:
+    """The scans where they are, intensities brought to the first one's: each to the volume of those before it."""
+    spacing = max(COARSE, 2 * float(target.spacing.min()))
+    grid = target.refine(spacing)
+    coarse = [scan.coarser(spacing) for scan in scans]
+    for n in range(1, len(scans)):
+        coarse[n] = scaled(coarse[n], fit(volume_of(coarse[:n], grid), grid, coarse[n]))
+    return [_taken(one, other) for one, other in zip(scans, coarse, strict=True)]
+
+
 def volume_of(scans: Sequence[Scan], grid: Grid) -> Tensor:
     """The volume that explains the scans where they are now, smooth where they leave a choice."""
     members, data = [], []
@@ -95,7 +106,10 @@ def _tell(report: Report | None, n: int, total: int, scans: Sequence[Scan]) -> N
 
 def _taken(scan: Scan, aligned: Scan) -> Scan:
     """A scan with the motion and the gain that its coarser copy was given."""
-    return replace(scan, motion=aligned.motion, gain=aligned.gain, data=scan.data * (scan.gain / aligned.gain))
+    return replace(
+        scan, motion=aligned.motion, gain=aligned.gain, data=scan.data * (scan.gain / aligned.gain),
+        correlation=aligned.correlation,
+    )  # fmt: skip
 
 
 def _join(scans: list[Scan], target: Grid, spacing: float) -> list[Scan]:

@@ -200,7 +200,7 @@ def acquisition(
     moved = None if motion is None else torch.as_tensor(motion).double()
     around = scan.centre if centre is None else np.asarray(centre, float)
     if moved is not None and moved.ndim == 2:
-        return _moving_slices(target, scan, axis, _slice_profile(slice_profile, thickness), in_plane, moved, around)
+        return _moving_slices(target, scan, axis, slice_profile_of(slice_profile, thickness), in_plane, moved, around)
     # An oblique or moved target is first resampled onto a grid along the scan's own axes.
     parallel = moved is None and scan.axes_in(target) is not None
     aligned = target if parallel else scan.refine(float(target.spacing.min()))
@@ -210,7 +210,7 @@ def acquisition(
     axes: list[AxisProfile | str] = []
     for n in (0, 1, 2):
         if n == axis:
-            axes.append(_slice_profile(slice_profile, thickness))
+            axes.append("none" if slice_profile == "none" else slice_profile_of(slice_profile, thickness))
         else:
             axes.append(_pixels(in_plane, float(aligned.spacing[order[n]]), float(scan.spacing[n])))
     sampling = Sampling(aligned, scan, axes)
@@ -224,10 +224,8 @@ def acquisition(
 
 
 def _moving_slices(
-    target: Grid, scan: Grid, axis: int, profile: AxisProfile | str, in_plane: str, motion: Tensor, centre: Array
+    target: Grid, scan: Grid, axis: int, profile: AxisProfile, in_plane: str, motion: Tensor, centre: Array
 ) -> LinearOperator:
-    if isinstance(profile, str):  # points
-        profile = AxisProfile(torch.zeros(1), torch.ones(1), 0.0)
     finest = float(target.spacing.min())
     spacing = [s if n == axis or s < COARSE * finest else finest for n, s in enumerate(scan.spacing.tolist())]
     fine = scan.refine(spacing)
@@ -246,9 +244,10 @@ def _pixels(in_plane: str, voxel: float, pixel: float) -> AxisProfile | str:
     return AxisProfile(*profile_samples("gaussian"), pixel) if voxel < pixel * (1 - ALIGNED) else "none"
 
 
-def _slice_profile(profile: str | Path, thickness: float) -> AxisProfile | str:
+def slice_profile_of(profile: str | Path, thickness: float) -> AxisProfile:
+    """What a slice averages; `profile` as in `acquisition`, `thickness` in mm."""
     if profile == "none":
-        return "none"
+        return AxisProfile(torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64), 0.0)
     if isinstance(profile, str) and profile in PROFILES:
         return AxisProfile(*profile_samples(profile), thickness)
     return AxisProfile(*read_profile(profile), 1.0)

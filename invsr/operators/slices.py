@@ -78,7 +78,7 @@ class Slices(LinearOperator):
         profile: AxisProfile,
         motion: Tensor | npt.ArrayLike | None = None,
         *,
-        centre: npt.ArrayLike | None = None,
+        centre: Tensor | npt.ArrayLike | None = None,
         through_plane: int | None = None,
     ) -> None:
         super().__init__(domain, range)
@@ -91,7 +91,7 @@ class Slices(LinearOperator):
                 "(rotation in radians, translation in mm)"
             )
         self.motion = nn.Parameter(moved.to(torch.float64, copy=True), requires_grad=False)
-        self.register_buffer("centre", torch.tensor(np.array(range.centre if centre is None else centre, float)))
+        self.register_buffer("centre", torch.as_tensor(range.centre if centre is None else centre, dtype=torch.float64))
         offsets, weights = _planes(profile, float(domain.spacing.min()))
         self.register_buffer("offsets", offsets / float(range.spacing[self.axis]))  # in slices
         self.register_buffer("weights", weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -40,6 +41,8 @@ class Solution:
         Standard deviation of x's error, where it was asked for.
     samples : Tensor or None, shape (n, 1, i, j, k)
         Draws from the posterior, of which x is the mean.
+    motion : invsr.motion.Motion or None
+        Of several scans: where their slices lay, and their intensities' gains.
     """
 
     x: Tensor
@@ -53,6 +56,7 @@ class Solution:
     method: str = ""
     std: Tensor | None = None
     samples: Tensor | None = None
+    motion: Any = None
 
     @classmethod
     def of_run(
