@@ -159,8 +159,9 @@ class Equilibrium(nn.Module):
         *,
         n_before: int,
         n_last: int = 3,
+        search: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """For training: the volume after some plain iterations, only the last of which are in the graph.
+        """For training: the volume after some iterations, only the last of which are in the graph.
 
         With `n_before` drawn anew each time, short runs train T to go far in a step, long ones to stay where it arrived
         (Bansal et al. 2022): the fixed point then is where the iteration passes the truth. Beside it, by how much T
@@ -174,6 +175,9 @@ class Equilibrium(nn.Module):
             As of `forward`.
         n_before, n_last : int
             Iterations without and with a graph; of the latter at least 2.
+        search : bool
+            The first are those of the search for the fixed point, which gets further along the directions in which T
+            contracts least than plain ones do.
 
         Returns
         -------
@@ -187,9 +191,12 @@ class Equilibrium(nn.Module):
         """
         problem, state = self._start(operator, y, sigma, x0)
         lam, rho = self._weights(sigma, problem.norm)
-        with torch.no_grad():
-            for _ in range(n_before):
-                state = self.step(state, problem, lam, rho)
+        if search and n_before:
+            state = self._find(operator, y, sigma, x0, n_before)[0]
+        else:
+            with torch.no_grad():
+                for _ in range(n_before):
+                    state = self.step(state, problem, lam, rho)
         moves = []
         for _ in range(n_last):
             before, state = state, self.step(state, problem, lam, rho)
@@ -227,7 +234,14 @@ class Equilibrium(nn.Module):
         return Solution.of_run(x, operator.domain, self.last.status, history, sigma, gain(y, operator(x)))
 
     @torch.no_grad()
-    def _find(self, operator: LinearOperator, y: Any, sigma: float | Tensor, x0: Tensor | None) -> tuple[State, float]:
+    def _find(
+        self,
+        operator: LinearOperator,
+        y: Any,
+        sigma: float | Tensor,
+        x0: Tensor | None,
+        max_iter: int | None = None,
+    ) -> tuple[State, float]:
         """The state at the fixed point, and the operator's norm where the step needs it; sets `last`."""
         problem, state = self._start(operator, y, sigma, x0)
         lam, rho = self._weights(sigma, problem.norm)
@@ -239,7 +253,7 @@ class Equilibrium(nn.Module):
             x = after.x
             return after.v
 
-        self.last = self.method(advance, state.v, rtol=self.rtol, max_iter=self.max_iter)
+        self.last = self.method(advance, state.v, rtol=self.rtol, max_iter=max_iter or self.max_iter)
         return replace(state, v=self.last.v, x=x), problem.norm
 
     @torch.no_grad()

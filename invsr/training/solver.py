@@ -139,8 +139,10 @@ def _objective(patches: Measured, recipe: SolverRecipe) -> Objective:
         figures: dict[str, float] = {}
         penalty: Tensor | float = 0.0
         if recipe.kind == DEQ:
-            n_before = random.Random(int(step[0])).randrange(recipe.n_steps)
-            estimate, expansion = model.last_steps(operator, y, protocol.told, guess, n_before=n_before)
+            draw = random.Random(int(step[0]))
+            estimate, expansion = model.last_steps(
+                operator, y, protocol.told, guess, n_before=draw.randrange(recipe.n_steps), search=draw.random() < 0.5
+            )
             penalty = EXPANSION * (expansion - recipe.expansion).clamp(min=0)
             figures["expansion"] = float(expansion.detach())
         else:

@@ -286,8 +286,9 @@ def test_refuses_what_it_cannot_do():
 def test_last_steps_lead_on_from_the_fixed_point_and_measure_expansion():
     operator, y, _ = scan()
     net = model("hqs", **TIGHT)
-    x, _ = net.last_steps(operator, y, SIGMA, n_before=200)
-    torch.testing.assert_close(x, net(operator, y, SIGMA), rtol=1e-6, atol=1e-7)
+    for search in (False, True):
+        x, _ = net.last_steps(operator, y, SIGMA, n_before=200, search=search)
+        torch.testing.assert_close(x, net(operator, y, SIGMA), rtol=1e-6, atol=1e-7)
     # Far from it, a step's image of a step is shorter by about as much as T contracts, and longer where it expands.
     for factor, contracts in ((0.9, True), (1.6, False)):
         early = Equilibrium(HQS(), Contraction(factor)).double()
