@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +15,7 @@ from torch import Tensor, nn
 
 from invsr.errors import InvsrError
 from invsr.grid import SAME_POSITION, Grid
-from invsr.operators.base import LinearOperator
+from invsr.operators.base import LinearOperator, TensorState
 from invsr.operators.interpolate import Sample, normalised
 from invsr.operators.profiles import AxisProfile, sampled_matrix
 from invsr.operators.warp import like_volumes, real_volumes, rigid_matrices
@@ -21,6 +24,10 @@ from invsr.operators.warp import like_volumes, real_volumes, rigid_matrices
 POINTS = 1 << 20
 # Planes of a profile that weigh less than this share of the heaviest are left out.
 LEAST_WEIGHT = 5e-3
+# From this use on sparse matrices are kept, which take as long to make and are ten times as fast; and how many
+# entries, before those of one voxel are added up, they may have at most.
+OFTEN = 6
+LARGEST = 2e8
 
 
 class Slices(LinearOperator):
@@ -30,9 +37,9 @@ class Slices(LinearOperator):
 
         y[i, j, s] = sum_m w_m x(T_s(p_ijs + o_m n))
 
-    with p the world position of a pixel, n the unit normal of the slices and w_m, o_m the profile in planes as far
-    apart as the volume's voxels. Pixels are point samples: compose with a `Sampling` where they are larger than voxels.
-    Between voxels the volume is linear. Samples that see half of their weight or more are normalised, others are 0.
+    with p the world position of a pixel, n the unit normal of the slices and w_m, o_m the profile in planes. Pixels are
+    point samples: compose with a `Sampling` where they are larger than voxels. Between voxels the volume is linear.
+    Samples that see half of their weight or more are normalised, others are 0.
 
     Parameters
     ----------
@@ -46,6 +53,8 @@ class Slices(LinearOperator):
         World point about which slices rotate; by default the middle of `range`.
     through_plane : {0, 1, 2}, optional
         By default the axis of the largest spacing.
+    planes : float, mm, optional
+        Distance of the profile's planes, by default the smallest voxel spacing.
 
     Raises
     ------
@@ -80,6 +89,7 @@ class Slices(LinearOperator):
         *,
         centre: Tensor | npt.ArrayLike | None = None,
         through_plane: int | None = None,
+        planes: float | None = None,
     ) -> None:
         super().__init__(domain, range)
         self.axis = range.through_plane if through_plane is None else through_plane
@@ -92,12 +102,18 @@ class Slices(LinearOperator):
             )
         self.motion = nn.Parameter(moved.to(torch.float64, copy=True), requires_grad=False)
         self.register_buffer("centre", torch.as_tensor(range.centre if centre is None else centre, dtype=torch.float64))
-        offsets, weights = _planes(profile, float(domain.spacing.min()))
+        offsets, weights = _planes(profile, planes or float(domain.spacing.min()))
         self.register_buffer("offsets", offsets / float(range.spacing[self.axis]))  # in slices
         self.register_buffer("weights", weights)
+        self._uses: tuple[Any, int] = (None, 0)
+        self._sparse: tuple[Tensor, Tensor] | None = None
 
     def _forward(self, x: Tensor) -> Tensor:
         volumes = real_volumes(x)
+        matrices = self._matrices(x)
+        if matrices is not None:
+            y = (matrices[0] @ volumes[0].flatten(1).mT).mT[None]
+            return like_volumes(y.reshape(1, -1, *self.range.shape), x)
         parts = []
         for _, at, share in self.parts(x):
             values = Sample.apply(volumes, at, False, None)
@@ -109,6 +125,10 @@ class Slices(LinearOperator):
 
     def _adjoint(self, y: Tensor) -> Tensor:
         a, b = self.in_plane
+        matrices = self._matrices(y)
+        if matrices is not None:
+            x = (matrices[1] @ real_volumes(y)[0].flatten(1).mT).mT[None]
+            return like_volumes(x.reshape(1, -1, *self.domain.shape), y)
         rows = real_volumes(y).movedim(2 + self.axis, 2)
         rows = rows.reshape(1, rows.shape[1], -1, self.range.shape[b])
         total: Tensor | float = 0.0
@@ -116,6 +136,56 @@ class Slices(LinearOperator):
             part = rows[:, :, slices.start * self.range.shape[a] : slices.stop * self.range.shape[a]]
             total = total + Sample.apply(part[..., None] * share, at, False, self.domain.shape)
         return like_volumes(total, y)  # type: ignore[arg-type]  # there is at least one slice
+
+    def _matrices(self, like: Tensor) -> tuple[Tensor, Tensor] | None:
+        """A and A* as sparse matrices, for solvers that use them often: from the `OFTEN`-th use in one state on.
+
+        None before that, where derivatives are asked for, and where they would take too much memory.
+        """
+        if torch.is_grad_enabled() and (self.motion.requires_grad or like.requires_grad):
+            return None
+        if self.range.size * len(self.offsets) * 8 > LARGEST or like.device.type != "cpu":
+            return None
+        state = (like.real.dtype, TensorState(self))
+        if self._uses[0] != state:
+            self._uses, self._sparse = (state, 0), None
+        self._uses = (state, self._uses[1] + 1)
+        if self._uses[1] < OFTEN:
+            return None
+        if self._sparse is None:
+            with torch.inference_mode(False), torch.no_grad():
+                self._sparse = self._make_matrices(like)
+        return self._sparse
+
+    def _make_matrices(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        from scipy import sparse
+
+        pixels = torch.arange(self.range.size).reshape(self.range.shape).movedim(self.axis, 0).flatten(1)
+        size = torch.tensor(self.domain.shape)
+        number = torch.zeros((), dtype=like.real.dtype).numpy().dtype
+        total = sparse.csr_array((self.range.size, self.domain.size), dtype=number)
+        for slices, at, share in self.parts(like):
+            # grid_sample's coordinates back to voxels; beyond the outermost centres the edge is replicated.
+            p = ((at.flip(-1) + 1) * ((size - 1).clamp(min=1) / 2).to(at)).flatten(0, 2)
+            p = torch.minimum(p.clamp(min=0), (size - 1).to(p))
+            first = torch.minimum(p.floor(), (size - 2).clamp(min=0).to(p))
+            rest, first = p - first, first.long()
+            rows = pixels[slices].flatten()[:, None].expand(-1, share.shape[-1]).flatten().repeat(8)
+            columns, weights = [], []
+            for corner in itertools.product((0, 1), repeat=3):
+                step = torch.minimum(torch.tensor(corner), size - 1)
+                voxel = first + step
+                columns.append((voxel[:, 0] * size[1] + voxel[:, 1]) * size[2] + voxel[:, 2])
+                factor = torch.where(torch.tensor(corner, dtype=torch.bool), rest, 1 - rest).prod(-1)
+                weights.append(factor * share.flatten())
+            entries = (torch.cat(weights).numpy(), (rows.numpy(), torch.cat(columns).numpy()))
+            part = sparse.coo_array(entries, shape=total.shape).tocsr()
+            part.eliminate_zeros()
+            total = total + part
+        return _torch_csr(total), _torch_csr(total.T.tocsr())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_uses": (None, 0), "_sparse": None}
 
     @property
     def in_plane(self) -> tuple[int, int]:
@@ -151,6 +221,13 @@ class Slices(LinearOperator):
             kept = share.sum(-1, keepdim=True)
             share = torch.where(kept > 0.5, share / kept.clamp(min=0.5), 0.0)
             yield slices, normalised(p, self.domain.shape).flatten(0, 1), share.flatten(0, 1)
+
+
+def _torch_csr(matrix: Any) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse", UserWarning)  # "in beta state", "invariant checks disabled"
+        rows, columns, values = (torch.from_numpy(one) for one in (matrix.indptr, matrix.indices, matrix.data))
+        return torch.sparse_csr_tensor(rows, columns, values, matrix.shape)
 
 
 def _planes(profile: AxisProfile, spacing: float) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,10 @@ CHI2_TOLERANCE = 0.02
 # over the last iterations of the schedule, as many as these, and after it.
 CHI2_LEAST = 0.75
 ENDING = 3
+# The automatic weight is never less than this share of the noise: where the model is wrong (motion that is left,
+# anatomy that ends at the field of view) chi2 does not come down to its aim, and the weight would vanish. Scans
+# whose model holds end at 0.1 to 0.2.
+LEAST_WEIGHT = 0.03
 # Ratio of lam to rho for a prior on differences: the size of its step, in scaled intensity per voxel. Decides
 # the speed of convergence, not the limit. A prior on the volume itself gets rho = 1, the norm of A* A.
 GRADIENT_STEP = 0.04
@@ -49,13 +53,14 @@ class Constant:
     unit: float | None
     automatic: bool
     settled: bool
+    least: float = 0.0
 
     @classmethod
     def of(cls, prior: Prior, lam: float | None, sigma: float | None, spacing: float) -> Constant:
         """For a prior on the volume or on its differences, whose voxels are `spacing` mm wide."""
         unit = GRADIENT_STEP / spacing if prior.analysis == GRADIENT else None
         noise = sigma if sigma is not None else 1.0
-        return cls(0.2 * noise if lam is None else lam, unit, lam is None, lam is not None)
+        return cls(0.2 * noise if lam is None else lam, unit, lam is None, lam is not None, LEAST_WEIGHT * noise)
 
     def rho(self) -> float:
         return 1.0 if self.unit is None else self.lam / self.unit
@@ -67,7 +72,9 @@ class Constant:
         mismatch = chi2 / CHI2_TARGET
         self.settled = abs(mismatch - 1) < CHI2_TOLERANCE
         if not self.settled:
-            self.lam /= min(max(mismatch, 0.25), 4.0)
+            before = self.lam
+            self.lam = max(self.lam / min(max(mismatch, 0.25), 4.0), self.least)
+            self.settled = self.lam == before
 
 
 @dataclass

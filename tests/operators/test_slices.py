@@ -89,3 +89,23 @@ def _profile():
 def test_motion_that_does_not_fit(motion):
     with pytest.raises(InvsrError, match="for 6 slices: give six finite numbers for each"):
         acquisition(SCANS["thick"], reference=VOLUME, motion=motion)
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_often_used_slices_become_matrices_of_the_same_numbers(name):
+    scan = SCANS[name]
+    n = scan.shape[scan.through_plane]
+    A = acquisition(scan, reference=VOLUME, motion=0.1 * noise(n, 6))
+    part = A if isinstance(A, Slices) else A.inner
+    x, y = noise(1, 2, *VOLUME.shape), noise(1, 2, *part.range.shape)
+    before = part(x), part.adjoint(y)
+    assert part._sparse is None
+    for _ in range(10):
+        after = part(x), part.adjoint(y)
+    assert part._sparse is not None
+    for a, b in zip(before, after, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    # Other motion, other matrices.
+    with torch.no_grad():
+        part.motion.mul_(-1)
+    assert float((part(x) - after[0]).abs().max()) > 0.1
