@@ -49,6 +49,8 @@ BEYOND = {
     "trained for.",
     "unrolled": "Slices, gaps and noise outside the ranges get a warning: `--method pnp` is trained for no "
     "acquisition. Motion, and noise that is not white, get none.",
+    "deq": "Slices, gaps and noise outside the ranges get a warning: `--method pnp` is trained for no "
+    "acquisition. Motion, and noise that is not white, get none.",
 }
 
 
@@ -69,7 +71,8 @@ def facts(kind, network, about, before, parameters):
         rows["Errors seen"] = "white noise" + (measured if recipe["measured"] else " alone")
     else:
         low, high = about["thickness"]
-        rows["Steps"] = f"{recipe['n_steps']} of {recipe['step']}, loss {recipe['loss']}"
+        steps = f"up to {recipe['n_steps']}, the fixed point" if kind == "deq" else str(recipe["n_steps"])
+        rows["Steps"] = f"{steps} of {recipe['step']}, loss {recipe['loss']}"
         rows["Acquisitions"] = f"slices {low:g} to {high:g} voxels thick, gaps up to {about['gap']:.0%}, all profiles"
     rows["Optimisation"] = (
         f"{about['steps']:,} steps of {recipe['batch']} patches of {patch} voxels, Muon, "
@@ -92,7 +95,7 @@ def command(kind, about):
         )
     return (
         f"invsr train {kind} --data DIR --out W.safetensors --start-from DENOISER --step {recipe['step']} "
-        f"--n-steps {recipe['n_steps']} --loss '{recipe['loss']}' {shared}"
+        f"--{'max-iter' if kind == 'deq' else 'n-steps'} {recipe['n_steps']} --loss '{recipe['loss']}' {shared}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The command line: `invsr reconstruct | simulate | evaluate | models | train | demo`."""
+"""The command line: `invsr reconstruct | register | simulate | evaluate | models | train | demo`."""
 
 from __future__ import annotations
 
@@ -72,6 +72,8 @@ def reconstruct(
     lam: Annotated[str, typer.Option(help="Weight of the prior at peak intensity 1, or auto.")] = "auto",
     huber: Annotated[float, typer.Option(help="With tv: slope (peak per mm) below which to smooth.")] = 0.0,
     mask: Masks = None,
+    motion: Annotated[str, typer.Option(help="Of several scans: none, stack or slice, estimated.")] = "none",
+    transforms: Annotated[Path | None, typer.Option(help="Motion from `invsr register`, instead.")] = None,
     volume: Annotated[int | None, typer.Option(help="Which volume of a 4-D file, from 0.")] = None,
     max_iter: Annotated[int, typer.Option(help="Iteration limit.", min=1)] = 60,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -90,12 +92,16 @@ def reconstruct(
     say = _silent if quiet else _say
     weight = _weight(lam)
     target_spacing = None if spacing is None else _spacing(spacing)
+    if transforms is not None and motion != "none":
+        raise InvsrError(f"--transforms and --motion {motion}: motion is either given or estimated")
     loaded = [load(path, volume) for path in scans]
     grid = None if reference is None else load(reference, 0).grid
     masks = None if not mask else [load(path, 0) for path in mask]
 
+    from invsr.motion import load_motion, save_motion
     from invsr.reconstruct import reconstruct as run
 
+    known = motion if transforms is None else load_motion(transforms)
     with progress(method, _chi2, quiet=quiet, left="at most") as report_progress:
         solution = run(
             loaded,
@@ -117,6 +123,7 @@ def reconstruct(
             uncertainty=uncertainty,
             seed=seed,
             masks=masks,
+            motion=known,
             max_iter=max_iter,
             device=device,
             progress=report_progress,
@@ -132,7 +139,11 @@ def reconstruct(
         found = solution.std if solution.samples is None else torch.cat([solution.std, solution.samples])
         for path, one in zip(extra, found, strict=True):
             save(loaded[0].with_data(one[None].cpu(), solution.grid), path)
+    if motion != "none":
+        extra += save_motion(solution.motion, moved_to(output))
     save(result, output)
+    for line in _told(solution.motion):
+        say(line)
     say(f"{solution.method}: {loaded[0].grid} -> {solution.grid}")
     if solution.samples is not None:
         say(f"{len(solution.samples)} samples")
@@ -143,6 +154,38 @@ def reconstruct(
         for line in solution.remarks():
             print(f"invsr: note: {line}", file=sys.stderr)
     say(f"wrote {', '.join(map(str, (output, *extra)))}")
+
+
+@app.command()
+def register(
+    scans: Scans,
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSON file to write; .tfm files come beside it.")],
+    motion: Annotated[str, typer.Option(help="stack, or slice: a motion for each slice.")] = "stack",
+    spacing: Annotated[str | None, typer.Option(help="Of the volume to come, mm. Default: the finest.")] = None,
+    slice_thickness: Thickness = None,
+    slice_profile: Profile = None,
+    mask: Masks = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Find how several scans of one anatomy moved; `invsr reconstruct --transforms` uses it."""
+    from invsr.motion import save_motion
+    from invsr.reconstruct import register as run
+    from invsr.volume import check_writable, load
+
+    check_writable(output, (".json",))
+    loaded = [load(path) for path in scans]
+    masks = None if not mask else [load(path, 0) for path in mask]
+    with progress("motion", _chi2, quiet=quiet, left="at most") as report_progress:
+        found = run(
+            loaded, motion=motion, spacing=None if spacing is None else _spacing(spacing),
+            slice_thickness=slice_thickness or None, slice_profile=slice_profile or "gaussian", masks=masks,
+            progress=report_progress,
+        )  # fmt: skip
+    written = save_motion(found, output)
+    say = _silent if quiet else _say
+    for line in _told(found):
+        say(line)
+    say(f"wrote {', '.join(map(str, written))}")
 
 
 @app.command()
@@ -284,6 +327,23 @@ def spread(arguments: list[str]) -> list[str]:
     return out
 
 
+def moved_to(output: Path) -> Path:
+    """``OUT_motion.json`` for ``OUT.nii.gz``."""
+    path = beside(output, "motion")
+    return path.with_name(path.name.split(".nii")[0] + ".json")
+
+
+def _told(motion: Any) -> list[str]:
+    """One line for each scan: how far it moved, its gain, the slices that are left out."""
+    lines = []
+    for one in () if motion is None else motion.scans:
+        turned, shifted = (float((part**2).sum(1).mean() ** 0.5) for part in (one.motion[:, :3], one.motion[:, 3:]))
+        left_out = f", slices left out: {', '.join(map(str, one.rejected))}" if one.rejected else ""
+        degrees = turned * 57.29578
+        lines.append(f"{one.name}: moved {shifted:.2f} mm, {degrees:.2f} degrees RMS, gain {one.gain:.3f}{left_out}")
+    return lines
+
+
 def beside(output: Path, what: str) -> Path:
     """``OUT_what.nii.gz`` for ``OUT.nii.gz``."""
     ending = next((one for one in (".nii.gz", ".nii") if output.name.endswith(one)), "")
@@ -314,6 +374,8 @@ def _weight(text: str) -> float | None:
 
 
 def _chi2(figures: dict[str, float]) -> str:
+    if "motion_mm" in figures:
+        return f"motion  up to {figures['motion_mm']:.1f} mm, {figures['rejected']:.0f} slices left out"
     return f"chi2 {figures['chi2']:.2f}" if "chi2" in figures else f"adapting  loss {figures['loss']:.3f}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,15 @@ from invsr.progress import Report
 from invsr.solvers.cubic import cubic
 from invsr.solvers.iterate import smooth_guess
 from invsr.solvers.likelihood import Gaussian, Likelihood, likelihood
-from invsr.solvers.statistics import Masked, as_tuple, peak
+from invsr.solvers.statistics import Masked, as_tuple, like_data, peak
 from invsr.volume import Volume
 
 # Noise is never taken to be less than this share of the peak: a fit closer than that is beyond float32 data.
 LEAST_SIGMA = 5e-4
 # What several masks' target has around them, mm.
 MARGIN = 10.0
+# A voxel that data weigh on by less than this share of the most is not seen.
+LEAST_SHARE = 0.1
 # Below this correlation with the other scans a scan's contrast is taken to be another one.
 LEAST_CORRELATION = 0.5
 
@@ -65,6 +67,15 @@ class Prepared:
     grids: tuple[Grid, ...]
     levels: tuple[float, ...]
 
+    def seen(self) -> Tensor:
+        """1 where data say something, 0 where none was measured inside a mask; shape (1, 1, *domain.shape)."""
+        parts = tuple(
+            torch.ones_like(one) * (kind.mask if isinstance(kind, Masked) else 1)
+            for one, kind in zip(as_tuple(self.y), self.likelihoods, strict=True)
+        )
+        share = self.operator.adjoint(like_data(parts, self.y))
+        return (share > LEAST_SHARE * share.max()).to(share)
+
     def guess(self, data: Any) -> Tensor:
         """First guess of the volume from such data: cubic interpolation, the mean of several scans'.
 
@@ -92,31 +103,32 @@ def prepare(
     """The inverse problem of scans on a target grid; arguments as of `invsr.reconstruct`, one for each scan."""
     widths = [_thickness(scan, one) for scan, one in zip(scans, slice_thickness, strict=True)]
     profiles = ["none" if width is None else one for width, one in zip(widths, slice_profile, strict=True)]
-    # Built first without motion: whatever cannot be used is found before the work begins.
-    operators = []
-    for scan, width, profile in zip(scans, widths, profiles, strict=True):
-        operators.append(_operator(scan, target, width, profile, in_plane))
     scale = peak(scans[0].data if masks[0] is None else scans[0].data[masks[0]])
     sigmas = []
     for scan, level, mask in zip(scans, noise, masks, strict=True):
         sigmas.append(max(_sigma(scan, level, mask) / scale, LEAST_SIGMA))
-    data = [scan.data / scale for scan in scans]
     if len(scans) == 1 and motion == NONE:
+        operator = _operator(scans[0], target, widths[0], profiles[0], in_plane)
         kind = likelihood(noise_model, sigmas[0])
-        return Prepared(
-            operators[0], data[0], sigmas[0], scale, (kind if masks[0] is None else Masked(kind, masks[0]),), None,
-            (scans[0].grid,), (1.0,),
-        )  # fmt: skip
+        kinds = (kind if masks[0] is None else Masked(kind, masks[0]),)
+        y = scans[0].data / scale
+        return Prepared(operator, y, sigmas[0], scale, kinds, None, (scans[0].grid,), (1.0,))
 
-    found = _motion(scans, data, target, widths, profiles, masks, motion, progress)
+    if isinstance(motion, Motion):
+        found = motion.fitting([scan.name for scan in scans], [scan.grid for scan in scans])
+    else:
+        found = find_motion(
+            scans, target, slice_thickness=slice_thickness, slice_profile=slice_profile, masks=masks, motion=motion,
+            progress=progress,
+        )  # fmt: skip
+    scans, masks = cropped(scans, masks)
     members, parts, levels = [], [], []
     likelihoods: list[Likelihood] = []
     sigma = sigmas[0]
     for n, (scan, one) in enumerate(zip(scans, found.scans, strict=True)):
-        operator = operators[n]
-        if not one.still:
-            moved = one.motion if one.of_scan is None else one.of_scan
-            operator = _operator(scan, target, widths[n], profiles[n], in_plane, moved, found.centre)
+        moved = None if one.still else one.motion if one.of_scan is None else one.of_scan
+        operator = _operator(scan, target, widths[n], profiles[n], in_plane, moved, found.centre)
+        data = scan.data / scale
         level = sigmas[n] / one.gain
         used = _used(scan.grid, masks[n], one)
         kind = likelihood(noise_model, sigma)
@@ -125,13 +137,13 @@ def prepare(
         elif isinstance(kind, Gaussian) and not isinstance(operator, Separable):
             # Conjugate gradients are needed anyway: what is not used is left out of the operator.
             operator = Diagonal(scan.grid, used[0, 0].to(scan.data)) @ operator
-            data[n] = data[n] * used
+            data = data * used
             likelihoods.append(kind)
         else:
             likelihoods.append(Masked(kind, used))
         members.append(operator)
         levels.append(level / sigma)
-        parts.append(data[n] / one.gain * (sigma / level))
+        parts.append(data / one.gain * (sigma / level))
     if len(members) == 1:
         return Prepared(
             members[0], parts[0], sigma, scale, tuple(likelihoods), found, (scans[0].grid,), tuple(levels)
@@ -141,6 +153,26 @@ def prepare(
     return Prepared(
         stack, tuple(parts), sigma, scale, tuple(likelihoods), found, tuple(scan.grid for scan in scans), tuple(levels)
     )  # fmt: skip
+
+
+def cropped(scans: Sequence[Volume], masks: Sequence[Tensor | None]) -> tuple[list[Volume], list[Tensor | None]]:
+    """Scans and masks without the rows and columns in which nothing is inside; all slices stay."""
+    found: list[Volume] = []
+    left: list[Tensor | None] = []
+    for scan, mask in zip(scans, masks, strict=True):
+        data, grid = scan.data, scan.grid
+        if mask is not None:
+            at = torch.nonzero(mask[0, 0])
+            low, high = at.amin(0).tolist(), (at.amax(0) + 1).tolist()
+            low[grid.through_plane], high[grid.through_plane] = 0, grid.shape[grid.through_plane]
+            i, j, k = (slice(a, b) for a, b in zip(low, high, strict=True))
+            affine = grid.affine.copy()
+            affine[:3, 3] = grid.to_world(low)
+            data, mask = data[..., i, j, k], mask[..., i, j, k]
+            grid = Grid(data.shape[2:], affine)
+        found.append(replace(scan, data=data, grid=grid))
+        left.append(mask)
+    return found, left
 
 
 def target_grid(
@@ -175,31 +207,33 @@ def target_grid(
     return grid.covering(np.concatenate(reached), 0.0 if everywhere else MARGIN)
 
 
-def _motion(
+def find_motion(
     scans: Sequence[Volume],
-    data: Sequence[Tensor],
     target: Grid,
-    widths: Sequence[float | None],
-    profiles: Sequence[str | Path],
+    *,
+    slice_thickness: Sequence[float | None],
+    slice_profile: Sequence[str | Path],
     masks: Sequence[Tensor | None],
-    motion: str | Motion,
+    motion: str,
     progress: Report | None,
 ) -> Motion:
-    """The motion as it is given, or estimated; for level "none" gains alone."""
-    grids = [scan.grid for scan in scans]
-    if isinstance(motion, Motion):
-        return motion.fitting([scan.name for scan in scans], grids)
+    """The motion of scans by level "stack" or "slice"; for "none" their gains alone."""
+    widths = [_thickness(scan, one) for scan, one in zip(scans, slice_thickness, strict=True)]
+    scale = peak(scans[0].data if masks[0] is None else scans[0].data[masks[0]])
+    whole = [scan.grid for scan in scans]
+    scans, masks = cropped(scans, masks)
+    data = [scan.data / scale for scan in scans]
     if motion == SLICE and len(scans) < 2:
         raise InvsrError("motion of slices is found against scans in other directions: give at least two, or none")
     centre = torch.from_numpy(target.centre)
     known = [
         Scan(
-            data=one, grid=scan.grid, profile=slice_profile_of(profile, width or float(scan.grid.spacing.max())),
+            data=one, grid=scan.grid, profile=slice_profile_of("none" if width is None else profile, width or 1.0),
             axis=scan.grid.through_plane, mask=mask, centre=centre,
             motion=torch.zeros(scan.grid.shape[scan.grid.through_plane], 6, dtype=torch.float64),
             weights=torch.ones(scan.grid.shape[scan.grid.through_plane], dtype=torch.float64),
         )
-        for one, scan, width, profile, mask in zip(data, scans, widths, profiles, masks, strict=True)
+        for one, scan, width, profile, mask in zip(data, scans, widths, slice_profile, masks, strict=True)
     ]  # fmt: skip
     found = matched(known, target) if motion == NONE else estimate(known, target, motion, progress)
     for scan, one in zip(scans, found, strict=True):
@@ -213,8 +247,8 @@ def _motion(
     return Motion(
         target.centre,
         tuple(
-            ScanMotion(scan.name, scan.grid, one.motion.numpy(), one.weights.numpy(), one.gain)
-            for scan, one in zip(scans, found, strict=True)
+            ScanMotion(scan.name, grid, one.motion.numpy(), one.weights.numpy(), one.gain)
+            for scan, grid, one in zip(scans, whole, found, strict=True)
         ),
     )
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.methods import AUTO, METHODS, Slices, Task, best
-from invsr.motion import LEVELS, NONE, Motion
-from invsr.prepare import prepare, target_grid
+from invsr.motion import LEVELS, NONE, SLICE, STACK, Motion
+from invsr.prepare import find_motion, prepare, target_grid
 from invsr.priors.base import Prior
 from invsr.priors.pretrained import DEFAULT as DEFAULT_DENOISER
 from invsr.progress import Report
@@ -192,12 +192,49 @@ def reconstruct(
     return replace(
         solution,
         method=method,
-        x=solution.x * problem.scale,
+        x=solution.x * problem.scale * (problem.seen() if masks is not None and len(scans) > 1 else 1.0),
         sigma=problem.sigma * problem.scale,
         std=None if std is None else std * problem.scale,
         samples=None if solution.samples is None else solution.samples * problem.scale,
         motion=problem.motion,
     )
+
+
+def register(
+    scans: Sequence[Volume],
+    *,
+    motion: str = STACK,
+    spacing: float | Sequence[float] | None = None,
+    slice_thickness: float | Sequence[float] | None = None,
+    slice_profile: str | Path | Sequence[str | Path] = "gaussian",
+    masks: Volume | Sequence[Volume] | None = None,
+    progress: Report | None = None,
+) -> Motion:
+    """Find how several scans of one anatomy moved, without reconstructing it; arguments as of `reconstruct`.
+
+    Raises
+    ------
+    InvsrError
+        When there are fewer than two scans, or as `reconstruct`.
+    """
+    scans = list(scans)
+    if motion not in (STACK, SLICE):
+        raise InvsrError(f"unknown motion {motion!r}: use {STACK} or {SLICE}")
+    if len(scans) < 2:
+        raise InvsrError(f"{len(scans)} scan: motion is found between scans, give at least two")
+    for scan in scans:
+        require_signal(scan)
+    inside = _masks(masks, scans)
+    with torch.no_grad():
+        return find_motion(
+            scans,
+            target_grid(scans, spacing, inside),
+            slice_thickness=_per_scan(slice_thickness, scans, "slice thickness"),
+            slice_profile=_per_scan(slice_profile, scans, "slice profile"),
+            masks=inside,
+            motion=motion,
+            progress=progress,
+        )
 
 
 def require_memory(target: Grid, scans: Sequence[Grid], method: str, device: torch.device) -> None:

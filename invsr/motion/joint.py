@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from invsr.grid import Grid
-from invsr.motion.align import Fit, Scan, align, fit, scaled
+from invsr.motion.align import N_ITER, RADIUS, Fit, Scan, align, fit, scaled
 from invsr.operators.base import Diagonal
 from invsr.operators.stack import Stack
 from invsr.priors.base import GRADIENT
 from invsr.progress import Report
+from invsr.solvers.fixed_point import anderson
 
 LEVELS = NONE, STACK, SLICE = ("none", "stack", "slice")
 # Voxels of the volumes that scans are aligned to, mm, and what they are at least of the target's.
 COARSE, FINE = 3.0, 1.5
 # Weight of the squared slope (per voxel) in these volumes.
 SMOOTHNESS = 0.01
-# Rounds of slices: voxel size, and how stiff motion is from slice to slice (`align`).
-ROUNDS = ((COARSE, 1.0), (COARSE, 0.3), (COARSE, 0.1), (COARSE, 0.1), (FINE, 0.1), (FINE, 0.1))
+# Rounds of slices in coarse voxels: how stiff motion is from slice to slice (`align`). Then as many in fine voxels.
+STIFFNESS = (1.0, 0.3, 0.1, 0.1)
+FINE_ROUNDS = 4
+# Gauss-Newton steps of a fine round: the volume changes before more of them would pay.
+FINE_STEPS = 3
 # A slice whose residual is this many robust standard deviations (of the logarithm) above its stack's median, and
 # never less than this factor, is left out.
 OUTLYING, LEAST_FACTOR = 3.5, 1.4
@@ -50,7 +54,7 @@ def estimate(scans: Sequence[Scan], target: Grid, level: str, report: Report | N
     found = list(scans)
     finest = float(target.spacing.min())
     voxels = [max(COARSE, 2 * finest), max(FINE, finest)]
-    total = 3 + (len(ROUNDS) if level == SLICE else 0)
+    total = 3 + (len(STIFFNESS) + FINE_ROUNDS if level == SLICE else 0)
     if len(found) > 1:
         found = _join(found, target, voxels[0])
         _tell(report, 1, total, found)
@@ -58,17 +62,53 @@ def estimate(scans: Sequence[Scan], target: Grid, level: str, report: Report | N
             found = _stacks(found, target, spacing)
             _tell(report, 2 + n, total, found)
     if level == SLICE:
-        volume: Tensor | None = None
-        for n, (least, stiffness) in enumerate(ROUNDS):
-            spacing = max(least, finest)
-            grid = target.refine(spacing)
-            coarse = [scan.coarser(spacing) for scan in found]
-            volume = volume_of(coarse, grid)
-            coarse = [align(volume, grid, scan, each_slice=True, stiffness=stiffness) for scan in coarse]
-            found = [_taken(one, other) for one, other in zip(found, coarse, strict=True)]
+        for n, stiffness in enumerate(STIFFNESS):
+            found = _slices(found, target, voxels[0], stiffness, N_ITER)
             if n > 0:
-                found = _judged(found, target, spacing)
+                found = _judged(found, target, voxels[0])
             _tell(report, 4 + n, total, found)
+        found = _settled(found, target, voxels[1], STIFFNESS[-1], lambda n, now: _tell(report, 7 + n, total, now))
+        found = _judged(found, target, voxels[1])
+    return found
+
+
+def _slices(
+    scans: Sequence[Scan], target: Grid, spacing: float, stiffness: float, n_iter: int, apart: bool = False
+) -> list[Scan]:
+    """Each slice aligned to the volume of all scans; or, with `apart`, to that of the other scans."""
+    grid = target.refine(spacing)
+    coarse = [scan.coarser(spacing) for scan in scans]
+    volume = None if apart else volume_of(coarse, grid)
+    aligned = []
+    for n, scan in enumerate(coarse):
+        others = volume_of(coarse[:n] + coarse[n + 1 :], grid) if volume is None else volume
+        aligned.append(align(others, grid, scan, each_slice=True, stiffness=stiffness, n_iter=n_iter))
+    return [_taken(one, other) for one, other in zip(scans, aligned, strict=True)]
+
+
+def _settled(
+    scans: list[Scan], target: Grid, spacing: float, stiffness: float, tell: Callable[[int, list[Scan]], None]
+) -> list[Scan]:
+    """Rounds of `_slices`, accelerated: a slice's own share in the volume keeps it near where it was.
+
+    For the same reason volumes are made of the other scans, where these are at least two.
+    """
+    units = torch.tensor([RADIUS] * 3 + [1.0] * 3, dtype=torch.float64)
+    found, sizes, n = list(scans), [len(scan.motion) for scan in scans], 0
+
+    def place(flat: Tensor) -> list[Scan]:
+        parts = torch.split(flat.reshape(-1, 6) / units, sizes)
+        return [replace(scan, motion=part) for scan, part in zip(found, parts, strict=True)]
+
+    def once(flat: Tensor) -> Tensor:
+        nonlocal found, n
+        found = _slices(place(flat), target, spacing, stiffness, FINE_STEPS, apart=len(scans) > 2)
+        n += 1
+        tell(n, found)
+        return torch.cat([scan.motion * units for scan in found]).flatten()
+
+    start = torch.cat([scan.motion * units for scan in scans]).flatten()
+    anderson(once, start, rtol=1e-6, max_iter=FINE_ROUNDS)
     return found
 
 

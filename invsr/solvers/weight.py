@@ -20,7 +20,7 @@ ENDING = 3
 # The automatic weight is never less than this share of the noise: where the model is wrong (motion that is left,
 # anatomy that ends at the field of view) chi2 does not come down to its aim, and the weight would vanish. Scans
 # whose model holds end at 0.1 to 0.2.
-LEAST_WEIGHT = 0.03
+LEAST_WEIGHT = 0.05
 # Ratio of lam to rho for a prior on differences: the size of its step, in scaled intensity per voxel. Decides
 # the speed of convergence, not the limit. A prior on the volume itself gets rho = 1, the norm of A* A.
 GRADIENT_STEP = 0.04
