@@ -108,6 +108,8 @@ class Fit:
         Robust, per effective pixel.
     misfit : Tensor, shape (n_slices,)
         Root mean square residual of each slice, in intensities.
+    signal : Tensor, shape (n_slices,)
+        Root mean square of each slice's prediction.
     counts : Tensor, shape (n_slices,)
         Pixels that see the volume, inside the mask.
     spread : float
@@ -122,6 +124,7 @@ class Fit:
     slope: Tensor
     cost: Tensor
     misfit: Tensor
+    signal: Tensor
     counts: Tensor
     spread: float
     correlation: float
@@ -185,6 +188,7 @@ def fit(volume: Tensor, domain: Grid, scan: Scan, spread: float | None = None) -
         slope=(weighted.mT @ residual.flatten(1)[..., None])[..., 0],
         cost=cost,
         misfit=((inside * residual**2).sum((1, 2)) / counts.clamp(min=1)).sqrt(),
+        signal=((inside * predicted**2).sum((1, 2)) / counts.clamp(min=1)).sqrt(),
         counts=counts,
         spread=spread,
         correlation=correlation,

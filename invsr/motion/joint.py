@@ -29,6 +29,8 @@ FINE_STEPS = 3
 # A slice whose residual is this many robust standard deviations (of the logarithm) above its stack's median, and
 # never less than this factor, is left out.
 OUTLYING, LEAST_FACTOR = 3.5, 1.4
+# Of the median slice's signal: what is added to each one's.
+LEAST_SIGNAL = 0.3
 
 
 def estimate(scans: Sequence[Scan], target: Grid, level: str, report: Report | None = None) -> list[Scan]:
@@ -204,7 +206,8 @@ def _judged(scans: list[Scan], target: Grid, spacing: float) -> list[Scan]:
 
 def _weights(found: Fit) -> Tensor:
     seen = found.counts >= max(10, 0.02 * float(found.counts.max()))
-    level = found.misfit.clamp(min=1e-6).log()
+    # Against what there is in the slice: those at the ends hardly show anything, and hardly err.
+    level = (found.misfit / (found.signal + LEAST_SIGNAL * found.signal[seen].median())).clamp(min=1e-6).log()
     median = level[seen].median()
     width = 1.4826 * float((level[seen] - median).abs().median())
     limit = max(OUTLYING * width, float(torch.tensor(LEAST_FACTOR).log()))
