@@ -240,9 +240,13 @@ def _moving_slices(
     return Sampling(fine, scan, axes) @ slices
 
 
-def _finer(target: Grid) -> Sampling:
+def _finer(target: Grid) -> Separable:
     """The volume at half its spacing, by Keys' convolution: linear interpolation between those voxels hardly blurs."""
-    return Sampling(target, target.refine((target.spacing / 2).tolist()), ("none", "none", "none"))
+    half = target.refine((target.spacing / 2).tolist())
+    i, j, k = (
+        sampled_matrix(target.shape[n], float(target.spacing[n]), _positions(target, half, n, n)) for n in (0, 1, 2)
+    )
+    return Separable(target, half, (i, j, k))
 
 
 def _pixels(in_plane: str, voxel: float, pixel: float) -> AxisProfile | str:
