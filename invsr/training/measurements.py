@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,10 +132,13 @@ def objective_without_truth(scans: Scans) -> Callable[[Any, Sequence[Tensor]], t
         move = Move.draw(torch.Generator().manual_seed(number), turns=True)
         shape = operator.domain.shape
 
+        # The same function of the data wherever the losses ask for it.
+        n_before = random.Random(number).randrange(scans.recipe.n_steps)
+
         def solve(data: Tensor, _: Any) -> Tensor:
             guess = smooth_guess(operator, data)
             if scans.recipe.kind == "deq":
-                estimate, _ = model.last_steps(operator, data, scan.sigma, guess)
+                estimate, _ = model.last_steps(operator, data, scan.sigma, guess, n_before=n_before)
             else:
                 estimate = model(operator, data, scan.sigma, guess)
             found: Tensor = estimate
