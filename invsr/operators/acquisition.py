@@ -216,11 +216,14 @@ def acquisition(
     sampling = Sampling(aligned, scan, axes)
     if aligned is target:
         return sampling
-    finer = _finer(target)
-    turned = sampling @ (Resample(finer.range, aligned, None if moved is None else Rigid(moved, around)) @ finer)
+    finer, motion_of_scan = _finer(target), None if moved is None else Rigid(moved, around)
+    turned = sampling @ (Resample(finer.range, aligned, motion_of_scan) @ finer)
     # As along the scan's own axes: samples that see half of their weight or more are normalised, others left out.
     with torch.no_grad():
         seen = turned(torch.ones((1, 1, *target.shape), dtype=torch.float64))
+        points = torch.from_numpy(scan.points())
+        points = points if motion_of_scan is None else motion_of_scan(points)
+        seen = seen * torch.from_numpy(target.contains(points.numpy()))  # the finer grid reaches a little further
     return Diagonal(scan, torch.where(seen > 0.5, 1 / seen.clamp(min=0.5), 0.0)) @ turned
 
 
@@ -241,10 +244,17 @@ def _moving_slices(
 
 
 def _finer(target: Grid) -> Separable:
-    """The volume at half its spacing, by Keys' convolution: linear interpolation between those voxels hardly blurs."""
-    half = target.refine((target.spacing / 2).tolist())
+    """The volume at half its spacing by Keys' convolution, voxels, what lies midway between them, and the faces.
+
+    Linear interpolation between those hardly blurs, and not at all where samples coincide with voxels.
+    """
+    affine = target.affine.copy()
+    affine[:3, :3] /= 2
+    affine[:3, 3] = target.to_world([-0.5] * 3)
+    half = Grid([2 * n + 1 for n in target.shape], affine)
     i, j, k = (
-        sampled_matrix(target.shape[n], float(target.spacing[n]), _positions(target, half, n, n)) for n in (0, 1, 2)
+        sampled_matrix(n, spacing, (torch.arange(2 * n + 1, dtype=torch.float64) - 1) * spacing / 2)
+        for n, spacing in zip(target.shape, target.spacing.tolist(), strict=True)
     )
     return Separable(target, half, (i, j, k))
 
