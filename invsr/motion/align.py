@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -49,8 +48,6 @@ class Scan:
         By which the data were divided: of this scan's intensities against the volume's.
     correlation : float
         With what the volume predicts.
-    order : list of int
-        Slices in the order in which they were acquired.
     """
 
     data: Tensor
@@ -63,7 +60,6 @@ class Scan:
     weights: Tensor
     gain: float = 1.0
     correlation: float = 1.0
-    order: tuple[int, ...] = ()
 
     def slices(self, domain: Grid) -> Slices:
         """The scan's forward model for a volume on `domain`, its pixels points."""
@@ -216,7 +212,7 @@ def align(
     each_slice : bool
         A motion for each slice, or one more for all of them.
     stiffness : float, 1 / mm^2
-        With `each_slice`: weight of squared differences between slices acquired one after the other, in mm at
+        With `each_slice`: weight of squared differences between neighbouring slices, in mm at
         `RADIUS` from the centre, against squared residuals in standard deviations.
     n_iter : int
 
@@ -226,7 +222,7 @@ def align(
     """
     units = torch.tensor([RADIUS] * 3 + [1.0] * 3, dtype=torch.float64)
     stiff = stiffness * units**2 if each_slice else torch.zeros(6, dtype=torch.float64)
-    links = _links(scan.order or tuple(range(len(scan.motion))))
+    links = _links(len(scan.motion))
     here = fit(volume, domain, scan)
     cost = _total(here.cost, scan.motion, links, stiff, each_slice)
     damping = torch.full((len(scan.motion) if each_slice else 1,), 1e-3, dtype=torch.float64)
@@ -266,12 +262,10 @@ def _chosen(better: Tensor, there: Fit, here: Fit) -> Fit:
     )
 
 
-def _links(order: tuple[int, ...]) -> Tensor:
-    """For each slice those acquired before and after it; itself where there is none. Shape (n, 2)."""
-    links = torch.arange(len(order))[:, None].repeat(1, 2)
-    for before, after in itertools.pairwise(order):
-        links[after, 0], links[before, 1] = before, after
-    return links
+def _links(n_slices: int) -> Tensor:
+    """For each slice those before and after it; itself where there is none. Shape (n_slices, 2)."""
+    at = torch.arange(n_slices)
+    return torch.stack([(at - 1).clamp(min=0), (at + 1).clamp(max=n_slices - 1)], 1)
 
 
 def _total(cost: Tensor, motion: Tensor, links: Tensor, stiff: Tensor, each_slice: bool) -> Tensor:
