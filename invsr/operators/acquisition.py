@@ -217,13 +217,10 @@ def acquisition(
     if aligned is target:
         return sampling
     finer, motion_of_scan = _finer(target), None if moved is None else Rigid(moved, around)
-    turned = sampling @ (Resample(finer.range, aligned, motion_of_scan) @ finer)
+    turned = sampling @ (Resample(finer.range, aligned, motion_of_scan, reach=0) @ finer)
     # As along the scan's own axes: samples that see half of their weight or more are normalised, others left out.
     with torch.no_grad():
         seen = turned(torch.ones((1, 1, *target.shape), dtype=torch.float64))
-        points = torch.from_numpy(scan.points())
-        points = points if motion_of_scan is None else motion_of_scan(points)
-        seen = seen * torch.from_numpy(target.contains(points.numpy()))  # the finer grid reaches a little further
     return Diagonal(scan, torch.where(seen > 0.5, 1 / seen.clamp(min=0.5), 0.0)) @ turned
 
 
@@ -234,7 +231,8 @@ def _moving_slices(
     spacing = [s if n == axis or s < COARSE * finest else finest for n, s in enumerate(scan.spacing.tolist())]
     fine = scan.refine(spacing)
     finer = _finer(target)
-    slices = Slices(finer.range, fine, profile, motion, centre=centre, through_plane=axis, planes=finest) @ finer
+    moving = Slices(finer.range, fine, profile, motion, centre=centre, through_plane=axis, planes=finest, reach=0)
+    slices = moving @ finer
     if fine == scan:
         return slices
     axes: list[AxisProfile | str] = [
@@ -246,7 +244,8 @@ def _moving_slices(
 def _finer(target: Grid) -> Separable:
     """The volume at half its spacing by Keys' convolution, voxels, what lies midway between them, and the faces.
 
-    Linear interpolation between those hardly blurs, and not at all where samples coincide with voxels.
+    Linear interpolation between those hardly blurs, and not at all where samples coincide with voxels. The outermost
+    lie on the faces of the field of view, which therefore ends there (``reach=0``).
     """
     affine = target.affine.copy()
     affine[:3, :3] /= 2

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from invsr.grid import SAME_POSITION
 from invsr.operators.profiles import keys_kernel
 from invsr.operators.separable import multiply
 
@@ -134,6 +135,11 @@ def extend_adjoint(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 # Bookkeeping ----------------------------------------------------------------------------------------
+
+
+def in_view(voxels: Tensor, size: Tensor, reach: float) -> Tensor:
+    """Whether positions, shape (..., 3), are within `reach` voxels of the outermost centres; shape (...)."""
+    return ((voxels >= -reach - SAME_POSITION) & (voxels <= size - 1 + reach + SAME_POSITION)).all(-1)
 
 
 def normalised(voxels: Tensor, shape: Sequence[int]) -> Tensor:

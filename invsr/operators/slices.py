@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from invsr.errors import InvsrError
-from invsr.grid import SAME_POSITION, Grid
-from invsr.operators.base import LinearOperator, TensorState
-from invsr.operators.interpolate import Sample, normalised
+from invsr.grid import Grid
+from invsr.operators.base import LinearOperator
+from invsr.operators.interpolate import Sample, in_view, normalised
+from invsr.operators.kept import KeptMatrix, applied
 from invsr.operators.profiles import AxisProfile, sampled_matrix
 from invsr.operators.warp import like_volumes, real_volumes, rigid_matrices
 
@@ -24,10 +23,6 @@ from invsr.operators.warp import like_volumes, real_volumes, rigid_matrices
 POINTS = 1 << 20
 # Planes of a profile that weigh less than this share of the heaviest are left out.
 LEAST_WEIGHT = 5e-3
-# From this use on sparse matrices are kept, which take as long to make and are ten times as fast; and how many
-# entries, before those of one voxel are added up, they may have at most.
-OFTEN = 6
-LARGEST = 2e8
 
 
 class Slices(LinearOperator):
@@ -55,6 +50,8 @@ class Slices(LinearOperator):
         By default the axis of the largest spacing.
     planes : float, mm, optional
         Distance of the profile's planes, by default the smallest voxel spacing.
+    reach : float, voxels
+        How far beyond the outermost voxel centres samples see the volume: to its faces, by default.
 
     Raises
     ------
@@ -90,9 +87,11 @@ class Slices(LinearOperator):
         centre: Tensor | npt.ArrayLike | None = None,
         through_plane: int | None = None,
         planes: float | None = None,
+        reach: float = 0.5,
     ) -> None:
         super().__init__(domain, range)
         self.axis = range.through_plane if through_plane is None else through_plane
+        self.reach = reach
         n_slices = range.shape[self.axis]
         moved = torch.zeros(n_slices, 6) if motion is None else torch.as_tensor(motion).detach()
         if tuple(moved.shape) != (n_slices, 6) or not bool(moved.isfinite().all()):
@@ -105,31 +104,26 @@ class Slices(LinearOperator):
         offsets, weights = _planes(profile, planes or float(domain.spacing.min()))
         self.register_buffer("offsets", offsets / float(range.spacing[self.axis]))  # in slices
         self.register_buffer("weights", weights)
-        self._uses: tuple[Any, int] = (None, 0)
-        self._sparse: tuple[Tensor, Tensor] | None = None
+        self._kept = KeptMatrix()
 
     def _forward(self, x: Tensor) -> Tensor:
         volumes = real_volumes(x)
-        matrices = self._matrices(x)
-        if matrices is not None:
-            y = (matrices[0] @ volumes[0].flatten(1).mT).mT[None]
-            return like_volumes(y.reshape(1, -1, *self.range.shape), x)
-        parts = []
-        for _, at, share in self.parts(x):
-            values = Sample.apply(volumes, at, False, None)
-            parts.append((values * share).sum(-1))
-        y = torch.cat(parts, 2)
+        matrix = self._matrix(x)
+        if matrix is None:
+            parts = ((Sample.apply(volumes, at, False, None) * share).sum(-1) for _, at, share in self.parts(x))
+            y = torch.cat(list(parts), 2)
+        else:
+            y = applied(matrix, volumes)
         a, b = self.in_plane
         y = y.reshape(1, -1, self.range.shape[self.axis], self.range.shape[a], self.range.shape[b])
         return like_volumes(y.movedim(2, 2 + self.axis), x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         a, b = self.in_plane
-        matrices = self._matrices(y)
-        if matrices is not None:
-            x = (matrices[1] @ real_volumes(y)[0].flatten(1).mT).mT[None]
-            return like_volumes(x.reshape(1, -1, *self.domain.shape), y)
+        matrix = self._matrix(y)
         rows = real_volumes(y).movedim(2 + self.axis, 2)
+        if matrix is not None:
+            return like_volumes(applied(matrix.T, rows).reshape(1, -1, *self.domain.shape), y)
         rows = rows.reshape(1, rows.shape[1], -1, self.range.shape[b])
         total: Tensor | float = 0.0
         for slices, at, share in self.parts(y):
@@ -137,55 +131,12 @@ class Slices(LinearOperator):
             total = total + Sample.apply(part[..., None] * share, at, False, self.domain.shape)
         return like_volumes(total, y)  # type: ignore[arg-type]  # there is at least one slice
 
-    def _matrices(self, like: Tensor) -> tuple[Tensor, Tensor] | None:
-        """A and A* as sparse matrices, for solvers that use them often: from the `OFTEN`-th use in one state on.
-
-        None before that, where derivatives are asked for, and where they would take too much memory.
-        """
-        if torch.is_grad_enabled() and (self.motion.requires_grad or like.requires_grad):
-            return None
-        if self.range.size * len(self.offsets) * 8 > LARGEST or like.device.type != "cpu":
-            return None
-        state = (like.real.dtype, TensorState(self))
-        if self._uses[0] != state:
-            self._uses, self._sparse = (state, 0), None
-        self._uses = (state, self._uses[1] + 1)
-        if self._uses[1] < OFTEN:
-            return None
-        if self._sparse is None:
-            with torch.inference_mode(False), torch.no_grad():
-                self._sparse = self._make_matrices(like)
-        return self._sparse
-
-    def _make_matrices(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        from scipy import sparse
-
-        pixels = torch.arange(self.range.size).reshape(self.range.shape).movedim(self.axis, 0).flatten(1)
-        size = torch.tensor(self.domain.shape)
-        number = torch.zeros((), dtype=like.real.dtype).numpy().dtype
-        total = sparse.csr_array((self.range.size, self.domain.size), dtype=number)
-        for slices, at, share in self.parts(like):
-            # grid_sample's coordinates back to voxels; beyond the outermost centres the edge is replicated.
-            p = ((at.flip(-1) + 1) * ((size - 1).clamp(min=1) / 2).to(at)).flatten(0, 2)
-            p = torch.minimum(p.clamp(min=0), (size - 1).to(p))
-            first = torch.minimum(p.floor(), (size - 2).clamp(min=0).to(p))
-            rest, first = p - first, first.long()
-            rows = pixels[slices].flatten()[:, None].expand(-1, share.shape[-1]).flatten().repeat(8)
-            columns, weights = [], []
-            for corner in itertools.product((0, 1), repeat=3):
-                step = torch.minimum(torch.tensor(corner), size - 1)
-                voxel = first + step
-                columns.append((voxel[:, 0] * size[1] + voxel[:, 1]) * size[2] + voxel[:, 2])
-                factor = torch.where(torch.tensor(corner, dtype=torch.bool), rest, 1 - rest).prod(-1)
-                weights.append(factor * share.flatten())
-            entries = (torch.cat(weights).numpy(), (rows.numpy(), torch.cat(columns).numpy()))
-            part = sparse.coo_array(entries, shape=total.shape).tocsr()
-            part.eliminate_zeros()
-            total = total + part
-        return _torch_csr(total), _torch_csr(total.T.tocsr())
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_uses": (None, 0), "_sparse": None}
+    def _matrix(self, like: Tensor) -> Any:
+        """A as a sparse matrix, rows slice by slice, once it is used often; else None."""
+        entries = self.range.size * len(self.offsets) * 8
+        return self._kept.of(
+            self, like, entries, lambda: ((at.flatten(0, 1), w.flatten(0, 1)) for _, at, w in self.parts(like))
+        )
 
     @property
     def in_plane(self) -> tuple[int, int]:
@@ -216,18 +167,11 @@ class Slices(LinearOperator):
             across = (index[:, None] + self.offsets.to(dtype))[..., None]
             p = (i * m[:, a])[:, :, None, None] + (j * m[:, b])[:, None, :, None]
             p = p + (across * m[:, self.axis] + m[:, 3])[:, None, None]
-            inside = ((p >= -0.5 - SAME_POSITION) & (p <= size - 0.5 + SAME_POSITION)).all(-1)
+            inside = in_view(p, size, self.reach)
             share = inside * weights
             kept = share.sum(-1, keepdim=True)
             share = torch.where(kept > 0.5, share / kept.clamp(min=0.5), 0.0)
             yield slices, normalised(p, self.domain.shape).flatten(0, 1), share.flatten(0, 1)
-
-
-def _torch_csr(matrix: Any) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse", UserWarning)  # "in beta state", "invariant checks disabled"
-        rows, columns, values = (torch.from_numpy(one) for one in (matrix.indptr, matrix.indices, matrix.data))
-        return torch.sparse_csr_tensor(rows, columns, values, matrix.shape)
 
 
 def _planes(profile: AxisProfile, spacing: float) -> tuple[Tensor, Tensor]:

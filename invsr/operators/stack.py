@@ -84,6 +84,7 @@ class Stack(LinearOperator):
         self.boundary = (a, b, c)
         self.complex_range = any(operator.complex_range for operator in operators)
         self._cache: dict[Any, Any] = {}
+        self._parts = _factored(operators)
 
     def weigh(self, y: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """``sqrt(w_n) y_n``: measured data as this operator would produce it."""
@@ -91,19 +92,24 @@ class Stack(LinearOperator):
         return tuple(root.to(part.real.dtype) * part for root, part in pairs)
 
     def _forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]  # data is a tuple
-        return self.weigh([member(x) for member in self._operators()])
+        between: dict[LinearOperator, Tensor] = {}
+        found = []
+        for inner, rest in self._parts:
+            if inner is not None and inner not in between:
+                between[inner] = inner._forward(x)
+            found.append(rest._forward(x if inner is None else between[inner]))
+        return self.weigh(found)
 
     def adjoint(self, y: Sequence[Tensor]) -> Tensor:  # type: ignore[override]  # data is a tuple
         """A* y, ``sum_n sqrt(w_n) A_n* y_n``, shape (batch, channel, *domain.shape)."""
         return self._adjoint(y)
 
     def _adjoint(self, y: Sequence[Tensor]) -> Tensor:  # type: ignore[override]  # data is a tuple
-        pairs = zip(self._operators(), self.weigh(y), strict=True)
-        return _sum([member.adjoint(part) for member, part in pairs])
-
-    def gram(self, x: Tensor) -> Tensor:
-        pairs = zip(self.weights, self._operators(), strict=True)
-        return _sum([weight.to(x.real.dtype) * member.gram(x) for weight, member in pairs])
+        between: dict[LinearOperator | None, list[Tensor]] = {}
+        for (inner, rest), part in zip(self._parts, self.weigh(y), strict=True):
+            between.setdefault(inner, []).append(rest.adjoint(part))
+        sums = ((inner, _sum(parts)) for inner, parts in between.items())
+        return _sum([part if inner is None else inner._adjoint(part) for inner, part in sums])
 
     @property
     def H(self) -> LinearOperator:
@@ -201,6 +207,37 @@ class _StackAdjoint(LinearOperator):
     @property
     def H(self) -> LinearOperator:
         return self.stack
+
+
+def _factored(operators: Sequence[LinearOperator]) -> list[tuple[LinearOperator | None, LinearOperator]]:
+    """Each operator as (what it does first, the rest); None and itself where no other one starts alike.
+
+    Scans that lie obliquely or move all begin with the same upsampling of the volume, which is worth doing once.
+    """
+    starts = [_started(operator) for operator in operators]
+    found: list[tuple[LinearOperator | None, LinearOperator]] = []
+    for operator, (first, rest) in zip(operators, starts, strict=True):
+        alike = [other for other, _ in starts if other is not None and first is not None and _same(first, other)]
+        found.append((alike[0], rest) if len(alike) > 1 else (None, operator))
+    return found
+
+
+def _started(operator: LinearOperator) -> tuple[LinearOperator | None, LinearOperator]:
+    if not isinstance(operator, Composition):
+        return None, operator
+    first, rest = _started(operator.inner)
+    return (operator.inner, operator.outer) if first is None else (first, Composition(operator.outer, rest))
+
+
+def _same(a: LinearOperator, b: LinearOperator) -> bool:
+    if a is b:
+        return True
+    if type(a) is not Separable or type(b) is not Separable or a.range != b.range or a.order != b.order:
+        return False
+    if any(parameter.requires_grad for one in (a, b) for parameter in one.parameters()):
+        return False
+    pairs = zip(a.matrices(), b.matrices(), strict=True)
+    return all(m is n or (m is not None and n is not None and torch.equal(m, n)) for m, n in pairs)
 
 
 def _separable_part(operator: LinearOperator, like: Tensor) -> tuple[float, list[Tensor | None]]:

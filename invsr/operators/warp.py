@@ -7,6 +7,7 @@ adjoints, have derivatives with respect to the volume and to the sampling positi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from invsr.errors import InvsrError
-from invsr.grid import SAME_POSITION, Grid
+from invsr.grid import Grid
 from invsr.operators.base import LinearOperator, TensorState
-from invsr.operators.interpolate import SLAB, Sample, extend, extend_adjoint, extended_shape, normalised
+from invsr.operators.interpolate import SLAB, Sample, extend, extend_adjoint, extended_shape, in_view, normalised
+from invsr.operators.kept import KeptMatrix, applied
 
 INTERPOLATIONS = ("linear", "cubic")
 
@@ -129,6 +131,8 @@ class Resample(LinearOperator):
         returns world points, mm, shape (N, 3), float64. `Rigid`, `Affine`, `Displacement`, an
         ``nn.Sequential`` of them (first one first) or any other; by default nothing moves.
     interpolation : {"linear", "cubic"}
+    reach : float, voxels
+        How far beyond the outermost voxel centres positions see the volume: to its faces, by default.
 
     Raises
     ------
@@ -148,27 +152,53 @@ class Resample(LinearOperator):
     """
 
     def __init__(
-        self, domain: Grid, range: Grid, transform: nn.Module | None = None, interpolation: str = "linear"
+        self,
+        domain: Grid,
+        range: Grid,
+        transform: nn.Module | None = None,
+        interpolation: str = "linear",
+        reach: float = 0.5,
     ) -> None:
         super().__init__(domain, range)
         if interpolation not in INTERPOLATIONS:
             raise InvsrError(f"unknown interpolation {interpolation!r}: use one of {', '.join(INTERPOLATIONS)}")
         self.transform = transform
         self.interpolation = interpolation
+        self.reach = reach
         self._cache: dict[Any, tuple[Tensor, Tensor]] = {}
+        self._kept = KeptMatrix()
 
     def _forward(self, x: Tensor) -> Tensor:
-        at, inside = self._positions(x)
         volumes, cubic = real_volumes(x), self.interpolation == "cubic"
+        matrix = self._matrix(x)
+        if matrix is not None:
+            return like_volumes(applied(matrix, volumes).reshape(1, -1, *self.range.shape), x)
+        at, inside = self._positions(x)
         values = Sample.apply(extend(volumes) if cubic else volumes, at, cubic, None)
         return like_volumes(torch.where(inside, values, 0), x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        at, inside = self._positions(y)
         shape, cubic = self.domain.shape, self.interpolation == "cubic"
+        matrix = self._matrix(y)
+        if matrix is not None:
+            return like_volumes(applied(matrix.T, real_volumes(y)).reshape(1, -1, *shape), y)
+        at, inside = self._positions(y)
         values = torch.where(inside, real_volumes(y), 0)
         volumes = Sample.apply(values, at, cubic, extended_shape(shape) if cubic else shape)
         return like_volumes(extend_adjoint(volumes, shape) if cubic else volumes, y)
+
+    def _matrix(self, like: Tensor) -> Any:
+        """A as a sparse matrix once it is used often; else None."""
+        if self.interpolation == "cubic":  # 64 entries in each row
+            return None
+        return self._kept.of(self, like, 8 * self.range.size, lambda: self._samples(like))
+
+    def _samples(self, like: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        at, inside = self._positions(like)
+        self._cache = {}
+        pairs = zip(torch.split(at.reshape(-1, 1, 3), SLAB), torch.split(inside.reshape(-1, 1), SLAB), strict=True)
+        for part, seen in pairs:
+            yield part, seen.to(part)
 
     # Where the samples lie --------------------------------------------------------------------------
 
@@ -201,7 +231,7 @@ class Resample(LinearOperator):
             p = (part * first[:3, 0] + first[:3, 3])[:, None, None] + (j * first[:3, 1])[:, None] + k * first[:3, 2]
             if bends:
                 p = _transformed(to_voxel, self._moved(p.reshape(-1, 3))).reshape(p.shape)
-            seen.append(((p >= -0.5 - SAME_POSITION) & (p <= size - 0.5 + SAME_POSITION)).all(-1))
+            seen.append(in_view(p, size, self.reach))
             found.append((p if self.interpolation == "cubic" else normalised(p, self.domain.shape)).to(dtype))
         return torch.cat(found), torch.cat(seen)
 

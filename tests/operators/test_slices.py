@@ -98,10 +98,10 @@ def test_often_used_slices_become_matrices_of_the_same_numbers(name):
     part = next(one for one in A.modules() if isinstance(one, Slices))
     x, y = noise(1, 2, *part.domain.shape), noise(1, 2, *part.range.shape)
     before = part(x), part.adjoint(y)
-    assert part._sparse is None
+    assert part._kept.matrix is None
     for _ in range(10):
         after = part(x), part.adjoint(y)
-    assert part._sparse is not None
+    assert part._kept.matrix is not None
     for a, b in zip(before, after, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
     # Other motion, other matrices.
