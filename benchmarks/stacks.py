@@ -7,8 +7,9 @@ With --crop, a ball in the middle of the volume.
 
 Scenes: "orthogonal" (three stacks), "two", "oblique" (the second and third turned by 15 degrees), "stacks" (each
 stack but the first moved by up to 5 mm and 5 degrees along and about each axis), "slices" (slices moved by a
-first-order autoregressive walk of 2 mm and 2 degrees RMS), "bad" (the same, and every tenth slice darkened to 30 % or
-swapped with one far away).
+first-order autoregressive walk of 2 mm and 2 degrees RMS), "interleaved" (the same, even slices before odd ones),
+"bad" (as "slices", and every tenth slice darkened to 30 % or swapped with one far away), "shaded" (as "orthogonal",
+the second and third multiplied by smooth fields that differ by up to 30 %).
 
 Stacks are simulated by cubic spline interpolation of the volume at half-millimetre steps across the slices (scipy), a
 Gaussian profile and white noise; none of the package's operators. PSNR inside the head, peak at its 99.9th
@@ -27,8 +28,8 @@ from scipy.spatial.transform import Rotation
 import invsr
 from invsr.metrics import evaluate, head_mask
 
-SCENES = ("orthogonal", "two", "oblique", "stacks", "slices", "bad")
-MOTION = {"stacks": "stack", "slices": "slice", "bad": "slice"}
+SCENES = ("orthogonal", "two", "oblique", "stacks", "slices", "interleaved", "bad", "shaded")
+MOTION = {"stacks": "stack", "slices": "slice", "interleaved": "slice", "bad": "slice"}
 
 
 def stack_grid(grid, axis, thickness, turn=None):
@@ -97,7 +98,12 @@ def scene(name, truth, grid, thickness, noise, seed=1):
             motion += np.concatenate([np.radians(rng.uniform(-5, 5, 3)), rng.uniform(-5, 5, 3)])
         if MOTION.get(name) == "slice":
             motion = walk(n_slices, rng)
+        if name == "interleaved":
+            motion[[*range(0, n_slices, 2), *range(1, n_slices, 2)]] = motion.copy()
         data = measure(coefficients, grid, stack, axis, thickness, motion, noise, rng)
+        if name == "shaded" and n:
+            place = (stack.points() - grid.centre) / (np.array(grid.shape) * grid.spacing / 2)
+            data = data * torch.from_numpy(1 + 0.3 * np.sin(place @ rng.uniform(-1, 1, 3))).float()
         wrong = []
         if name == "bad":
             rows = data[0, 0].movedim(axis, 0)
@@ -184,7 +190,7 @@ def main():
                 if motion != "none":
                     distance, back = left(solution.motion, motions, bad, scans, grid)
                     away = f"{distance:.2f}"
-                    if name == "bad":
+                    if name == "bad":  # how many were found, of how many; and of how many that were left out
                         said = [set(one.rejected) for one in solution.motion.scans]
                         hits = sum(len(a & b) for a, b in zip(said, bad, strict=True))
                         figures = f"{hits}/{sum(map(len, bad))}, {hits}/{sum(map(len, said))}"

@@ -16,7 +16,9 @@ from torch import Tensor
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.grid import Grid
 from invsr.motion.align import Scan
+from invsr.motion.bias import N_TERMS, field
 from invsr.motion.joint import NONE, SLICE, estimate, matched
+from invsr.motion.order import by_times
 from invsr.motion.transforms import Motion, ScanMotion
 from invsr.operators.acquisition import acquisition, slice_profile_of
 from invsr.operators.base import Diagonal, LinearOperator
@@ -143,6 +145,8 @@ def prepare(
             likelihoods.append(Masked(kind, used))
         members.append(operator)
         levels.append(level / sigma)
+        if one.bias.any():
+            data = data / field(torch.from_numpy(one.bias), scan.grid, torch.from_numpy(found.centre)).to(data)
         parts.append(data / one.gain * (sigma / level))
     if len(members) == 1:
         return Prepared(
@@ -232,6 +236,9 @@ def find_motion(
             axis=scan.grid.through_plane, mask=mask, centre=centre,
             motion=torch.zeros(scan.grid.shape[scan.grid.through_plane], 6, dtype=torch.float64),
             weights=torch.ones(scan.grid.shape[scan.grid.through_plane], dtype=torch.float64),
+            bias=torch.zeros(N_TERMS, dtype=torch.float64),
+            ordered=_times(scan) is not None,
+            order=by_times(_times(scan) or range(scan.grid.shape[scan.grid.through_plane])),
         )
         for one, scan, width, profile, mask in zip(data, scans, widths, slice_profile, masks, strict=True)
     ]  # fmt: skip
@@ -247,10 +254,16 @@ def find_motion(
     return Motion(
         target.centre,
         tuple(
-            ScanMotion(scan.name, grid, one.motion.numpy(), one.weights.numpy(), one.gain)
+            ScanMotion(scan.name, grid, one.motion.numpy(), one.weights.numpy(), one.gain, one.bias.numpy())
             for scan, grid, one in zip(scans, whole, found, strict=True)
         ),
     )
+
+
+def _times(scan: Volume) -> tuple[float, ...] | None:
+    """When its slices were acquired, where that is known of the slices across its through-plane axis."""
+    times, n_slices = scan.slice_times, scan.grid.shape[scan.grid.through_plane]
+    return times if times is not None and len(times) == n_slices else None
 
 
 def _used(grid: Grid, mask: Tensor | None, motion: ScanMotion) -> Tensor | None:

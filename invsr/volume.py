@@ -53,6 +53,8 @@ class Volume:
         Thickness of the slices and distance of their centres as the scanner reports them, mm.
     form_code : int
         NIfTI's code for the space the affine leads to (1 scanner, 2 aligned, 3 Talairach, 4 MNI).
+    slice_times : tuple of float, optional
+        When each slice was acquired, seconds.
 
     Raises
     ------
@@ -73,6 +75,7 @@ class Volume:
     slice_thickness: float | None = None
     slice_spacing: float | None = None
     form_code: int = 1
+    slice_times: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if tuple(self.data.shape) != (1, 1, *self.grid.shape):
@@ -90,7 +93,9 @@ class Volume:
         """The same volume with other data; on another grid the slices of the scan no longer exist."""
         if grid is None:
             return dataclasses.replace(self, data=data)
-        return dataclasses.replace(self, data=data, grid=grid, slice_thickness=None, slice_spacing=None)
+        return dataclasses.replace(
+            self, data=data, grid=grid, slice_thickness=None, slice_spacing=None, slice_times=None
+        )  # fmt: skip
 
     def numpy(self) -> npt.NDArray[np.float32]:
         """The data as an array of shape (i, j, k), on the CPU."""
@@ -101,8 +106,8 @@ def load(path: str | os.PathLike[str], index: int | None = None) -> Volume:
     """Read a NIfTI-1 or NIfTI-2 file: .nii, .nii.gz, or a .hdr/.img pair.
 
     The affine is the sform, else the qform, in millimetres. Intensities are scaled by the header's slope and
-    intercept. NaN and infinite voxels become 0, with a warning. `SliceThickness` and `SpacingBetweenSlices` come
-    from a BIDS sidecar (``x.json`` beside ``x.nii.gz``) where there is one.
+    intercept. NaN and infinite voxels become 0, with a warning. `SliceThickness`, `SpacingBetweenSlices` and
+    `SliceTiming` come from a BIDS sidecar (``x.json`` beside ``x.nii.gz``) where there is one.
 
     Parameters
     ----------
@@ -170,8 +175,8 @@ def load(path: str | os.PathLike[str], index: int | None = None) -> Volume:
         while count == 1 and str(image).lower().endswith(".gz") and file.read(2**20):
             pass  # only the end of the stream holds the checksum
     data = _float32(path, raw, 1.0 if slope is None else slope, 0.0 if inter is None else inter)
-    thickness, spacing = _sidecar(path, grid, slice_axis)
-    return Volume(torch.from_numpy(data)[None, None], grid, path.name, thickness, spacing, form_code or 1)
+    thickness, spacing, times = _sidecar(path, grid, slice_axis)
+    return Volume(torch.from_numpy(data)[None, None], grid, path.name, thickness, spacing, form_code or 1, times)
 
 
 def require_signal(volume: Volume) -> None:
@@ -311,31 +316,45 @@ def _float32(path: Path, raw: npt.NDArray[Any], slope: float, inter: float) -> n
     return data
 
 
-def _sidecar(path: Path, grid: Grid, slice_axis: int | None) -> tuple[float | None, float | None]:
-    """Slice thickness and spacing, mm, from the BIDS sidecar, each None where it does not tell."""
+def _sidecar(
+    path: Path, grid: Grid, slice_axis: int | None
+) -> tuple[float | None, float | None, tuple[float, ...] | None]:
+    """Slice thickness and spacing, mm, and times, s, from the BIDS sidecar, each None where it does not tell."""
     stem = path.name[:-3] if path.suffix.lower() == ".gz" else path.name
     sidecar = path.with_name(stem).with_suffix(".json")
     if not sidecar.is_file():
-        return None, None
+        return None, None, None
     try:
         entries = json.loads(sidecar.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InvsrError(f"{sidecar}: cannot be read as JSON ({error}): repair it, or move it away") from error
     if not isinstance(entries, dict):
         _warn(f"{sidecar}: is not a JSON object: ignored")
-        return None, None
+        return None, None, None
     values = []
     for key in ("SliceThickness", "SpacingBetweenSlices"):
         value = entries.get(key)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (number and 0 < value < 1e6):
+        if value is not None and not (_is_number(value) and value > 0):
             _warn(f"{sidecar}: {key} is {value!r}, not a length in mm above zero: ignored")
             value = None
         values.append(None if value is None else float(value))
-    spacing = float(grid.spacing[grid.through_plane if slice_axis is None else slice_axis])
+    axis = grid.through_plane if slice_axis is None else slice_axis
+    spacing = float(grid.spacing[axis])
     if values[1] is not None and abs(values[1] - spacing) > SAME_SPACING * spacing:
         _warn(f"{sidecar}: SpacingBetweenSlices is {values[1]:g} mm but the affine's is {spacing:.4g} mm: affine used")
-    return values[0], values[1]
+    times = entries.get("SliceTiming")
+    if times is not None and not (
+        isinstance(times, list) and len(times) == grid.shape[axis] and all(map(_is_number, times))
+    ):
+        _warn(f"{sidecar}: SliceTiming is not one number for each of {grid.shape[axis]} slices: ignored")
+        times = None
+    if times is not None and str(entries.get("SliceEncodingDirection", "")).endswith("-"):
+        times = times[::-1]
+    return values[0], values[1], None if times is None else tuple(map(float, times))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
 
 
 def _by(values: npt.ArrayLike) -> str:

@@ -439,6 +439,18 @@ def test_values_that_are_no_length_are_ignored_with_a_warning(tmp_path, value):
     assert (volume.slice_thickness, volume.slice_spacing) == (None, 4.5)
 
 
+def test_slice_times_come_from_the_sidecar(tmp_path):
+    n = load_quietly(write(tmp_path / "plain.nii.gz")).grid.shape[2]
+    times = [0.1 * k for k in range(n)]
+    assert load_quietly(with_sidecar(tmp_path, {"SliceTiming": times})).slice_times == tuple(times)
+    turned = with_sidecar(tmp_path, {"SliceTiming": times, "SliceEncodingDirection": "k-"})
+    assert load_quietly(turned).slice_times == tuple(times[::-1])
+    for wrong in (times[1:], "fast", [None] * n, [True] * n):
+        path = with_sidecar(tmp_path, {"SliceTiming": wrong})
+        volume = load_with_warning(f"SliceTiming is not one number for each of {n} slices: ignored", path)
+        assert volume.slice_times is None
+
+
 def test_a_sidecar_that_is_no_object_is_ignored_with_a_warning(tmp_path):
     assert load_with_warning("not a JSON object", with_sidecar(tmp_path, [1, 2])).slice_thickness is None
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invsr.grid import Grid
+from invsr.motion.order import links
 from invsr.operators.interpolate import Sample
 from invsr.operators.profiles import AxisProfile
 from invsr.operators.separable import multiply
@@ -44,8 +45,14 @@ class Scan:
         The same for all scans.
     weights : Tensor, shape (n_slices,)
         1 for slices that are used, 0 for rejected ones.
+    order : Tensor, shape (n_slices,)
+        Slice numbers as they were acquired, or as is assumed until their motion tells.
+    ordered : bool
+        Whether the order is known.
     gain : float
         By which the data were divided: of this scan's intensities against the volume's.
+    bias : Tensor, shape (9,)
+        Of the field by which they were divided too (`invsr.motion.bias`).
     correlation : float
         With what the volume predicts.
     """
@@ -58,6 +65,9 @@ class Scan:
     motion: Tensor
     centre: Tensor
     weights: Tensor
+    order: Tensor
+    bias: Tensor
+    ordered: bool = False
     gain: float = 1.0
     correlation: float = 1.0
 
@@ -212,8 +222,8 @@ def align(
     each_slice : bool
         A motion for each slice, or one more for all of them.
     stiffness : float, 1 / mm^2
-        With `each_slice`: weight of squared differences between neighbouring slices, in mm at
-        `RADIUS` from the centre, against squared residuals in standard deviations.
+        With `each_slice`: weight of squared differences between slices acquired one after the other, in mm
+        at `RADIUS` from the centre, against squared residuals in standard deviations.
     n_iter : int
 
     References
@@ -222,21 +232,21 @@ def align(
     """
     units = torch.tensor([RADIUS] * 3 + [1.0] * 3, dtype=torch.float64)
     stiff = stiffness * units**2 if each_slice else torch.zeros(6, dtype=torch.float64)
-    links = _links(len(scan.motion))
+    neighbours = links(scan.order)
     here = fit(volume, domain, scan)
-    cost = _total(here.cost, scan.motion, links, stiff, each_slice)
+    cost = _total(here.cost, scan.motion, neighbours, stiff, each_slice)
     damping = torch.full((len(scan.motion) if each_slice else 1,), 1e-3, dtype=torch.float64)
     for _ in range(n_iter):
-        step = _step(here, scan, links, stiff, damping, each_slice, units)
+        step = _step(here, scan, neighbours, stiff, damping, each_slice, units)
         moved = replace(scan, motion=composed(step, scan.motion))
         there = fit(volume, domain, moved, here.spread)
-        after = _total(there.cost, moved.motion, links, stiff, each_slice)
+        after = _total(there.cost, moved.motion, neighbours, stiff, each_slice)
         better = after < cost
         damping = torch.where(better, damping / 5, damping * 20)
         if each_slice:
             scan = replace(scan, motion=torch.where(better[:, None], moved.motion, scan.motion))
             here = _chosen(better, there, here)
-            cost = _total(here.cost, scan.motion, links, stiff, each_slice)
+            cost = _total(here.cost, scan.motion, neighbours, stiff, each_slice)
         elif bool(better):
             scan, here, cost = moved, there, after
         if float((step * units).abs().max()) < 0.01:
@@ -262,29 +272,23 @@ def _chosen(better: Tensor, there: Fit, here: Fit) -> Fit:
     )
 
 
-def _links(n_slices: int) -> Tensor:
-    """For each slice those before and after it; itself where there is none. Shape (n_slices, 2)."""
-    at = torch.arange(n_slices)
-    return torch.stack([(at - 1).clamp(min=0), (at + 1).clamp(max=n_slices - 1)], 1)
-
-
-def _total(cost: Tensor, motion: Tensor, links: Tensor, stiff: Tensor, each_slice: bool) -> Tensor:
+def _total(cost: Tensor, motion: Tensor, neighbours: Tensor, stiff: Tensor, each_slice: bool) -> Tensor:
     if not each_slice:
         return cost.sum()[None]
-    return cost + ((motion[:, None] - motion[links]) ** 2 * stiff).sum((1, 2))
+    return cost + ((motion[:, None] - motion[neighbours]) ** 2 * stiff).sum((1, 2))
 
 
 def _step(
-    here: Fit, scan: Scan, links: Tensor, stiff: Tensor, damping: Tensor, each_slice: bool, units: Tensor
+    here: Fit, scan: Scan, neighbours: Tensor, stiff: Tensor, damping: Tensor, each_slice: bool, units: Tensor
 ) -> Tensor:
     if not each_slice:
         used = scan.weights.double()
         curvature = (here.curvature * used[:, None, None]).sum(0, keepdim=True)
         slope = (here.slope * used[:, None]).sum(0, keepdim=True)
     else:
-        n_links = (links != torch.arange(len(links))[:, None]).sum(1)
+        n_links = (neighbours != torch.arange(len(neighbours))[:, None]).sum(1)
         curvature = here.curvature + n_links[:, None, None] * torch.diag(stiff)
-        slope = here.slope + ((scan.motion[links] - scan.motion[:, None]) * stiff).sum(1)
+        slope = here.slope + ((scan.motion[neighbours] - scan.motion[:, None]) * stiff).sum(1)
     diagonal = torch.diagonal(curvature, dim1=-2, dim2=-1)
     # Slices that see nothing stay where they are.
     least = 1e-6 * units**2 + damping[:, None] * diagonal

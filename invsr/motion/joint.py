@@ -10,6 +10,8 @@ from torch import Tensor
 
 from invsr.grid import Grid
 from invsr.motion.align import N_ITER, RADIUS, Fit, Scan, align, fit, scaled
+from invsr.motion.bias import estimate_bias, field
+from invsr.motion.order import guessed
 from invsr.operators.base import Diagonal
 from invsr.operators.stack import Stack
 from invsr.priors.base import GRADIENT
@@ -61,16 +63,17 @@ def estimate(scans: Sequence[Scan], target: Grid, level: str, report: Report | N
         found = _join(found, target, voxels[0])
         _tell(report, 1, total, found)
         for n, spacing in enumerate(voxels):
-            found = _stacks(found, target, spacing)
+            found = _stacks(_evened(found, target), target, spacing)
             _tell(report, 2 + n, total, found)
+        found = _evened(found, target)
     if level == SLICE:
         for n, stiffness in enumerate(STIFFNESS):
             found = _slices(found, target, voxels[0], stiffness, N_ITER)
             if n > 0:
-                found = _judged(found, target, voxels[0])
+                found = [_ordered(scan) for scan in _judged(found, target, voxels[0])]
             _tell(report, 4 + n, total, found)
         found = _settled(found, target, voxels[1], STIFFNESS[-1], lambda n, now: _tell(report, 7 + n, total, now))
-        found = _judged(found, target, voxels[1])
+        found = _judged(_evened(found, target), target, voxels[1])
     return found
 
 
@@ -115,12 +118,21 @@ def _settled(
 
 
 def matched(scans: Sequence[Scan], target: Grid) -> list[Scan]:
-    """The scans where they are, intensities brought to the first one's: each to the volume of those before it."""
+    """The scans where they are, intensities brought to the first one's."""
+    return _evened(list(scans), target)
+
+
+def _evened(scans: list[Scan], target: Grid) -> list[Scan]:
+    """Gain and field of each scan against the volume of those before it."""
     spacing = max(COARSE, 2 * float(target.spacing.min()))
     grid = target.refine(spacing)
     coarse = [scan.coarser(spacing) for scan in scans]
     for n in range(1, len(scans)):
-        coarse[n] = scaled(coarse[n], fit(volume_of(coarse[:n], grid), grid, coarse[n]))
+        one, volume = coarse[n], volume_of(coarse[:n], grid)
+        bias = estimate_bias(volume, grid, one)
+        change = field(bias - one.bias, one.grid, one.centre).to(one.data)
+        one = replace(one, data=one.data / change, bias=bias)
+        coarse[n] = scaled(one, fit(volume, grid, one))
     return [_taken(one, other) for one, other in zip(scans, coarse, strict=True)]
 
 
@@ -147,11 +159,21 @@ def _tell(report: Report | None, n: int, total: int, scans: Sequence[Scan]) -> N
 
 
 def _taken(scan: Scan, aligned: Scan) -> Scan:
-    """A scan with the motion and the gain that its coarser copy was given."""
+    """A scan with the motion, the gain and the field that its coarser copy was given."""
+    data, bias = scan.data * (scan.gain / aligned.gain), aligned.bias - scan.bias
+    if bool(bias.any()):
+        data = data / field(bias, scan.grid, scan.centre).to(data)
     return replace(
-        scan, motion=aligned.motion, gain=aligned.gain, data=scan.data * (scan.gain / aligned.gain),
-        correlation=aligned.correlation,
+        scan, motion=aligned.motion, gain=aligned.gain, bias=aligned.bias, data=data, correlation=aligned.correlation
     )  # fmt: skip
+
+
+def _ordered(scan: Scan) -> Scan:
+    """The scan with the order of slices along which its motion is smooth, unless it is known."""
+    if scan.ordered:
+        return scan
+    units = torch.tensor([RADIUS] * 3 + [1.0] * 3, dtype=torch.float64)
+    return replace(scan, order=guessed(scan.motion * units, scan.weights > 0, scan.order))
 
 
 def _join(scans: list[Scan], target: Grid, spacing: float) -> list[Scan]:

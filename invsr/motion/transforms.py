@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class ScanMotion:
         1 for slices that are used, 0 for those that fit nothing.
     gain : float
         Of the scan's intensities against the first one's.
+    bias : array, shape (9,)
+        Of the smooth field by which they differ besides (`invsr.motion.bias`).
     """
 
     name: str
@@ -42,6 +44,7 @@ class ScanMotion:
     motion: Array
     weights: Array
     gain: float = 1.0
+    bias: Array = field(default_factory=lambda: np.zeros(9))
 
     @property
     def rejected(self) -> list[int]:
@@ -101,7 +104,7 @@ def save_motion(motion: Motion, path: str | Path) -> list[Path]:
         "scans": [
             {
                 "name": one.name, "shape": one.grid.shape, "affine": one.grid.affine.tolist(), "gain": one.gain,
-                "weights": one.weights.tolist(), "motion": one.motion.tolist(),
+                "bias": one.bias.tolist(), "weights": one.weights.tolist(), "motion": one.motion.tolist(),
             }
             for one in motion.scans
         ],
@@ -148,7 +151,8 @@ def _scan(entry: dict[str, Any]) -> ScanMotion:
     motion, weights = np.array(entry["motion"], float), np.array(entry["weights"], float)
     if motion.shape != (len(weights), 6) or len(weights) not in grid.shape or not np.isfinite(motion).all():
         raise ValueError(f"motion of shape {motion.shape} for a grid of {grid.shape}")
-    return ScanMotion(str(entry["name"]), grid, motion, weights, float(entry["gain"]))
+    bias = np.array(entry.get("bias", np.zeros(9)), float).reshape(9)
+    return ScanMotion(str(entry["name"]), grid, motion, weights, float(entry["gain"]), bias)
 
 
 def _itk(scan: ScanMotion, centre: Array) -> str:

@@ -6,50 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
+from moving import SIDE, known, scan_of
 from scipy.spatial.transform import Rotation
 
 import invsr
 from invsr import Grid
 from invsr.errors import InvsrError
 from invsr.motion import Motion, ScanMotion, load_motion, save_motion
-from invsr.motion.align import Scan, align, composed, fit
-from invsr.operators import Slices
-from invsr.operators.acquisition import slice_profile_of
-from invsr.phantoms import centred_grid, shapes
+from invsr.motion.align import align, composed, fit
 from invsr.reconstruct import register
-
-SIDE = 40
-
-
-@pytest.fixture(scope="module")
-def truth():
-    grid = centred_grid((SIDE,) * 3)
-    # Without what three stacks of 4 mm slices cannot show: motion is to be told from its effects alone.
-    smooth = gaussian_filter(shapes(grid, size=SIDE - 4.0, n_samples=128)[0, 0].numpy(), 1.5)
-    return invsr.Volume(torch.from_numpy(smooth)[None, None], grid, "phantom")
-
-
-def scan_of(truth, axis=2, motion=None, gain=1.0, noise=0.005, thickness=4.0, seed=0):
-    """A stack of slices of the phantom, each where its motion puts it."""
-    spacing = [1.0, 1.0, 1.0]
-    spacing[axis] = thickness
-    grid = truth.grid.coarsen(spacing)
-    n = grid.shape[axis]
-    motion = torch.zeros(n, 6, dtype=torch.float64) if motion is None else motion
-    A = Slices(truth.grid, grid, slice_profile_of("gaussian", thickness), motion, centre=truth.grid.centre)
-    data = A(truth.data)
-    data = gain * data + noise * torch.randn(data.shape, generator=torch.Generator().manual_seed(seed))
-    return invsr.Volume(data, grid, f"stack {axis}", thickness)
-
-
-def known(volume, truth):
-    n = volume.grid.shape[volume.grid.through_plane]
-    return Scan(
-        data=volume.data, grid=volume.grid, profile=slice_profile_of("gaussian", 4.0),
-        axis=volume.grid.through_plane, mask=None, motion=torch.zeros(n, 6, dtype=torch.float64),
-        centre=torch.from_numpy(truth.grid.centre), weights=torch.ones(n, dtype=torch.float64),
-    )  # fmt: skip
 
 
 def rigid(degrees, mm):

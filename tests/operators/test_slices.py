@@ -61,6 +61,17 @@ def test_a_constant_stays_constant_and_what_is_not_seen_is_zero():
     assert set(np.round(seen.unique().numpy(), 12)) == {0.0, 1.0}
 
 
+@pytest.mark.parametrize("each_slice", [False, True])
+def test_the_field_of_view_ends_at_its_faces(each_slice):
+    """Upsampled voxels lie on the faces and reach beyond them; samples there see nothing all the same."""
+    volume = grid((12, 12, 12))
+    motion = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.6])  # the last slice's middle is 0.1 mm past the last face
+    motion = motion.expand(12, 6) if each_slice else motion
+    A = acquisition(volume, reference=volume, motion=motion, slice_profile="none", through_plane=2)
+    seen = A(torch.ones(1, 1, *volume.shape).double())[0, 0, 6, 6]
+    np.testing.assert_allclose(seen.numpy(), [1.0] * 11 + [0.0], atol=1e-9)
+
+
 def test_one_motion_for_all_is_the_moved_scan():
     scan = SCANS["oblique"]
     motion = torch.tensor([0.1, -0.05, 0.08, 1.0, -2.0, 0.5], dtype=torch.float64)

@@ -7,7 +7,7 @@ import torch
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.linalg import conjugate_gradient
-from invsr.operators import Resample, Rigid, Stack, acquisition
+from invsr.operators import Resample, Rigid, Separable, Stack, acquisition
 
 VOLUME = Grid((12, 12, 12), np.eye(4))
 SCANS = [VOLUME.coarsen(step) for step in ((1, 1, 4), (4, 1, 1), (1, 4, 1))]
@@ -57,3 +57,20 @@ def test_refuses():
         Stack([acquisition(SCANS[0], reference=VOLUME), other])
     with pytest.raises(InvsrError, match="weights"):
         stack([1.0, -1.0, 1.0])
+
+
+def test_what_members_begin_with_is_done_once_and_the_sum_stays(monkeypatch):
+    turn = [0.2, 0.1, 0.0, 1.0, 0.0, -1.0]
+    members = [acquisition(scan, reference=VOLUME, motion=turn) for scan in SCANS]
+    members.append(acquisition(SCANS[0], reference=VOLUME))
+    operator = Stack(members, [1.0, 2.0, 0.5, 1.0])
+    x, y = noise(VOLUME.shape), tuple(noise(scan.shape, n) for n, scan in enumerate([*SCANS, SCANS[0]]))
+    for found, member, root in zip(operator(x), members, operator.weights.sqrt(), strict=True):
+        torch.testing.assert_close(found, root * member(x))
+    expected = sum(r * m.adjoint(part) for r, m, part in zip(operator.weights.sqrt(), members, y, strict=True))
+    torch.testing.assert_close(operator.adjoint(y), expected)
+    upsampled = []
+    forward = Separable._forward
+    monkeypatch.setattr(Separable, "_forward", lambda self, x: upsampled.append(self.range.size) or forward(self, x))
+    operator(x)
+    assert upsampled.count(25**3) == 1

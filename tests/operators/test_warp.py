@@ -98,6 +98,18 @@ def test_affine_and_displacement_agree_on_a_scaling():
     torch.testing.assert_close(Resample(BIG, target, affine)(x), Resample(BIG, target, dense)(x))
 
 
+def test_often_used_it_becomes_a_matrix_of_the_same_numbers():
+    A = Resample(BIG, TARGETS["oblique"], Rigid([0.1, 0.2, 0.0, 1.0, 0.0, 0.0], BIG.centre))
+    x, y = (torch.randn((1, 2, *g.shape), dtype=torch.complex128) for g in (A.domain, A.range))
+    before = A(x), A.adjoint(y)
+    assert A._kept.matrix is None
+    for _ in range(5):
+        after = A(x), A.adjoint(y)
+    assert A._kept.matrix is not None
+    for a, b in zip(before, after, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
 def test_motion_is_recovered_by_gradient_descent():
     grid = turned((14, 14, 14), 1.0, (0, 0, 0))
     points = torch.from_numpy(grid.points())

@@ -1,0 +1,61 @@
+"""In which order slices were acquired: neighbours in time move together, neighbours in space need not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# Below this many slices orders cannot be told apart.
+LEAST_SLICES = 8
+# Another order is taken for the right one where motion is this much smoother along it, in squared steps.
+SMOOTHER = 0.6
+
+
+def by_times(times: Sequence[float]) -> Tensor:
+    """Slice numbers in the order of their times; slices of one moment (multiband) in that of the file."""
+    return torch.argsort(torch.tensor(list(times), dtype=torch.float64), stable=True)
+
+
+def interleaved(n_slices: int, step: int, first: int = 0) -> Tensor:
+    """Slice numbers of every `step`-th slice, then of those beside: 0, 2, 4, ..., 1, 3, 5, ... for a step of 2."""
+    starts = [(first + n) % step for n in range(step)]
+    return torch.cat([torch.arange(start, n_slices, step) for start in starts])
+
+
+def guessed(motion: Tensor, used: Tensor, now: Tensor) -> Tensor:
+    """The order along which motion that was found is smooth; `now` unless another is clearly smoother.
+
+    Tried are the order of the file and interleaves by 2, 3, 4 and the root of the number of slices, which vendors use.
+
+    Parameters
+    ----------
+    motion : Tensor, shape (n_slices, 6)
+        In comparable units (mm).
+    used : Tensor, bool, shape (n_slices,)
+        Slices whose motion is known.
+    now : Tensor, shape (n_slices,)
+        The order that is assumed so far.
+    """
+    n = len(motion)
+    if n < LEAST_SLICES:
+        return now
+    tried = [torch.arange(n), interleaved(n, 2), interleaved(n, 2, 1)]
+    tried += [interleaved(n, step) for step in sorted({3, 4, max(2, round(math.sqrt(n)))})]
+
+    def roughness(order: Tensor) -> float:
+        path = motion[order[used[order]]]
+        return float((path[1:] - path[:-1]).square().sum(1).mean()) if len(path) > 1 else 0.0
+
+    values = [roughness(order) for order in tried]
+    best = values.index(min(values))
+    return tried[best] if values[best] < SMOOTHER * roughness(now) else now
+
+
+def links(order: Tensor) -> Tensor:
+    """For each slice those acquired before and after it; itself where there is none. Shape (n_slices, 2)."""
+    found = torch.empty(len(order), 2, dtype=torch.long)
+    found[order] = torch.stack([torch.cat([order[:1], order[:-1]]), torch.cat([order[1:], order[-1:]])], 1)
+    return found
