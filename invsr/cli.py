@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -78,7 +79,7 @@ def reconstruct(
     max_iter: Annotated[int, typer.Option(help="Iteration limit.", min=1)] = 60,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(help="For methods that draw random numbers.")] = 0,
-    report: Annotated[Path | None, typer.Option(help="Folder for a figure and a JSON of the run.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Folder for an HTML page and a JSON of the run.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Reconstruct one isotropic volume from one thick-slice scan or several."""
@@ -129,10 +130,6 @@ def reconstruct(
             progress=report_progress,
         )
     result = loaded[0].with_data(solution.x.cpu(), solution.grid)
-    if report is not None:
-        from invsr.report import write_report
-
-        write_report(report, loaded, result, solution, solution.method)
     if solution.std is not None:
         import torch
 
@@ -142,6 +139,14 @@ def reconstruct(
     if motion != "none":
         extra += save_motion(solution.motion, moved_to(output))
     save(result, output)
+    if report is not None:
+        from invsr.report import write_report
+
+        roles = {"the result": output} | {path.name: path for path in (*scans, *(mask or []))}
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        extra += write_report(
+            report, [one.name for one in loaded], solution, command=command, seed=seed, files=roles
+        )  # fmt: skip
     for line in _told(solution.motion):
         say(line)
     say(f"{solution.method}: {loaded[0].grid} -> {solution.grid}")

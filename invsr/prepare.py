@@ -43,6 +43,14 @@ LEAST_CORRELATION = 0.5
 
 
 @dataclass(frozen=True)
+class SliceModel:
+    """A scan's slices: kind of profile, and its full width at half maximum in mm (None where voxels are samples)."""
+
+    profile: str | Path
+    thickness: float | None
+
+
+@dataclass(frozen=True)
 class Prepared:
     """An inverse problem in scaled intensities.
 
@@ -58,6 +66,14 @@ class Prepared:
         Of the first scan's intensities.
     likelihoods : tuple of Likelihood
     motion : Motion or None
+    grids : tuple of Grid
+        Of the data.
+    levels : tuple of float
+        Each scan's noise as a multiple of sigma.
+    slices : tuple of SliceModel
+        What each scan's slices were taken for.
+    noise_given : tuple of bool
+        Whether a scan's noise was given, not estimated.
     """
 
     operator: LinearOperator
@@ -68,6 +84,8 @@ class Prepared:
     motion: Motion | None
     grids: tuple[Grid, ...]
     levels: tuple[float, ...]
+    slices: tuple[SliceModel, ...]
+    noise_given: tuple[bool, ...]
 
     def seen(self) -> Tensor:
         """1 where data say something, 0 where none was measured inside a mask; shape (1, 1, *domain.shape)."""
@@ -85,6 +103,10 @@ class Prepared:
         """
         if self.motion is not None and any(not scan.still for scan in self.motion.scans):
             return smooth_guess(self.operator, data)
+        return self.interpolated(data)
+
+    def interpolated(self, data: Any) -> Tensor:
+        """Such data by cubic interpolation where their headers put them; of several scans the mean."""
         parts = [one * level for one, level in zip(as_tuple(data), self.levels, strict=True)]
         return _mean_of_cubics(parts, self.grids, self.operator.domain)
 
@@ -105,6 +127,8 @@ def prepare(
     """The inverse problem of scans on a target grid; arguments as of `invsr.reconstruct`, one for each scan."""
     widths = [_thickness(scan, one) for scan, one in zip(scans, slice_thickness, strict=True)]
     profiles = ["none" if width is None else one for width, one in zip(widths, slice_profile, strict=True)]
+    models = tuple(SliceModel(kind, width) for kind, width in zip(profiles, widths, strict=True))
+    given = tuple(level is not None for level in noise)
     scale = peak(scans[0].data if masks[0] is None else scans[0].data[masks[0]])
     sigmas = []
     for scan, level, mask in zip(scans, noise, masks, strict=True):
@@ -114,7 +138,7 @@ def prepare(
         kind = likelihood(noise_model, sigmas[0])
         kinds = (kind if masks[0] is None else Masked(kind, masks[0]),)
         y = scans[0].data / scale
-        return Prepared(operator, y, sigmas[0], scale, kinds, None, (scans[0].grid,), (1.0,))
+        return Prepared(operator, y, sigmas[0], scale, kinds, None, (scans[0].grid,), (1.0,), models, given)
 
     if isinstance(motion, Motion):
         found = motion.fitting([scan.name for scan in scans], [scan.grid for scan in scans])
@@ -148,14 +172,12 @@ def prepare(
         if one.bias.any():
             data = data / field(torch.from_numpy(one.bias), scan.grid, torch.from_numpy(found.centre)).to(data)
         parts.append(data / one.gain * (sigma / level))
-    if len(members) == 1:
-        return Prepared(
-            members[0], parts[0], sigma, scale, tuple(likelihoods), found, (scans[0].grid,), tuple(levels)
-        )  # fmt: skip
     # All scans are brought to the first one's noise level.
-    stack = Stack(members, weights=[level**-2 for level in levels])
+    several = len(members) > 1
     return Prepared(
-        stack, tuple(parts), sigma, scale, tuple(likelihoods), found, tuple(scan.grid for scan in scans), tuple(levels)
+        Stack(members, weights=[level**-2 for level in levels]) if several else members[0],
+        tuple(parts) if several else parts[0],
+        sigma, scale, tuple(likelihoods), found, tuple(scan.grid for scan in scans), tuple(levels), models, given,
     )  # fmt: skip
 
 

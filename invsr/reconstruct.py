@@ -197,6 +197,7 @@ def reconstruct(
         std=None if std is None else std * problem.scale,
         samples=None if solution.samples is None else solution.samples * problem.scale,
         motion=problem.motion,
+        problem=problem,
     )
 
 

@@ -90,7 +90,8 @@ def test_output_covers_the_field_of_view_and_keeps_intensities(run, tmp_path, sc
     record = json.loads((report / "report.json").read_text())
     assert record["status"] == "converged" and 0.7 < record["chi2"] < 1.3
     assert f"chi2 {record['chi2']:.3f}" in said
-    assert (report / "views.png").stat().st_size > 10_000
+    assert record["sha256"]["scan.nii.gz"] and "--report" in record["command"]
+    assert (report / "report.html").stat().st_size > 10_000
 
 
 def test_same_command_same_file(run, tmp_path, scan):

@@ -89,7 +89,7 @@ class LinearOperator(nn.Module):
         with torch.no_grad():
             ones = torch.ones((1, 1, *self.domain.shape), dtype=r.real.dtype, device=r.device)
             seen = self(ones).abs().amax((0, 1))
-            return r[..., seen > 0.5 * seen.max()]
+        return r[..., seen > 0.5 * seen.max()]
 
     def __matmul__(self, other: LinearOperator) -> LinearOperator:
         """``(A @ B)(x) = A(B(x))``."""

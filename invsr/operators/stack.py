@@ -86,6 +86,11 @@ class Stack(LinearOperator):
         self._cache: dict[Any, Any] = {}
         self._parts = _factored(operators)
 
+    @property
+    def operators(self) -> list[LinearOperator]:
+        """The members, one for each scan."""
+        return [member for member in self.members if isinstance(member, LinearOperator)]
+
     def weigh(self, y: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """``sqrt(w_n) y_n``: measured data as this operator would produce it."""
         pairs = zip(self.weights.sqrt(), self._each(y), strict=True)
@@ -117,23 +122,20 @@ class Stack(LinearOperator):
 
     def compress(self, r: Sequence[Tensor]) -> Tensor:  # type: ignore[override]  # data is a tuple
         """The members' coordinates of their parts of r, flat, one after the other."""
-        parts = zip(self._operators(), self._each(r), strict=True)
+        parts = zip(self.operators, self._each(r), strict=True)
         return torch.cat([member.compress(part).flatten() for member, part in parts])
 
     def __matmul__(self, other: LinearOperator) -> LinearOperator:
         """Every member composed with `other`."""
-        return Stack([member @ other for member in self._operators()], self.weights)
+        return Stack([member @ other for member in self.operators], self.weights)
 
     def __add__(self, other: LinearOperator) -> LinearOperator:
         raise InvsrError("stacks are not added up: add their members, or stack the members of both")
 
     def __mul__(self, factor: float) -> LinearOperator:
-        return Stack([member * factor for member in self._operators()], self.weights)
+        return Stack([member * factor for member in self.operators], self.weights)
 
     __rmul__ = __mul__
-
-    def _operators(self) -> list[LinearOperator]:
-        return [member for member in self.members if isinstance(member, LinearOperator)]
 
     def _each(self, y: Sequence[Tensor]) -> Sequence[Tensor]:
         if isinstance(y, Tensor) or len(y) != len(self.members):
@@ -164,7 +166,7 @@ class Stack(LinearOperator):
         sizes = zip(self.domain.shape, self.domain.spacing.tolist(), self.boundary, strict=True)
         smooth = [torch.from_numpy(laplacian_matrix(*size)).to(like.device, wide) for size in sizes]
         terms = []
-        for weight, member in zip(self.weights.tolist(), self._operators(), strict=True):
+        for weight, member in zip(self.weights.tolist(), self.operators, strict=True):
             factor, parts = _separable_part(member, like)
             eyes = [torch.ones(n, dtype=wide, device=like.device).diag() for n in self.domain.shape]
             terms.append((weight * factor, [e if g is None else g for e, g in zip(eyes, parts, strict=True)]))

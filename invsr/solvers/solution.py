@@ -43,6 +43,8 @@ class Solution:
         Draws from the posterior, of which x is the mean.
     motion : invsr.motion.Motion or None
         Of several scans: where their slices lay, and their intensities' gains.
+    problem : invsr.prepare.Prepared or None
+        What `invsr.reconstruct` solved: operator, scaled data, noise; reports are made of it.
     """
 
     x: Tensor
@@ -57,6 +59,7 @@ class Solution:
     std: Tensor | None = None
     samples: Tensor | None = None
     motion: Any = None
+    problem: Any = None
 
     @classmethod
     def of_run(

@@ -10,10 +10,32 @@ from torch import Tensor
 
 from invsr.linalg import inner
 from invsr.operators.base import LinearOperator
+from invsr.operators.stack import Stack
 from invsr.solvers.likelihood import Likelihood
 
 # Bright tissue: what counts as 1 inside the solvers.
 PEAK_PERCENTILE = 99.9
+# Slices with fewer measured pixels than this have no chi2.
+LEAST_EXPECTED = 4.0
+
+
+@dataclass(frozen=True)
+class Residual:
+    """What is left of one scan.
+
+    Attributes
+    ----------
+    map : Tensor, shape of the scan's data
+        Standardised residuals: white noise of standard deviation 1 where model and noise level are right.
+    slice_chi2 : Tensor, shape (n_slices,)
+        Mean square of each slice, as a share of white noise's; NaN for slices that nothing was measured in.
+    axis : {0, 1, 2}
+        Across the slices.
+    """
+
+    map: Tensor
+    slice_chi2: Tensor
+    axis: int
 
 
 @dataclass(frozen=True)
@@ -66,6 +88,31 @@ def chi2(operator: LinearOperator, likelihoods: tuple[Likelihood, ...], y: Any, 
     kept = operator.compress(residual)
     share = sum(_counted(one, a) for one, a, _ in parts) / sum(float(a.numel()) for _, a, _ in parts)
     return float(inner(kept, kept) / max(kept.numel() * share, 1.0))
+
+
+def residuals(operator: LinearOperator, likelihoods: tuple[Likelihood, ...], y: Any, prediction: Any) -> list[Residual]:
+    """Standardised residuals of each scan, of what the operator could have produced."""
+    members = operator.operators if isinstance(operator, Stack) else [operator]
+    found = []
+    for member, one, a, b in zip(members, likelihoods, as_tuple(y), as_tuple(prediction), strict=True):
+        seen = one.mask if isinstance(one, Masked) else torch.ones_like(a, dtype=torch.bool)
+        noise = torch.randn(a.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(a) * seen
+        map = _projected(member, one.standardised_residual(a, b))
+        axis = member.range.through_plane
+        across = [n for n in range(a.ndim) if n != 2 + axis]
+        expected = _projected(member, noise).square().sum(across)
+        chi2 = map.square().sum(across) / expected
+        found.append(Residual(map, torch.where(expected > LEAST_EXPECTED, chi2, torch.nan), axis))
+    return found
+
+
+def _projected(operator: LinearOperator, r: Tensor) -> Tensor:
+    """``C* C r`` with C = `compress`: what the operator could have produced of r."""
+    with torch.enable_grad():
+        r = r.detach().requires_grad_()
+        kept = operator.compress(r)
+        (found,) = torch.autograd.grad(kept, r, kept.detach())
+    return found
 
 
 def gain(y: Any, prediction: Any, mask: Any = None) -> float:
