@@ -41,7 +41,7 @@ class Evidence:
     detail: float
 
 
-def evidence(operator: LinearOperator, x: Tensor, sigma: float, scale: float) -> Evidence:
+def evidence(operator: LinearOperator, x: Tensor, sigma: float, scale: float, seen: Tensor | None = None) -> Evidence:
     """Split a reconstruction along the generalised singular vectors of its operator and the gradient.
 
     The data's part is the smoothest volume that the result's own data admit, ``(A*A + rho grad*grad)^-1 A*A x``: with
@@ -61,6 +61,8 @@ def evidence(operator: LinearOperator, x: Tensor, sigma: float, scale: float) ->
     scale : float, mm
         Detail is what differs from a Gaussian mean of this full width at half maximum (a slice's spacing); the
         map of shares has the same resolution.
+    seen : Tensor, shape of x, optional
+        0 where x was set to 0 because no data speak for it, else 1.
 
     References
     ----------
@@ -71,6 +73,7 @@ def evidence(operator: LinearOperator, x: Tensor, sigma: float, scale: float) ->
         slopes = gradient(x, spacing, operator.boundary).square().sum(0)
         slope = float(slopes[x > BRIGHT * x.max()].mean())
         data = operator.solve(operator.gram(x), sigma**2 / max(slope, sigma**2), GRADIENT, rtol=1e-6).x
+        data = data if seen is None else data * seen
         prior = x - data
         fine = data - blurred(data, spacing, scale)
         power = [blurred(one.square(), spacing, scale) for one in (fine, prior)]

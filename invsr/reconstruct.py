@@ -189,6 +189,7 @@ def reconstruct(
             std = bootstrap(
                 again, problem.operator, solution.x, problem.y, problem.sigma, n_samples=n_samples, seed=seed
             )
+        prediction = problem.operator(solution.x)
     return replace(
         solution,
         method=method,
@@ -198,6 +199,7 @@ def reconstruct(
         samples=None if solution.samples is None else solution.samples * problem.scale,
         motion=problem.motion,
         problem=problem,
+        prediction=prediction,
     )
 
 

@@ -64,9 +64,9 @@ def write_report(
     if problem is None:
         raise InvsrError("a report is made of what invsr.reconstruct returns: this solution does not know its data")
     x = solution.x / problem.scale
-    left = residuals(problem.operator, problem.likelihoods, problem.y, problem.operator(x))
+    left = residuals(problem.operator, problem.likelihoods, problem.y, solution.prediction)
     gap = max(float(grid.spacing[grid.through_plane]) for grid in problem.grids)
-    split = evidence(problem.operator, x, problem.sigma, 2 * gap)
+    split = evidence(problem.operator, x, problem.sigma, 2 * gap, (x != 0) if len(names) > 1 else None)
     record = _record(names, solution, left, split, command, seed, files or {})
     layers, sets = _layers(names, solution, left, split)
     text = page.page(

@@ -45,6 +45,8 @@ class Solution:
         Of several scans: where their slices lay, and their intensities' gains.
     problem : invsr.prepare.Prepared or None
         What `invsr.reconstruct` solved: operator, scaled data, noise; reports are made of it.
+    prediction : Tensor, tuple of them for several scans, or None
+        What the operator of `problem` makes of the result, as its y.
     """
 
     x: Tensor
@@ -60,6 +62,7 @@ class Solution:
     samples: Tensor | None = None
     motion: Any = None
     problem: Any = None
+    prediction: Any = None
 
     @classmethod
     def of_run(
