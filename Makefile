@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format clean
+.PHONY: demo test docs format clean
 
 demo: $(READY)
 	$(BIN)/invsr demo --out demo
@@ -14,7 +14,13 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md docs invsr tests benchmarks
 	$(BIN)/python -m pytest
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+docs: $(READY)
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -25,8 +31,8 @@ $(READY): pyproject.toml
 		{ echo "invsr needs Python 3.10 or newer; name one with: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[deepinv,examples,train,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[deepinv,examples,train,docs,dev]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo docs/_build docs/tutorials

@@ -11,9 +11,9 @@ import argparse
 import time
 
 import torch
-from speed import cropped
 
 import invsr
+from invsr.demo import template
 from invsr.priors.networks import multiply_adds
 from invsr.priors.pretrained import models, pretrained
 
@@ -48,7 +48,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--denoiser", nargs="+", default=list(models("denoiser")))
     options = parser.parse_args()
-    scan = invsr.simulate(cropped(), slice_thickness=4.0, axis=2, noise=0.01)
+    scan = invsr.simulate(template(crop=160), slice_thickness=4.0, axis=2, noise=0.01)
     rates = {kind: product_rate(kind) for kind in (torch.float32, torch.bfloat16)}
     print(f"{torch.get_num_threads()} threads; matrix product " + ", ".join(f"{k} {r:.0f}" for k, r in rates.items()))
     print("| denoiser | seconds | share of the denoiser | GFLOP/s | of the matrix product's |\n|---|---|---|---|---|")

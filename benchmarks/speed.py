@@ -16,7 +16,6 @@ import torch
 
 import invsr
 from invsr.demo import template
-from invsr.grid import Grid
 from invsr.priors.pretrained import models
 
 # The gradient-step denoiser, made for its guarantee, takes minutes.
@@ -28,15 +27,6 @@ low = nib.load(sys.argv[1])
 data = ndimage.zoom(low.get_fdata(dtype="float32"), (1, 1, 4), order=3, grid_mode=True, mode="nearest")
 nib.save(nib.Nifti1Image(data, low.affine), sys.argv[2])
 """
-
-
-def cropped(size=160):
-    whole = template()
-    first = [(n - size) // 2 for n in whole.grid.shape]
-    a, b, c = (slice(f, f + size) for f in first)
-    affine = whole.grid.affine.copy()
-    affine[:3, 3] = whole.grid.to_world(first)
-    return invsr.Volume(whole.data[..., a, b, c].clone(), Grid((size,) * 3, affine))
 
 
 def measured(command):
@@ -61,7 +51,7 @@ RUNNER = (
 def main():
     with tempfile.TemporaryDirectory() as folder:
         low = Path(folder) / "low.nii.gz"
-        invsr.save(invsr.simulate(cropped(), slice_thickness=4.0, axis=2, noise=0.01), low)
+        invsr.save(invsr.simulate(template(crop=160), slice_thickness=4.0, axis=2, noise=0.01), low)
         print(f"{torch.get_num_threads()} threads\nmethod | seconds | MB")
         rows = {"scipy cubic": [sys.executable, "-c", SPLINE, str(low), str(Path(folder) / "spline.nii.gz")]}
         routes = {method: ["--method", method] for method in ("cubic", "tikhonov", "tv")}

@@ -17,8 +17,13 @@ from invsr.simulate import simulate
 from invsr.volume import Volume, save
 
 
-def template() -> Volume:
+def template(crop: int | None = None) -> Volume:
     """The 1 mm MNI152 T1 template from nilearn's package (no download), 197 x 233 x 189 voxels.
+
+    Parameters
+    ----------
+    crop : int, optional
+        Side of the cube in its middle, instead of all of it, in voxels.
 
     Raises
     ------
@@ -35,7 +40,14 @@ def template() -> Volume:
         raise InvsrError('the demo needs the MNI152 template in nilearn: pip install "invsr[examples]"') from error
     image = load_mni152_template(resolution=1)
     data = torch.from_numpy(np.asarray(image.dataobj, dtype=np.float32).copy())
-    return Volume(data[None, None], Grid(data.shape, image.affine), "MNI152_T1_1mm.nii.gz", form_code=4)
+    grid = Grid(data.shape, image.affine)
+    if crop is not None:
+        first = [max(0, (n - crop) // 2) for n in grid.shape]
+        i, j, k = (slice(a, a + crop) for a in first)
+        data, affine = data[i, j, k].contiguous(), grid.affine.copy()
+        affine[:3, 3] = grid.to_world(first)
+        grid = Grid(data.shape, affine)
+    return Volume(data[None, None], grid, "MNI152_T1_1mm.nii.gz", form_code=4)
 
 
 def run_demo(folder: Path, slice_thickness: float = 5.0, progress: Report | None = None) -> list[str]:

@@ -1,0 +1,74 @@
+"""Pages lead where they say, notebooks run, and what they show came from them."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/**/*.md"))
+PAGES = [page for page in PAGES if "_build" not in page.parts and "tutorials" not in page.parts]
+NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
+
+
+def links(text):
+    """Targets of Markdown links and pictures that are no web addresses, without anchors."""
+    found = re.findall(r"\]\(([^)\s]+)\)", text)
+    return [target.split("#")[0] for target in found if "://" not in target and target.split("#")[0]]
+
+
+def there(page, target):
+    """Whether a link's file exists; notebooks are copied beside the pages when the site is built."""
+    return (page.parent / target).exists() or (ROOT / "notebooks" / Path(target).name).exists()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    text = page.read_text()
+    assert [target for target in links(text) if not there(page, target)] == []
+
+
+def test_every_page_is_listed():
+    listed = " ".join(page.read_text() for page in PAGES)
+    for page in ROOT.glob("docs/**/*.md"):
+        if "_build" not in page.parts and "tutorials" not in page.parts and page.name != "index.md":
+            assert re.search(rf"\b{re.escape(page.stem)}\b", listed), page
+
+
+def test_commands_in_the_pages_have_their_options(run):
+    """Every `invsr ...` line of the pages uses options that the command has."""
+    commands = {}
+    for page in PAGES:
+        for line in re.findall(r"^ {4,8}(invsr [a-z].*)$", page.read_text(), re.M):
+            words = line.split("#")[0].split()
+            name = " ".join(words[1:3]) if words[1] == "train" else words[1]
+            commands.setdefault(name, set()).update(word for word in words if word.startswith("--"))
+    assert {"reconstruct", "register", "simulate", "train denoiser"} <= set(commands)
+    for name, options in commands.items():
+        code, out, _ = run(*name.split(), "--help")
+        assert code == 0, name
+        shown = re.sub(r"\x1b\[[0-9;]*m", "", out)
+        assert [option for option in options if option not in shown] == [], name
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run(path, monkeypatch):
+    book = nbformat.read(path, as_version=4)
+    shown = [one for cell in book.cells for one in cell.get("outputs", [])]
+    assert any("image/png" in one.get("data", {}) for one in shown), "committed without its figures"
+    text = "".join(str(one) for one in shown if one.output_type == "stream")
+    assert "Traceback" not in text and str(ROOT) not in text
+    words = "".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
+    assert [target for target in links(words) if not (path.parent / target).exists()] == []
+    # The command line that belongs to this interpreter.
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    where = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(book, timeout=300, kernel_name="python3", resources=where).execute()
+
+
+def test_there_are_eight_notebooks():
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{n:02d}" for n in range(1, 9)]
