@@ -20,7 +20,7 @@ class LinearOperator(nn.Module):
 
     A subclass writes `_forward`, and `_adjoint` where it is faster than the default (the exact
     vector-Jacobian product of `_forward`); everything else follows. Parameters of the acquisition
-    (motion, profile widths, kernels) are `nn.Parameter`s or buffers and are never detached.
+    (motion, profile widths, kernels) are parameters or buffers of the module and are never detached.
 
     Parameters
     ----------

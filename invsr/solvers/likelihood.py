@@ -209,7 +209,7 @@ class Huber(_Additive):
 class L1(_Additive):
     """Absolute differences, rounded off near zero: ``nll = sum e (sqrt(r^2 + e^2) - e)``, ``r = |y - p| / sigma``.
 
-    Two approximations. The pseudo-Huber function stands in for |r|, which has no quadratic majoriser at 0: it is
+    Two approximations. The pseudo-Huber function stands in for ``|r|``, which has no quadratic majoriser at 0: it is
     quadratic for ``r << e`` and ``e r - e^2`` for ``r >> e``. And it is scaled to unit curvature at zero, so its
     tails have slope e, not the sqrt(2) of Laplace noise: `lam` has to follow e. The target
     ``p + e (y - p) / sqrt(r^2 + e^2)`` is never further than ``e sigma`` from p: a smaller e is closer to

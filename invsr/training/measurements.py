@@ -30,7 +30,7 @@ TAU = 0.1
 
 
 @dataclass(frozen=True)
-class Scan:
+class Measured:
     """A scan, its peak scaled to 1, and what measures a patch of it.
 
     Attributes
@@ -71,7 +71,7 @@ class Scans(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return self.recipe.steps * self.recipe.batch
 
-    def scan(self, step: int) -> Scan:
+    def scan(self, step: int) -> Measured:
         """The scan of a step."""
         return self.scans[int(torch.randint(len(self.scans), (), generator=self._generator(500_009 + step)))]
 
@@ -153,7 +153,7 @@ def objective_without_truth(scans: Scans) -> Callable[[Any, Sequence[Tensor]], t
     return objective
 
 
-def _scan(path: str | Path, patch: Sequence[int]) -> Scan:
+def _scan(path: str | Path, patch: Sequence[int]) -> Measured:
     volume = load(path)
     require_signal(volume)
     grid, across = volume.grid, volume.grid.through_plane
@@ -173,4 +173,4 @@ def _scan(path: str | Path, patch: Sequence[int]) -> Scan:
         raise InvsrError(f"{volume.name}: {error}") from None
     thickness = volume.slice_thickness or between
     operator = acquisition(Grid(shape, grid.affine), slice_thickness=thickness)
-    return Scan(volume.data / scale, sigma, operator, thickness / finest, (between - thickness) / thickness)
+    return Measured(volume.data / scale, sigma, operator, thickness / finest, (between - thickness) / thickness)
