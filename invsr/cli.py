@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from invsr.arguments import beside, moved_to, parsed_spacing, parsed_weight, spread
 from invsr.errors import Interrupted, InvsrError, InvsrWarning
 from invsr.progress import progress
 from invsr.training.commands import app as train
@@ -24,10 +25,6 @@ app = typer.Typer(
     help="Physics-driven MRI super-resolution: thick slices in, one isotropic volume out.",
 )
 app.add_typer(train, name="train")
-# Options that take several values after one flag, as in `--slice-thickness 3 3 3.3`.
-NUMERIC = ("--slice-thickness", "--noise", "--patch", "--channels")
-SEVERAL = (*NUMERIC, "--slice-profile", "--mask")
-FLAGS = ("--quiet", "--json", "--adapt", "--self-supervised", "--help")
 Scans = Annotated[list[Path], typer.Argument(help="Thick-slice scans of one anatomy, NIfTI.", metavar="SCAN.nii.gz")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="NIfTI file to write.")]
 Thickness = Annotated[
@@ -91,8 +88,8 @@ def reconstruct(
     for path in (output, *extra):
         check_writable(path)
     say = _silent if quiet else _say
-    weight = _weight(lam)
-    target_spacing = None if spacing is None else _spacing(spacing)
+    weight = parsed_weight(lam)
+    target_spacing = None if spacing is None else parsed_spacing(spacing)
     if transforms is not None and motion != "none":
         raise InvsrError(f"--transforms and --motion {motion}: motion is either given or estimated")
     loaded = [load(path, volume) for path in scans]
@@ -182,7 +179,7 @@ def register(
     masks = None if not mask else [load(path, 0) for path in mask]
     with progress("motion", _chi2, quiet=quiet, left="at most") as report_progress:
         found = run(
-            loaded, motion=motion, spacing=None if spacing is None else _spacing(spacing),
+            loaded, motion=motion, spacing=None if spacing is None else parsed_spacing(spacing),
             slice_thickness=slice_thickness or None, slice_profile=slice_profile or "gaussian", masks=masks,
             progress=report_progress,
         )  # fmt: skip
@@ -309,35 +306,6 @@ def main() -> None:
         _fail("interrupted: nothing was written", 130)
 
 
-def spread(arguments: list[str]) -> list[str]:
-    """``--mask A B`` as ``--mask A --mask B``, for the options that take several values.
-
-    Numbers after an option that takes numbers always belong to it; names after the others do once a
-    scan has been named, because before that they could be the scans.
-    """
-    out: list[str] = []
-    option, names = "", 0
-    for n, word in enumerate(arguments):
-        before = arguments[n - 1] if n else ""
-        if word.startswith("-") and not _is_number(word):
-            option = word if word in SEVERAL else ""
-        elif before.startswith("-") and before not in FLAGS and "=" not in before and not _is_number(before):
-            pass  # the value of the option before it
-        elif option and (_is_number(word) if option in NUMERIC else names > 1):
-            out.append(option)
-        else:
-            names += 1  # the command itself, then the scans
-            option = ""
-        out.append(word)
-    return out
-
-
-def moved_to(output: Path) -> Path:
-    """``OUT_motion.json`` for ``OUT.nii.gz``."""
-    path = beside(output, "motion")
-    return path.with_name(path.name.split(".nii")[0] + ".json")
-
-
 def _told(motion: Any) -> list[str]:
     """One line for each scan: how far it moved, its gain, the slices that are left out."""
     lines = []
@@ -347,35 +315,6 @@ def _told(motion: Any) -> list[str]:
         degrees = turned * 57.29578
         lines.append(f"{one.name}: moved {shifted:.2f} mm, {degrees:.2f} degrees RMS, gain {one.gain:.3f}{left_out}")
     return lines
-
-
-def beside(output: Path, what: str) -> Path:
-    """``OUT_what.nii.gz`` for ``OUT.nii.gz``."""
-    ending = next((one for one in (".nii.gz", ".nii") if output.name.endswith(one)), "")
-    return output.with_name(f"{output.name.removesuffix(ending)}_{what}{ending}")
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
-
-
-def _spacing(text: str) -> list[float]:
-    parts = text.lower().split("x")
-    if len(parts) not in (1, 3) or not all(_is_number(part) for part in parts):
-        raise InvsrError(f"--spacing {text}: give millimetres as 1.0 or 0.8x0.8x1")
-    return [float(part) for part in parts] * (3 // len(parts))
-
-
-def _weight(text: str) -> float | None:
-    if text == "auto":
-        return None
-    if not _is_number(text) or not float(text) > 0:
-        raise InvsrError(f"--lam {text}: give auto or a number above zero")
-    return float(text)
 
 
 def _chi2(figures: dict[str, float]) -> str:

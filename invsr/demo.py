@@ -51,7 +51,7 @@ def template(crop: int | None = None) -> Volume:
 
 
 def run_demo(folder: Path, slice_thickness: float = 5.0, progress: Report | None = None) -> list[str]:
-    """Write truth, scan, cubic and TV volumes and a figure into `folder`; return lines with the scores.
+    """Write truth, scan, cubic, TV and unrolled volumes and a figure into `folder`; return lines with the scores.
 
     Raises
     ------
@@ -67,8 +67,8 @@ def run_demo(folder: Path, slice_thickness: float = 5.0, progress: Report | None
     mask = head_mask(truth.numpy())
     volumes = {"truth": truth, "scan": scan}
     captions, lines = {"scan": f"{slice_thickness:g} mm slices, 1 % noise"}, []
-    for method in ("cubic", "tv"):
-        solution = reconstruct(scan, method=method, reference=truth.grid, progress=progress if method == "tv" else None)
+    for method in ("cubic", "tv", "unrolled"):
+        solution = reconstruct(scan, method=method, reference=truth.grid, progress=progress)
         volumes[method] = truth.with_data(solution.x.cpu())
         scores = evaluate(volumes[method].numpy(), truth.numpy(), mask, quick=True)
         captions[method] = f"PSNR {scores['psnr']:.2f} dB, SSIM {scores['ssim']:.4f}"

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import invsr
-from invsr import cli
+from invsr.arguments import spread
 from invsr.phantoms import centred_grid, shapes
 
 AFFINE = np.diag([1.0, 1.0, 4.0, 1.0])
@@ -151,11 +151,11 @@ def test_interrupted(run, tmp_path, scan, monkeypatch):
 
 
 def test_spread():
-    assert cli.spread(["reconstruct", "a", "b", "-o", "o", "--mask", "m", "n"])[-4:] == ["--mask", "m", "--mask", "n"]
+    assert spread(["reconstruct", "a", "b", "-o", "o", "--mask", "m", "n"])[-4:] == ["--mask", "m", "--mask", "n"]
     words = ["reconstruct", "--mask", "m", "a", "b", "-o", "o"]
-    assert cli.spread(words) == words
+    assert spread(words) == words
     words = ["reconstruct", "--slice-thickness", "3", "3.3", "a", "b", "--quiet", "c"]
-    assert cli.spread(words) == words[:3] + ["--slice-thickness"] + words[3:]
+    assert spread(words) == words[:3] + ["--slice-thickness"] + words[3:]
 
 
 # Bad input ------------------------------------------------------------------------------------------
