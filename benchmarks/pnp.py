@@ -3,7 +3,7 @@
     python benchmarks/pnp.py VOLUME.nii.gz ... [--thickness 4] [--gap 0] [--noise 0.01] [--denoiser NAME ...]
                              [--route NAME ...] [--adapt]
 
-PSNR (dB) and SSIM inside the head as in benchmarks/quality.py; seconds of the solve; peak memory of a process that
+PSNR (dB) and SSIM inside the head as `invsr benchmark` gives them; seconds of the solve; peak memory of a process that
 does nothing else. deepinv gets the same operator as functions A and A*, so that its data step is conjugate gradients;
 its weight of TV is that of invsr's own TV run, which the discrepancy principle chose.
 """

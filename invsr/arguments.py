@@ -52,6 +52,14 @@ def parsed_weight(text: str) -> float | None:
     return float(text)
 
 
+def axis_number(text: str) -> int:
+    """0, 1 or 2 for i, j or k."""
+    axes = {"i": 0, "j": 1, "k": 2, "0": 0, "1": 1, "2": 2}
+    if text not in axes:
+        raise InvsrError(f"--axis {text}: use i, j or k")
+    return axes[text]
+
+
 def beside(output: Path, what: str) -> Path:
     """``OUT_what.nii.gz`` for ``OUT.nii.gz``."""
     ending = next((one for one in (".nii.gz", ".nii") if output.name.endswith(one)), "")

@@ -1,4 +1,4 @@
-"""The command line: `invsr reconstruct | register | simulate | evaluate | models | train | demo`."""
+"""The command line: `invsr reconstruct | register | simulate | evaluate | benchmark | models | train | demo`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from invsr.arguments import beside, moved_to, parsed_spacing, parsed_weight, spread
+from invsr.arguments import axis_number, beside, moved_to, parsed_spacing, parsed_weight, spread
 from invsr.errors import Interrupted, InvsrError, InvsrWarning
 from invsr.progress import progress
 from invsr.training.commands import app as train
@@ -208,15 +208,12 @@ def simulate(
     from invsr.volume import check_writable, load, save
 
     check_writable(output)
-    axes = {"i": 0, "j": 1, "k": 2, "0": 0, "1": 1, "2": 2, None: None}
-    if axis not in axes:
-        raise InvsrError(f"--axis {axis}: use i, j or k")
     scan = run(
         load(high),
         slice_thickness=slice_thickness,
         gap=gap,
         slice_profile=slice_profile,
-        axis=axes[axis],
+        axis=None if axis is None else axis_number(axis),
         in_plane_factor=in_plane_factor,
         noise=noise,
         noise_model=noise_model,
@@ -251,6 +248,37 @@ def evaluate(
         return
     for name, value in scores.items():
         _say(f"{name:16s} {value:.4f}")
+
+
+@app.command()
+def benchmark(
+    volumes: Annotated[
+        list[Path] | None, typer.Argument(help="High-resolution volumes. [the MNI152 template]", metavar="HIGH.nii.gz")
+    ] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Repeat for several. Default: all but posterior.")] = None,
+    slice_thickness: Annotated[float, typer.Option(help="Of the simulated slices, mm.")] = 4.0,
+    gap: Annotated[float, typer.Option(help="Between slices, mm.")] = 0.0,
+    axis: Annotated[str, typer.Option(help="Slice axis: i, j or k.")] = "k",
+    noise: Annotated[float, typer.Option(help="Sigma as a share of the peak.")] = 0.01,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+) -> None:
+    """Simulate thick slices of volumes, reconstruct them by every method, and score the results."""
+    from invsr.benchmark import benchmark as run
+    from invsr.demo import template
+    from invsr.volume import load
+
+    truths = [load(path) for path in volumes] if volumes else [template()]
+    _say("| volume | method | PSNR | SSIM | dPSNR | dSSIM | chi2 | gain |\n" + "|---" * 8 + "|")
+    base = None
+    for score in run(
+        truths, method or None, slice_thickness=slice_thickness, gap=gap, axis=axis_number(axis), noise=noise, seed=seed
+    ):
+        base = score if base is None or base.volume != score.volume else base
+        gains = f"{score.psnr - base.psnr:+.2f} | {score.ssim - base.ssim:+.4f}"
+        _say(
+            f"| {score.volume} | {score.method} | {score.psnr:.2f} | {score.ssim:.4f} | {gains} | {score.chi2:.2f} | "
+            f"{score.gain:.4f} |"
+        )
 
 
 @app.command()

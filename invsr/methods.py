@@ -170,7 +170,7 @@ def _posterior(task: Task) -> Solution:
 
 
 def best(task: Task) -> str:
-    """The method that benchmarks/quality.py shows ahead, for one scan of the kind that it was trained on; else TV."""
+    """The method that `invsr benchmark` shows ahead, for one scan of the kind that it was trained on; else TV."""
     plain = not isinstance(task.y, tuple) and all(isinstance(one, Gaussian) for one in task.likelihoods)
     if not plain or task.lam is not None or task.huber:
         return "tv"

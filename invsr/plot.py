@@ -191,7 +191,8 @@ def profile(profiles: Mapping[str, AxisProfile], spacing: float | None = None) -
         for n in (-1, 1):
             panel.axvline(n * spacing, color="#808080", ls=":", lw=1)
     panel.set(xlabel="offset from the slice's middle, mm", ylabel="sensitivity, 1/mm")
-    panel.legend(fontsize=8)
+    panel.margins(y=0.2)  # room for the legend
+    panel.legend(fontsize=8, loc="upper right")
     return figure
 
 

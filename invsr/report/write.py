@@ -270,9 +270,10 @@ def _sections(
     first, across = problem.grids[0], problem.grids[0].through_plane
     spacing = float(first.spacing[across])
     profiles = {}
-    for name, model in zip(names, problem.slices, strict=True):
+    for model in problem.slices:
         if model.thickness is not None:
-            profiles[name] = slice_profile_of(model.profile, model.thickness)
+            kind = Path(model.profile).name
+            profiles[f"{kind}, {model.thickness:g} mm"] = slice_profile_of(model.profile, model.thickness)
     volumes = {
         "scan": Volume((as_tuple(problem.y)[0] * problem.scale).cpu(), first),
         "cubic": Volume((problem.interpolated(problem.y) * problem.scale).cpu(), solution.grid),
