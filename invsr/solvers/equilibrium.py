@@ -15,7 +15,7 @@ from invsr.linalg import Status, number
 from invsr.operators.base import LinearOperator
 from invsr.priors.base import Prior
 from invsr.priors.denoiser import Denoiser
-from invsr.solvers.discrepancy import explain
+from invsr.solvers.discrepancy import explain, heeded
 from invsr.solvers.fixed_point import METHODS, FixedPoint
 from invsr.solvers.iterate import WEIGHT, largest_eigenvalue, smooth_guess
 from invsr.solvers.likelihood import Gaussian
@@ -208,28 +208,35 @@ class Equilibrium(nn.Module):
     def solve(self, operator: LinearOperator, y: Any, sigma: float, x0: Tensor | None = None) -> Solution:
         """The same without a graph, and how it ended; parameters and errors are those of `forward`.
 
-        Where HQS's fixed point leaves a chi2 that noise does not explain, its data step is done again with another
-        penalty (`invsr.solvers.discrepancy.explain`).
+        Where it follows the noise, it is found again with more of it (`invsr.solvers.discrepancy.heeded`); where HQS's
+        fixed point leaves a chi2 that noise does not explain, its data step is done again with another penalty
+        (`explain`, there).
 
         Returns
         -------
         Solution
             Each history entry has the residual of the fixed point as "change"; the last one "lam" and "chi2", too.
         """
-        state, norm = self._find(operator, y, sigma, x0)
-        lam, rho = self._weights(sigma, norm)
         back = operator.adjoint(y)
-        x = self.step(state, Problem(operator, self.prior, back, y, norm), lam, rho).x
         likelihoods = tuple(Gaussian(sigma) for _ in as_tuple(y))
+        history: list[dict[str, float]] = []
 
         def misfit(volume: Tensor) -> float:
             return chi2(operator, likelihoods, y, operator(volume))
 
+        def run(told: float) -> tuple[tuple[Tensor, Any, Any], float]:
+            state, norm = self._find(operator, y, told, x0)
+            lam, rho = self._weights(told, norm)
+            x = self.step(state, Problem(operator, self.prior, back, y, norm), lam, rho).x
+            assert self.last is not None
+            history.extend({"change": residual} for residual in self.last.history)
+            return (x, lam, rho), misfit(x)
+
+        x, lam, rho = heeded(run, float(sigma))
         weight = number(rho)
         if isinstance(self.step, HQS):  # the others' fixed point is the network's
             x, weight = explain(operator, back, x, weight, misfit)
         assert self.last is not None
-        history = [{"change": residual} for residual in self.last.history]
         history[-1] |= {"lam": number(lam) * weight / number(rho), "chi2": misfit(x)}
         return Solution.of_run(x, operator.domain, self.last.status, history, sigma, gain(y, operator(x)))
 

@@ -16,7 +16,7 @@ from invsr.linalg import Status, number
 from invsr.operators.base import LinearOperator
 from invsr.priors.base import GRADIENT, Prior
 from invsr.progress import Report
-from invsr.solvers.discrepancy import explain
+from invsr.solvers.discrepancy import explain, heeded
 from invsr.solvers.iterate import END, START, WEIGHT, largest_eigenvalue, smooth_guess
 from invsr.solvers.likelihood import Gaussian, Likelihood
 from invsr.solvers.solution import Solution
@@ -119,8 +119,9 @@ class Unrolled(nn.Module):
         """The volume without gradients, with the history of the steps.
 
         As `forward`, and in addition `likelihood` (or one per scan of a stack), Gaussian by default; others re-target
-        the data before every step (majorise-minimise). Where the last step leaves a chi2 that noise does not explain,
-        its penalty is found anew (`invsr.solvers.discrepancy.explain`).
+        the data before every step (majorise-minimise). Where the result follows the noise, all steps are taken again
+        with more of it (`invsr.solvers.discrepancy.heeded`); where the last step leaves a chi2 that noise does not
+        explain, its penalty is found anew (`explain`, there).
         """
         likelihoods = as_tuple(likelihood) if likelihood is not None else tuple(Gaussian(sigma) for _ in as_tuple(y))
         history: list[dict[str, float]] = []
@@ -128,8 +129,8 @@ class Unrolled(nn.Module):
         def misfit(prediction: Any) -> float:
             return chi2(operator, likelihoods, y, prediction)
 
-        with torch.no_grad():
-            for state, before, lam, rho in self._states(operator, y, sigma, x0, likelihoods):
+        def run(told: float) -> tuple[tuple[Tensor, Tensor, Tensor, Any], float]:
+            for state, before, lam, rho in self._states(operator, y, told, x0, likelihoods):
                 prediction = operator(state.x)
                 entry = {
                     "lam": number(lam),
@@ -140,8 +141,11 @@ class Unrolled(nn.Module):
                 }
                 history.append(entry)
                 if progress is not None:
-                    progress(len(history), self.n_steps, entry)
-            x = state.x
+                    progress(len(history), -(-len(history) // self.n_steps) * self.n_steps, entry)
+            return (state.x, lam, rho, prediction), entry["chi2"]
+
+        with torch.no_grad():
+            x, lam, rho, prediction = heeded(run, float(sigma))
             if not isinstance(self.step, PGD | RED):  # they end with the network
                 back = operator.adjoint(target(likelihoods, y, prediction))
                 x, weight = explain(operator, back, x, number(rho), lambda volume: misfit(operator(volume)))

@@ -6,7 +6,7 @@ import torch
 
 from invsr import Grid
 from invsr.operators import acquisition
-from invsr.solvers.discrepancy import CHI2_MOST, explain
+from invsr.solvers.discrepancy import CHI2_MOST, MOST_MORE, RUNS, explain, heeded
 from invsr.solvers.weight import CHI2_LEAST
 
 SIGMA = 0.02
@@ -50,3 +50,30 @@ def test_what_nothing_explains_comes_as_near_as_it_can():
     assert penalty < 1e-2
     assert torch.isfinite(found).all()
     assert misfit(found) < misfit(x)
+
+
+@pytest.mark.parametrize("power", [1.3, 1.8])
+@pytest.mark.parametrize("first", [0.4, 0.65])
+def test_more_noise_is_told_until_the_result_does_not_follow_it(first, power):
+    told = []
+
+    def run(sigma):
+        told.append(sigma / SIGMA)
+        return len(told), first * told[-1] ** power
+
+    last = heeded(run, SIGMA)
+    assert last == len(told) <= RUNS and told[0] == 1.0
+    assert 0.7 <= first * told[-1] ** power <= 1.0
+
+
+@pytest.mark.parametrize("chi2", [0.7, 1.0, 5.0])
+def test_a_result_that_does_not_follow_the_noise_is_the_first(chi2):
+    told = []
+    assert heeded(lambda sigma: (told.append(sigma) or "result", chi2), SIGMA) == "result"
+    assert told == [SIGMA]
+
+
+def test_it_ends_where_nothing_helps():
+    told = []
+    heeded(lambda sigma: (told.append(sigma), 1e-9), SIGMA)
+    np.testing.assert_allclose(told, SIGMA * np.array([1.0, MOST_MORE, MOST_MORE**2]))
