@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,8 @@ class Layer:
     colours : {"gray", "diverging", "share"}
     what : str
         What it shows, in one sentence.
+    shades : int
+        How many values are told apart, a power of two up to 256: fewer make a smaller report.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Layer:
     high: float
     colours: str
     what: str
+    shades: int = 256
 
 
 def window(x: Tensor) -> tuple[float, float]:
@@ -88,15 +91,15 @@ def shown(layer: Layer) -> Layer:
         grid = coarse
     turned, order, flips = upright(grid)
     data = data[0, 0].permute(*order).flip(flips)[None, None].contiguous()
-    return Layer(layer.name, data, turned, layer.low, layer.high, layer.colours, layer.what)
+    return replace(layer, data=data, grid=turned)
 
 
 def packed(layer: Layer, display: Grid) -> dict[str, Any]:
     """A layer as JSON: its bytes, and where the display's voxels lie in it."""
     step = (layer.high - layer.low) / 255 or 1.0
     levels = ((layer.data[0, 0] - layer.low) / step).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-    if layer.colours != GRAY:  # noise, mostly: a quarter of the shades makes half of the bytes
-        levels = levels // 4 * 4 + 2
+    width = 256 // layer.shades
+    levels = levels // width * width + width // 2
     # Differences along the last axis compress better than levels.
     changes = np.diff(levels, axis=2, prepend=np.uint8(0))
     to_layer = np.linalg.inv(layer.grid.affine) @ display.affine

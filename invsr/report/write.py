@@ -10,8 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from invsr import plot
 from invsr.errors import InvsrError
 from invsr.evidence import Evidence, evidence
@@ -20,13 +18,11 @@ from invsr.linalg import Status
 from invsr.operators.acquisition import slice_profile_of
 from invsr.prepare import Prepared
 from invsr.report import page
-from invsr.report.layers import DIVERGING, GRAY, SHARE, Layer, lookup_tables, packed, shown, window
+from invsr.report.views import layers_of, packed_views
 from invsr.solvers.solution import CHI2_EXPECTED, Solution
 from invsr.solvers.statistics import Residual, as_tuple, residuals
 from invsr.volume import Volume
 
-# The map of the prior's share never gets a finer scale than 0 to this.
-LEAST_SHARE = 0.2
 PACKAGES = ("invsr", "torch", "numpy", "scipy", "nibabel")
 
 
@@ -68,14 +64,14 @@ def write_report(
     gap = max(float(grid.spacing[grid.through_plane]) for grid in problem.grids)
     split = evidence(problem.operator, x, problem.sigma, 2 * gap, (x != 0) if len(names) > 1 else None)
     record = _record(names, solution, left, split, command, seed, files or {})
-    layers, sets = _layers(names, solution, left, split)
+    layers, sets = layers_of(names, solution, left, split)
     text = page.page(
         title=f"{', '.join(names)}: {solution.method}",
         subtitle=f"{'; '.join(map(_size, problem.grids))} to {_size(solution.grid)}",
         cards=_cards(solution, split),
         remarks=solution.remarks(),
         sections=_sections(names, solution, left, record),
-        layers=_viewer(layers, sets, solution),
+        layers=packed_views(layers, sets, solution),
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -143,87 +139,6 @@ def _grid(grid: Grid) -> dict[str, Any]:
 def _size(grid: Grid) -> str:
     shape, spacing = "x".join(map(str, grid.shape)), "x".join(f"{value:.4g}" for value in grid.spacing)
     return f"{shape} voxels of {spacing} mm"
-
-
-# Pictures -------------------------------------------------------------------------------------------
-
-
-def _layers(
-    names: Sequence[str], solution: Solution, left: Sequence[Residual], split: Evidence
-) -> tuple[list[Layer], dict[str, list[str]]]:
-    """What the viewer offers, and its sets of three."""
-    problem: Prepared = solution.problem
-    scale, grid = problem.scale, solution.grid
-    low, high = window(solution.x)
-    several = len(names) > 1
-    scans = [f"scan {n + 1}" if several else "scan" for n in range(len(names))]
-    layers = []
-    for name, called, part, level, where in zip(
-        names, scans, as_tuple(problem.y), problem.levels, problem.grids, strict=True
-    ):
-        data = part * (level * scale)
-        layers.append(Layer(called, data, where, low, high, GRAY, f"{name}, its voxels as they were measured."))
-    cubic = problem.interpolated(problem.y) * scale
-    layers += [
-        Layer("cubic", cubic, grid, low, high, GRAY, "Cubic interpolation between the slices: no model, no prior."),
-        Layer("result", solution.x, grid, low, high, GRAY, f"What method {solution.method} made of it."),
-    ]
-    reach = float(np.quantile(split.prior.abs().flatten()[:: max(1, split.prior.numel() // 2_000_000)].cpu(), 0.995))
-    layers += [
-        Layer(
-            "from the data", split.data * scale, grid, low, high, GRAY,
-            "The part of the result that the data determine, by the singular values of slices and smoothness.",
-        ),
-        Layer(
-            "from the prior", split.prior * scale, grid, -reach * scale, reach * scale, DIVERGING,
-            "The part that the prior supplied. With the part from the data it adds up to the result.",
-        ),
-        Layer(
-            "prior's share", split.share, grid, 0.0, max(LEAST_SHARE, window(split.share)[1]), SHARE,
-            "Of the detail around each voxel, the share that the prior supplied: 0 is all measured, 1 all supplied.",
-        ),
-    ]  # fmt: skip
-    if solution.std is not None:
-        _, most = window(solution.std)
-        layers.append(
-            Layer("standard deviation", solution.std, grid, 0.0, most, SHARE, "Stated uncertainty of each voxel.")
-        )
-    rest = [f"residual {n + 1}" if several else "residual" for n in range(len(names))]
-    for called, one, where in zip(rest, left, problem.grids, strict=True):
-        layers.append(
-            Layer(
-                called, one.map, where, -4.0, 4.0, DIVERGING,
-                "What the result does not explain of the data, in standard deviations of the noise: edges here mean a "
-                "wrong model.",
-            )
-        )  # fmt: skip
-    sets = {
-        "Scan, cubic, result": [scans[0], "cubic", "result"],
-        "Evidence": ["from the data", "from the prior", "prior's share"],
-        "Residual": [scans[0], rest[0], "result"],
-    }
-    if several:
-        sets["Scans"] = [*scans, "result"][:3]
-    if solution.std is not None:
-        sets["Uncertainty"] = ["cubic", "standard deviation", "result"]
-    return layers, sets
-
-
-def _viewer(layers: Sequence[Layer], sets: Mapping[str, Sequence[str]], solution: Solution) -> dict[str, Any]:
-    prepared = [shown(layer) for layer in layers]
-    index = {layer.name: n for n, layer in enumerate(layers)}
-    display = prepared[index["result"]].grid
-    start = np.rint(display.to_voxel(plot.bright_centre(Volume(solution.x.cpu(), solution.grid))))
-    return {
-        "shape": display.shape,
-        "affine": display.affine[:3].tolist(),
-        "spacing": display.spacing.tolist(),
-        "start": np.clip(start, 0, np.array(display.shape) - 1).astype(int).tolist(),
-        "result": index["result"],
-        "layers": [packed(layer, display) for layer in prepared],
-        "sets": [{"name": name, "columns": [index[one] for one in some]} for name, some in sets.items()],
-        "tables": lookup_tables(),
-    }
 
 
 # Words ----------------------------------------------------------------------------------------------
