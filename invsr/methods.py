@@ -13,6 +13,8 @@ from torch import Tensor
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.linalg import Status
 from invsr.operators.base import LinearOperator
+from invsr.operators.separable import Separable
+from invsr.operators.stack import Stack
 from invsr.priors.base import Prior
 from invsr.priors.denoiser import Denoiser
 from invsr.priors.networks import GradientStep
@@ -170,10 +172,13 @@ def _posterior(task: Task) -> Solution:
 
 
 def best(task: Task) -> str:
-    """The method that `invsr benchmark` shows ahead, for one scan of the kind that it was trained on; else TV."""
-    plain = not isinstance(task.y, tuple) and all(isinstance(one, Gaussian) for one in task.likelihoods)
+    """The method that the benchmarks show ahead: see `invsr benchmark`, and benchmarks/stacks.py for several scans."""
+    plain = all(isinstance(one, Gaussian) for one in task.likelihoods)
     if not plain or task.lam is not None or task.huber:
         return "tv"
+    if isinstance(task.operator, Stack):
+        # Where scans lie obliquely, or moved, plug-and-play falls behind TV.
+        return "pnp" if all(isinstance(one, Separable) for one in task.operator.operators) else "tv"
     _, about = load_solver(f"mri-{UNROLLED}", UNROLLED)
     return "tv" if outside(about, task) else UNROLLED
 

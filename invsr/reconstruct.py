@@ -72,8 +72,9 @@ def reconstruct(
     ----------
     scans : Volume or sequence of Volume
     method : {"auto", "unrolled", "deq", "pnp", "posterior", "tv", "tikhonov", "cubic"}
-        By default "unrolled" where its network was trained for the acquisition, "tv" elsewhere, for several scans, and
-        where `lam`, `huber` or another `noise_model` asks for it.
+        By default "unrolled" for one scan that its network was trained for, "pnp" for several whose axes are parallel
+        to the target's and that did not move, "tv" elsewhere, and where `lam`, `huber`, masks or another `noise_model`
+        ask for it.
     spacing : float or three, mm, optional
         Of the result, along the first scan's axes and over all fields of view, or all masks; by default isotropic at
         the first scan's finest spacing.

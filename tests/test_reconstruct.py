@@ -204,9 +204,14 @@ def test_the_default_is_what_fits_the_scan(truth, scan):
         return invsr.reconstruct(list(scans), reference=truth.grid, **options).method
 
     assert chosen(scan) == "unrolled"
-    assert chosen(scan, scan) == chosen(scan, lam=0.01) == chosen(scan, noise_model="huber") == "tv"
+    assert chosen(scan, lam=0.01) == chosen(scan, noise_model="huber") == "tv"
     assert chosen(scan, slice_thickness=1.0) == chosen(scan, noise=0.2) == "tv"
     assert chosen(scan, method="cubic") == "cubic"
+    assert chosen(scan, scan) == "pnp"
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(0.2), -np.sin(0.2)], [np.sin(0.2), np.cos(0.2)]]
+    oblique = invsr.Volume(scan.data, Grid(scan.grid.shape, turn @ scan.grid.affine), "oblique")
+    assert chosen(scan, oblique) == chosen(scan, scan, lam=0.01) == "tv"
 
 
 def test_memory_is_checked_before_starting(monkeypatch, scan):
