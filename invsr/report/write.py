@@ -175,7 +175,7 @@ def _cards(solution: Solution, split: Evidence) -> list[tuple[str, str, bool | N
 def _ending(solution: Solution) -> str:
     if solution.status is not Status.CONVERGED:
         return "It stopped before it settled."
-    return "As many as the network was trained with." if solution.method == "unrolled" else "The iteration settled."
+    return "A fixed number of steps: nothing is left to settle." if solution.method == "unrolled" else "It settled."
 
 
 def _sections(
