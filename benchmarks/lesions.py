@@ -16,7 +16,6 @@ from scipy import ndimage
 
 import invsr
 from invsr.metrics import head_mask
-from invsr.priors.pretrained import models
 from invsr.solvers.statistics import PEAK_PERCENTILE
 
 DIAMETERS = (3.0, 5.0, 8.0)
@@ -52,8 +51,7 @@ def with_lesions(truth, mask, seed=0):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("volumes", nargs="+")
-    there = [name for name in ("unrolled", "deq") if models(name)]
-    parser.add_argument("--method", nargs="+", default=["cubic", "tikhonov", "tv", "pnp", *there])
+    parser.add_argument("--method", nargs="+", default=["cubic", "tikhonov", "tv", "pnp", "unrolled", "deq"])
     parser.add_argument("--thickness", type=float, default=4.0)
     parser.add_argument("--noise", type=float, default=0.01)
     options = parser.parse_args()

@@ -16,7 +16,6 @@ import torch
 
 import invsr
 from invsr.demo import template
-from invsr.priors.pretrained import models
 
 # The gradient-step denoiser, made for its guarantee, takes minutes.
 DENOISERS = ("mri-denoiser-fast", "mri-denoiser")
@@ -56,7 +55,7 @@ def main():
         rows = {"scipy cubic": [sys.executable, "-c", SPLINE, str(low), str(Path(folder) / "spline.nii.gz")]}
         routes = {method: ["--method", method] for method in ("cubic", "tikhonov", "tv")}
         routes |= {f"pnp, {name}": ["--method", "pnp", "--denoiser", name] for name in DENOISERS}
-        routes |= {name: ["--method", name] for name in ("unrolled", "deq") if models(name)}
+        routes |= {name: ["--method", name] for name in ("unrolled", "deq")}
         for name, flags in routes.items():
             out = str(Path(folder) / "out.nii.gz")
             rows[f"invsr {name}"] = [sys.executable, "-m", "invsr", "reconstruct", str(low), "-o", out, *flags]

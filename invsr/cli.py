@@ -92,6 +92,10 @@ def reconstruct(
     target_spacing = None if spacing is None else parsed_spacing(spacing)
     if transforms is not None and motion != "none":
         raise InvsrError(f"--transforms and --motion {motion}: motion is either given or estimated")
+    if report is not None:
+        from invsr.report import make_folder
+
+        make_folder(report)
     loaded = [load(path, volume) for path in scans]
     grid = None if reference is None else load(reference, 0).grid
     masks = None if not mask else [load(path, 0) for path in mask]
@@ -139,7 +143,11 @@ def reconstruct(
     if report is not None:
         from invsr.report import write_report
 
-        roles = {"the result": output} | {path.name: path for path in (*scans, *(mask or []))}
+        inputs = [*scans, *(mask or [])]
+        names = [path.name for path in inputs]
+        # Files of one name in several folders keep their folders.
+        roles = {path.name if names.count(path.name) == 1 else str(path): path for path in inputs}
+        roles["the result"] = output
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         extra += write_report(
             report, [one.name for one in loaded], solution, command=command, seed=seed, files=roles

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -11,11 +10,11 @@ from torch import Tensor
 from invsr.differences import gradient
 from invsr.linalg import inner
 from invsr.operators.base import GRADIENT, LinearOperator
+from invsr.operators.profiles import gaussian_means
 from invsr.operators.separable import multiply
 
-# Brighter voxels than this share of the peak are anatomy, whose spread is what noise is compared with.
+# Voxels further from 0 than this share of the peak are anatomy, whose slopes are what noise is compared with.
 BRIGHT = 0.1
-GAUSSIAN_FWHM = 2 * math.sqrt(2 * math.log(2))
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,8 @@ def evidence(operator: LinearOperator, x: Tensor, sigma: float, scale: float, se
     sigma : float
         Of the data's noise.
     scale : float, mm
-        Detail is what differs from a Gaussian mean of this full width at half maximum (a slice's spacing); the
-        map of shares has the same resolution.
+        Detail is what differs from a Gaussian mean of this full width at half maximum (reports take two slice
+        spacings); the map of shares has the same resolution.
     seen : Tensor, shape of x, optional
         0 where x was set to 0 because no data speak for it, else 1.
 
@@ -71,7 +70,7 @@ def evidence(operator: LinearOperator, x: Tensor, sigma: float, scale: float, se
     spacing = operator.domain.spacing.tolist()
     with torch.no_grad():
         slopes = gradient(x, spacing, operator.boundary).square().sum(0)
-        slope = float(slopes[x > BRIGHT * x.max()].mean())
+        slope = float(slopes[x.abs() > BRIGHT * x.abs().max()].mean())
         data = operator.solve(operator.gram(x), sigma**2 / max(slope, sigma**2), GRADIENT, rtol=1e-6).x
         data = data if seen is None else data * seen
         prior = x - data
@@ -92,7 +91,5 @@ def evidence(operator: LinearOperator, x: Tensor, sigma: float, scale: float, se
 def blurred(x: Tensor, spacing: list[float], fwhm: float) -> Tensor:
     """Gaussian means of a volume, normalised at its faces."""
     for n, step in enumerate(spacing):
-        at = torch.arange(x.shape[2 + n], dtype=torch.float64, device=x.device) * step
-        weights = torch.exp(-0.5 * ((at[:, None] - at) * (GAUSSIAN_FWHM / fwhm)) ** 2)
-        x = multiply((weights / weights.sum(1, keepdim=True)).to(x), x, n)
+        x = multiply(gaussian_means(x.shape[2 + n], fwhm / step).to(x), x, n)
     return x

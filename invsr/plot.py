@@ -16,6 +16,8 @@ from invsr.volume import Volume
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from invsr.motion import Motion
+
 PLANES = ("sagittal", "coronal", "axial")
 RADIOLOGICAL, NEUROLOGICAL = "radiological", "neurological"
 # Told apart by colour-blind readers too (Okabe, Ito 2008, Color Universal Design).
@@ -268,12 +270,12 @@ def slice_chi2(values: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def motion(found: Any) -> Figure:
+def motion(found: Motion) -> Figure:
     """How far each slice of each scan moved and turned; slices that were left out are marked.
 
     Parameters
     ----------
-    found : invsr.motion.Motion
+    found : Motion
 
     Returns
     -------

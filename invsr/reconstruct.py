@@ -37,6 +37,10 @@ VOLUMES_IN_MEMORY = {
     "posterior": 140,
 }
 
+# Where scans lie obliquely or move, in addition: for the volume at half its spacing, per voxel, and for the matrices
+# that interpolate it, per sample; measured with three stacks of 160x160x40, two of them oblique (2.8 GB).
+HALF_SPACING, INTERPOLATED = 32, 30
+
 T = TypeVar("T")
 
 
@@ -155,7 +159,7 @@ def reconstruct(
     scans = [scan.to(where) for scan in scans]
     inside = _masks(masks, scans)
     target = reference or target_grid(scans, spacing, inside)
-    require_memory(target, [scan.grid for scan in scans], method, where)
+    require_memory(target, [scan.grid for scan in scans], method, where, moving=motion != NONE)
     thicknesses = _per_scan(slice_thickness, scans, "slice thickness")
     with torch.no_grad():
         problem = prepare(
@@ -241,7 +245,9 @@ def register(
         )
 
 
-def require_memory(target: Grid, scans: Sequence[Grid], method: str, device: torch.device) -> None:
+def require_memory(
+    target: Grid, scans: Sequence[Grid], method: str, device: torch.device, moving: bool = False
+) -> None:
     """Raise when a reconstruction on this grid cannot fit into the memory that is free.
 
     Raises
@@ -250,6 +256,10 @@ def require_memory(target: Grid, scans: Sequence[Grid], method: str, device: tor
         Saying what is needed, what is there, and the spacing that would fit.
     """
     voxels = VOLUMES_IN_MEMORY[method] * target.size + 4 * sum(scan.size for scan in scans)
+    turned = [scan for scan in scans if moving or scan.axes_in(target) is None]
+    if turned:
+        samples = sum(float(np.prod(scan.extent / target.spacing.min())) for scan in turned)
+        voxels += HALF_SPACING * target.size + round(INTERPOLATED * samples)
     needed, free = 4 * voxels, free_memory(device)
     if needed > free:
         fitting = float(target.spacing.min()) * (needed / free) ** (1 / 3)

@@ -408,3 +408,9 @@ def test_benchmark_refuses_methods_and_axes_that_are_none(run, tmp_path):
     assert code == 1 and "unknown method 'best': use some of cubic" in err
     code, _, err = run("benchmark", tmp_path / "a.nii.gz", "--axis", "x")
     assert code == 1 and "--axis x: use i, j or k" in err
+
+
+def test_a_report_that_cannot_be_written_is_told_before_the_work(run, tmp_path, scan):
+    (tmp_path / "file").write_text("")
+    code, _, err = run("reconstruct", scan, "-o", tmp_path / "o.nii", "--report", tmp_path / "file")
+    assert code == 1 and "no report can be written there" in err and not (tmp_path / "o.nii").exists()

@@ -220,6 +220,19 @@ def test_memory_is_checked_before_starting(monkeypatch, scan):
         invsr.reconstruct(scan)
 
 
+def test_oblique_and_moving_scans_are_known_to_take_more_memory(monkeypatch, truth, scan):
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(0.2), -np.sin(0.2)], [np.sin(0.2), np.cos(0.2)]]
+    parallel, oblique = scan.grid, Grid(scan.grid.shape, turn @ scan.grid.affine)
+    cpu = torch.device("cpu")
+    voxels = module.VOLUMES_IN_MEMORY["tv"] * truth.grid.size + 4 * parallel.size
+    monkeypatch.setattr(module, "free_memory", lambda device: 4 * voxels)
+    module.require_memory(truth.grid, [parallel], "tv", cpu)
+    for grid, moving in ((oblique, False), (parallel, True)):
+        with pytest.raises(InvsrError, match="GiB of memory"):
+            module.require_memory(truth.grid, [grid], "tv", cpu, moving)
+
+
 def test_memory_limit_of_the_process_counts():
     assert 0 < module.free_memory(torch.device("cpu")) < 2**50
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from invsr.grid import Grid
 from invsr.motion.order import links
 from invsr.operators.interpolate import Sample
-from invsr.operators.profiles import AxisProfile
+from invsr.operators.profiles import AxisProfile, gaussian_means
 from invsr.operators.separable import multiply
 from invsr.operators.slices import Slices
 
@@ -86,20 +86,13 @@ class Scan:
             if n == self.axis or stride < 2:
                 continue
             count = -(-shape[n] // stride)
-            blur = _blur(shape[n], stride / 2.355, data)
+            blur = gaussian_means(shape[n], stride).to(data)
             pick = torch.arange(count, device=data.device) * stride
             data, seen = multiply(blur[pick], data, n), multiply(blur[pick], seen, n)
             affine[:3, n] *= stride
             shape[n] = count
         data = torch.where(seen > 0.5, data / seen.clamp(min=0.5), 0.0)
         return replace(self, data=data, grid=Grid(shape, affine), mask=None if mask is None else seen > 0.5)
-
-
-def _blur(size: int, sigma: float, like: Tensor) -> Tensor:
-    """Gaussian means along an axis of `size` voxels; sigma in voxels."""
-    at = torch.arange(size, dtype=torch.float64)
-    weights = torch.exp(-0.5 * ((at[:, None] - at) / sigma) ** 2)
-    return (weights / weights.sum(1, keepdim=True)).to(like)
 
 
 @dataclass(frozen=True)

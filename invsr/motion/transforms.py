@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from invsr.errors import InvsrError
+from invsr.files import write_whole
 from invsr.grid import Grid
 
 Array = npt.NDArray[np.float64]
@@ -114,13 +115,7 @@ def save_motion(motion: Motion, path: str | Path) -> list[Path]:
     for n, one in enumerate(motion.scans, start=1):
         written[path.with_name(f"{stem}-{n}.tfm")] = _itk(one, motion.centre)
     for target, text in written.items():
-        part = target.with_name(target.name + ".part")
-        try:
-            part.write_text(text)
-            part.replace(target)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise InvsrError(f"{target}: cannot be written ({error.strerror}): choose another folder") from None
+        write_whole(target, text)
     return list(written)
 
 

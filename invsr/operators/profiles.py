@@ -72,6 +72,13 @@ def profile_samples(kind: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(offsets / _full_width(offsets, amplitude)), torch.from_numpy(amplitude / amplitude.sum())
 
 
+def gaussian_means(size: int, fwhm: float) -> Tensor:
+    """Matrix (size, size) of Gaussian-weighted means along a line, normalised at its ends; fwhm in voxels. float64."""
+    at = torch.arange(size, dtype=torch.float64)
+    weights = torch.exp(-0.5 * ((at[:, None] - at) * (GAUSSIAN_FWHM / fwhm)) ** 2)
+    return weights / weights.sum(1, keepdim=True)
+
+
 def read_profile(path: str | Path) -> tuple[Tensor, Tensor]:
     """Offsets (mm) and weights (sum 1) of a sampled profile: a text file with two columns, mm and amplitude.
 

@@ -236,7 +236,7 @@ def _same(a: LinearOperator, b: LinearOperator) -> bool:
         return True
     if type(a) is not Separable or type(b) is not Separable or a.range != b.range or a.order != b.order:
         return False
-    if any(parameter.requires_grad for one in (a, b) for parameter in one.parameters()):
+    if any(True for one in (a, b) for _ in one.parameters()):  # equal now, but learnable each by itself
         return False
     pairs = zip(a.matrices(), b.matrices(), strict=True)
     return all(m is n or (m is not None and n is not None and torch.equal(m, n)) for m, n in pairs)

@@ -1,5 +1,5 @@
 """What a run leaves for the record: one HTML file to look at, one JSON file to compute with."""
 
-from invsr.report.write import write_report
+from invsr.report.write import make_folder, write_report
 
-__all__ = ["write_report"]
+__all__ = ["make_folder", "write_report"]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from invsr import plot
 from invsr.evidence import Evidence
@@ -22,7 +23,7 @@ LEAST_SHARE = 0.2
 
 
 def layers_of(
-    names: Sequence[str], solution: Solution, left: Sequence[Residual], split: Evidence
+    names: Sequence[str], solution: Solution, cubic: Tensor, left: Sequence[Residual], split: Evidence
 ) -> tuple[list[Layer], dict[str, list[str]]]:
     """What the viewer offers, and its sets of three.
 
@@ -32,6 +33,8 @@ def layers_of(
         Of the scans.
     solution : Solution
         With its problem.
+    cubic : Tensor, shape of the solution's x
+        Cubic interpolation of the scans, in its units.
     left : sequence of Residual
         One for each scan.
     split : Evidence
@@ -47,7 +50,6 @@ def layers_of(
     ):
         data = part * (level * scale)
         layers.append(Layer(called, data, where, low, high, GRAY, f"{name}, its voxels as they were measured."))
-    cubic = problem.interpolated(problem.y) * scale
     layers += [
         Layer(
             "cubic", cubic, grid, low, high, GRAY, "Cubic interpolation between the slices: no model, no prior.",

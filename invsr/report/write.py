@@ -10,9 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from invsr import plot
 from invsr.errors import InvsrError
 from invsr.evidence import Evidence, evidence
+from invsr.files import write_whole
 from invsr.grid import Grid
 from invsr.linalg import Status
 from invsr.operators.acquisition import slice_profile_of
@@ -59,28 +62,46 @@ def write_report(
     problem: Prepared | None = solution.problem
     if problem is None:
         raise InvsrError("a report is made of what invsr.reconstruct returns: this solution does not know its data")
+    names = _distinct(names)
+    make_folder(folder)
     x = solution.x / problem.scale
+    cubic = problem.interpolated(problem.y) * problem.scale
     left = residuals(problem.operator, problem.likelihoods, problem.y, solution.prediction)
     gap = max(float(grid.spacing[grid.through_plane]) for grid in problem.grids)
     split = evidence(problem.operator, x, problem.sigma, 2 * gap, (x != 0) if len(names) > 1 else None)
     record = _record(names, solution, left, split, command, seed, files or {})
-    layers, sets = layers_of(names, solution, left, split)
+    layers, sets = layers_of(names, solution, cubic, left, split)
     text = page.page(
         title=f"{', '.join(names)}: {solution.method}",
         subtitle=f"{'; '.join(map(_size, problem.grids))} to {_size(solution.grid)}",
         cards=_cards(solution, split),
         remarks=solution.remarks(),
-        sections=_sections(names, solution, left, record),
+        sections=_sections(names, solution, cubic, left, record),
         layers=packed_views(layers, sets, solution),
     )
+    paths = [folder / "report.html", folder / "report.json"]
+    for path, words in zip(paths, (text, json.dumps(record, indent=2) + "\n"), strict=True):
+        write_whole(path, words)
+    return paths
+
+
+def make_folder(folder: Path) -> None:
+    """Make a report's folder, to be called before the work that it is to report on.
+
+    Raises
+    ------
+    InvsrError
+        When it cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / "report.html", folder / "report.json"]
-        for path, words in zip(paths, (text, json.dumps(record, indent=2) + "\n"), strict=True):
-            path.write_text(words, encoding="utf-8")
     except OSError as error:
         raise InvsrError(f"{folder}: no report can be written there ({error.strerror}): choose another") from error
-    return paths
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Scans of one name in several folders are told apart by their number."""
+    return [name if names.count(name) == 1 else f"{name} ({n})" for n, name in enumerate(names, start=1)]
 
 
 # Figures to compute with ----------------------------------------------------------------------------
@@ -179,7 +200,7 @@ def _ending(solution: Solution) -> str:
 
 
 def _sections(
-    names: Sequence[str], solution: Solution, left: Sequence[Residual], record: Mapping[str, Any]
+    names: Sequence[str], solution: Solution, cubic: Tensor, left: Sequence[Residual], record: Mapping[str, Any]
 ) -> list[str]:
     problem: Prepared = solution.problem
     first, across = problem.grids[0], problem.grids[0].through_plane
@@ -191,7 +212,7 @@ def _sections(
             profiles[f"{kind}, {model.thickness:g} mm"] = slice_profile_of(model.profile, model.thickness)
     volumes = {
         "scan": Volume((as_tuple(problem.y)[0] * problem.scale).cpu(), first),
-        "cubic": Volume((problem.interpolated(problem.y) * problem.scale).cpu(), solution.grid),
+        "cubic": Volume(cubic.cpu(), solution.grid),
         "result": Volume(solution.x.detach().cpu(), solution.grid),
     }
     direction = first.directions[:, across]

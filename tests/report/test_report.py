@@ -95,6 +95,24 @@ def test_a_folder_that_cannot_be_made_is_refused(solution, tmp_path):
         write_report(tmp_path / "file", ["x"], solution)
 
 
+def test_scans_of_one_name_are_told_apart(tmp_path):
+    grid = centred_grid((16, 16, 16))
+    truth = invsr.Volume(shapes(grid, size=14.0, n_samples=16), grid)
+    scans = [invsr.simulate(truth, slice_thickness=4.0, axis=axis, noise=0.01) for axis in (2, 1)]
+    _, path = write_report(tmp_path, ["T2w.nii.gz"] * 2, invsr.reconstruct(scans, method="tv", reference=grid))
+    record = json.loads(path.read_text())
+    assert [scan["name"] for scan in record["scans"]] == ["T2w.nii.gz (1)", "T2w.nii.gz (2)"]
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("standard deviation 0.") == 2 and page.count("Slices of T2w.nii.gz (") == 2
+
+
+def test_negative_intensities_are_no_special_case(solution, tmp_path):
+    problem = solution.problem
+    scan = invsr.Volume(problem.y - 5.0, problem.grids[0])
+    write_report(tmp_path, ["x"], invsr.reconstruct(scan, method="tv"))
+    assert 0 <= json.loads((tmp_path / "report.json").read_text())["evidence"]["prior_share_of_detail"] <= 1
+
+
 # Layers ---------------------------------------------------------------------------------------------
 
 
