@@ -15,7 +15,7 @@ from convergence import cropped
 
 import invsr
 from invsr.errors import InvsrWarning
-from invsr.metrics import evaluate, head_mask
+from invsr.testing.metrics import evaluate, head_mask
 
 THICKNESSES = (2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
 GAPS = (0.0, 0.2)

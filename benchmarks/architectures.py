@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 import invsr
-from invsr.metrics import head_mask
+from invsr.models.architectures import multiply_adds
+from invsr.models.weights import load_weights
 from invsr.priors.denoiser import Denoiser
-from invsr.priors.networks import multiply_adds
-from invsr.priors.pretrained import load_weights
-from invsr.solvers.statistics import PEAK_PERCENTILE
+from invsr.solvers.residuals import PEAK_PERCENTILE
+from invsr.testing.metrics import head_mask
 from invsr.training.recipe import Recipe
 
 SLICES, SLABS = (4, 108, 108), (8, 108, 108)

@@ -14,7 +14,7 @@ import numpy as np
 from convergence import cropped
 
 import invsr
-from invsr.metrics import head_mask
+from invsr.testing.metrics import head_mask
 
 METHODS = ("posterior", "unrolled", "pnp", "tv")
 

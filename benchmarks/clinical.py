@@ -14,7 +14,7 @@ from pathlib import Path
 
 import invsr
 from invsr.operators import acquisition
-from invsr.plot import compare
+from invsr.report.plot import compare
 
 
 def main():

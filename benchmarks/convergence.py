@@ -16,8 +16,8 @@ import torch
 import invsr
 from invsr.priors import pretrained
 from invsr.solvers import HQS, Schedule, iterate
-from invsr.solvers.iterate import DESCENT_END, DESCENT_WEIGHT
-from invsr.solvers.statistics import PEAK_PERCENTILE
+from invsr.solvers.plug_and_play import DESCENT_END, DESCENT_WEIGHT
+from invsr.solvers.residuals import PEAK_PERCENTILE
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -13,9 +13,10 @@ import time
 import torch
 
 import invsr
-from invsr.demo import template
-from invsr.priors.networks import multiply_adds
-from invsr.priors.pretrained import models, pretrained
+from invsr.app.demo import template
+from invsr.models.architectures import multiply_adds
+from invsr.models.registry import models
+from invsr.priors.pretrained import pretrained
 
 
 class Watch:

@@ -18,9 +18,10 @@ import torch
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 
 import invsr
-from invsr.metrics import head_mask
-from invsr.priors.pretrained import models, pretrained
-from invsr.solvers.statistics import PEAK_PERCENTILE
+from invsr.models.registry import models
+from invsr.priors.pretrained import pretrained
+from invsr.solvers.residuals import PEAK_PERCENTILE
+from invsr.testing.metrics import head_mask
 
 
 def main():

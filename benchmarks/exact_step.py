@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from invsr.grid import Grid
+from invsr.numerics.axes import multiply
 from invsr.operators import acquisition
-from invsr.operators.separable import multiply
 
 CASES = {"256x256x64 -> 256^3": ((256, 256, 64), 4.0), "512x512x30 -> 180": ((512, 512, 30), 6.0)}
 RHO = 0.05

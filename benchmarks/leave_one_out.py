@@ -20,8 +20,8 @@ import invsr
 from invsr.errors import InvsrWarning
 from invsr.motion.align import Scan, align
 from invsr.operators import Resample, acquisition
-from invsr.operators.acquisition import slice_profile_of
-from invsr.solvers.statistics import peak
+from invsr.operators.scan_model import slice_profile_of
+from invsr.solvers.residuals import peak
 
 # Voxels for alignment, mm.
 COARSE = 2.0

@@ -15,8 +15,8 @@ import torch
 from scipy import ndimage
 
 import invsr
-from invsr.metrics import head_mask
-from invsr.solvers.statistics import PEAK_PERCENTILE
+from invsr.solvers.residuals import PEAK_PERCENTILE
+from invsr.testing.metrics import head_mask
 
 DIAMETERS = (3.0, 5.0, 8.0)
 CONTRASTS = (-0.5, -0.2, 0.1, 0.2, 0.5)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import invsr
-from invsr.phantoms import centred_grid, shapes, shepp_logan
+from invsr.testing.phantoms import centred_grid, shapes, shepp_logan
 
 STORED = Path(__file__).parent.parent / "tests" / "phantom_figures.json"
 ACQUISITIONS = {

@@ -16,9 +16,9 @@ import time
 import torch
 
 import invsr
-from invsr.metrics import evaluate, head_mask
-from invsr.reconstruct import DEFAULT_DENOISER, STEPS
-from invsr.solvers.statistics import peak
+from invsr.pipeline.run import DEFAULT_DENOISER, STEPS
+from invsr.solvers.residuals import peak
+from invsr.testing.metrics import evaluate, head_mask
 
 
 def ours(scan, truth, options):

@@ -10,11 +10,11 @@ import argparse
 import itertools
 
 import invsr
-from invsr.metrics import evaluate, head_mask
 from invsr.priors import pretrained
 from invsr.solvers import HQS, Schedule, iterate
-from invsr.solvers.iterate import STEPS
-from invsr.solvers.statistics import peak
+from invsr.solvers.plug_and_play import STEPS
+from invsr.solvers.residuals import peak
+from invsr.testing.metrics import evaluate, head_mask
 
 
 def main():

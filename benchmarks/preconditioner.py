@@ -12,7 +12,7 @@ import numpy as np
 from stacks import scene
 
 import invsr
-from invsr.demo import template
+from invsr.app.demo import template
 from invsr.operators import Stack
 from invsr.operators import base as operators
 

@@ -13,7 +13,8 @@ import json
 import shutil
 from pathlib import Path
 
-from invsr.priors.pretrained import ROOM, load_weights
+from invsr.models.registry import ROOM
+from invsr.models.weights import load_weights
 from invsr.solvers.trained import load_solver
 
 CARD = """# {name}

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 import invsr
-from invsr.demo import template
+from invsr.app.demo import template
 
 # The gradient-step denoiser, made for its guarantee, takes minutes.
 DENOISERS = ("mri-denoiser-fast", "mri-denoiser")

@@ -26,7 +26,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 import invsr
-from invsr.metrics import evaluate, head_mask
+from invsr.testing.metrics import evaluate, head_mask
 
 SCENES = ("orthogonal", "two", "oblique", "stacks", "slices", "interleaved", "bad", "shaded")
 MOTION = {"stacks": "stack", "slices": "slice", "interleaved": "slice", "bad": "slice"}

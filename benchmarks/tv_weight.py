@@ -12,8 +12,8 @@ import argparse
 import numpy as np
 
 import invsr
-from invsr.demo import template
-from invsr.metrics import head_mask
+from invsr.app.demo import template
+from invsr.testing.metrics import head_mask
 
 FACTORS = (0.125, 0.25, 0.5, 0.7, 1.0, 1.4, 2.0)
 

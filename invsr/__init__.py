@@ -3,9 +3,10 @@
 from invsr import operators, priors, solvers
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.grid import Grid
-from invsr.reconstruct import reconstruct
-from invsr.simulate import simulate
-from invsr.volume import Volume, load, save
+from invsr.io.nifti import load, save
+from invsr.pipeline.run import reconstruct
+from invsr.testing.simulation import simulate
+from invsr.volume import Volume
 
 __all__ = [
     "Grid",

@@ -1,5 +1,5 @@
 """``python -m invsr`` is the command line."""
 
-from invsr.cli import main
+from invsr.app.command_line import main
 
 main()

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from invsr import cli
+from invsr.app import command_line as cli
 
 
 @pytest.fixture

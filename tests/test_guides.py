@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 import invsr
-from invsr.phantoms import centred_grid, shapes
 from invsr.priors import TV
 from invsr.solvers import iterate
+from invsr.testing.phantoms import centred_grid, shapes
 
 ROOT = Path(__file__).parent.parent
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from invsr.grid import Grid
 from invsr.motion.order import links
-from invsr.operators.interpolate import Sample
-from invsr.operators.profiles import AxisProfile, gaussian_means
-from invsr.operators.separable import multiply
-from invsr.operators.slices import Slices
+from invsr.numerics.axes import gaussian_means, multiply
+from invsr.numerics.interpolation import Sample
+from invsr.operators.moving_slices import Slices
+from invsr.operators.profiles import AxisProfile
 
 # Residuals, in robust standard deviations, from which on pixels count for less (Geman & McClure).
 OUTLYING = 3.0

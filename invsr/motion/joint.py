@@ -12,11 +12,11 @@ from invsr.grid import Grid
 from invsr.motion.align import N_ITER, RADIUS, Fit, Scan, align, fit, scaled
 from invsr.motion.bias import estimate_bias, field
 from invsr.motion.order import guessed
+from invsr.numerics.fixed_point import anderson
+from invsr.numerics.iteration import ProgressCallback
 from invsr.operators.base import Diagonal
 from invsr.operators.stack import Stack
 from invsr.priors.base import GRADIENT
-from invsr.progress import Report
-from invsr.solvers.fixed_point import anderson
 
 LEVELS = NONE, STACK, SLICE = ("none", "stack", "slice")
 # Voxels of the volumes that scans are aligned to, mm, and what they are at least of the target's.
@@ -35,7 +35,7 @@ OUTLYING, LEAST_FACTOR = 3.5, 1.4
 LEAST_SIGNAL = 0.3
 
 
-def estimate(scans: Sequence[Scan], target: Grid, level: str, report: Report | None = None) -> list[Scan]:
+def estimate(scans: Sequence[Scan], target: Grid, level: str, report: ProgressCallback | None = None) -> list[Scan]:
     """The scans with their motion relative to the first one, gains and slice weights.
 
     Whole scans first, each to the volume of the others, coarse to fine; then, for `level` "slice", each slice to the
@@ -151,7 +151,7 @@ def volume_of(scans: Sequence[Scan], grid: Grid) -> Tensor:
     return A.solve(A.adjoint(tuple(data)), smoothness, GRADIENT, rtol=1e-2, max_iter=20).x
 
 
-def _tell(report: Report | None, n: int, total: int, scans: Sequence[Scan]) -> None:
+def _tell(report: ProgressCallback | None, n: int, total: int, scans: Sequence[Scan]) -> None:
     if report is not None:
         rejected = sum(int((scan.weights == 0).sum()) for scan in scans)
         largest = max(float(scan.motion[:, 3:].norm(dim=1).max()) for scan in scans)

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from invsr.errors import InvsrError
-from invsr.files import write_whole
 from invsr.grid import Grid
+from invsr.io.files import write_whole
 
 Array = npt.NDArray[np.float64]
 FORMAT = "invsr motion"

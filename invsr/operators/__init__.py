@@ -1,15 +1,18 @@
 """Forward models: what the scanner does to the anatomy."""
 
-from invsr.operators.acquisition import Sampling, acquisition
+from invsr.noise.estimation import estimate_sigma
+from invsr.noise.sampling import add_noise
 from invsr.operators.base import Diagonal, LinearOperator, Scaling
 from invsr.operators.kspace import KSpaceCrop, KSpaceFilter, KSpaceMask, zero_fill
 from invsr.operators.kspace_weights import apodisation, elliptic, partial_fourier, random_mask
-from invsr.operators.noise import add_noise, estimate_sigma
+from invsr.operators.moving_slices import Slices
 from invsr.operators.profiles import AxisProfile
+from invsr.operators.sampling import Sampling
+from invsr.operators.scan_model import acquisition
 from invsr.operators.separable import Identity, Separable
-from invsr.operators.slices import Slices
 from invsr.operators.stack import Stack
-from invsr.operators.warp import Affine, Displacement, Resample, Rigid
+from invsr.operators.transforms import Affine, Displacement, Rigid
+from invsr.operators.warp import Resample
 
 __all__ = [
     "Affine",

@@ -1,18 +1,29 @@
-"""The contract of every forward operator: grids on both ends, forward, adjoint, gram, solve."""
+"""The contract of every forward operator: grids on both ends, forward, adjoint, gram, solve; and their algebra."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import overload
 
 import torch
 from torch import Tensor, nn
 
-from invsr.differences import NEUMANN, laplacian
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.linalg import LinearSolution, conjugate_gradient, inner, number
+from invsr.numerics.cache import StateCache
+from invsr.numerics.differences import NEUMANN, laplacian, smoothed
+from invsr.numerics.linear import (
+    LinearSolution,
+    conjugate_gradient,
+    inner,
+    nonlinearity,
+    number,
+    random_like,
+    solve_implicit,
+)
 
 IDENTITY, GRADIENT = "identity", "gradient"
+# Relative deviation from linearity above which `_forward` is refused.
+NONLINEAR = 1e-2
 
 
 class LinearOperator(nn.Module):
@@ -36,7 +47,6 @@ class LinearOperator(nn.Module):
     range: Grid
     #: Boundary of finite differences on the domain, per axis, that suits `solve`.
     boundary: tuple[str, str, str] = (NEUMANN, NEUMANN, NEUMANN)
-    _mean: tuple[TensorState, LinearOperator, float] | None = None
     #: Whether the operator maps to complex data (k-space); its adjoint then takes complex data.
     complex_range: bool = False
 
@@ -44,6 +54,7 @@ class LinearOperator(nn.Module):
         super().__init__()
         self.domain = domain
         self.range = range
+        self._cache = StateCache()
 
     # What a subclass writes -------------------------------------------------------------------------
 
@@ -79,7 +90,12 @@ class LinearOperator(nn.Module):
         """The adjoint as an operator of its own; ``A.H.H is A``."""
         return Adjoint(self)
 
-    def compress(self, r: Tensor) -> Tensor:
+    @property
+    def T(self) -> LinearOperator:
+        """The transpose, ``A.T y = conj(A.H conj(y))``: the same as `H` for real operators."""
+        return Transpose(self)
+
+    def measured_coordinates(self, r: Tensor) -> Tensor:
         """Coordinates of the data `r` in which the operator can produce it, of any shape; an isometry there.
 
         Statistics of residuals are taken here, so that samples outside the volume, and detail that the
@@ -91,19 +107,38 @@ class LinearOperator(nn.Module):
             seen = self(ones).abs().amax((0, 1))
         return r[..., seen > 0.5 * seen.max()]
 
-    def __matmul__(self, other: LinearOperator) -> LinearOperator:
-        """``(A @ B)(x) = A(B(x))``."""
-        return Composition(self, other)
+    @overload
+    def __matmul__(self, other: LinearOperator) -> LinearOperator: ...
+    @overload
+    def __matmul__(self, other: Tensor) -> Tensor: ...
+    def __matmul__(self, other: LinearOperator | Tensor) -> LinearOperator | Tensor:
+        """``(A @ B)(x) = A(B(x))``; ``A @ x`` is ``A(x)``."""
+        return self(other) if isinstance(other, Tensor) else self._composed(other)
+
+    def _composed(self, inner: LinearOperator) -> LinearOperator:
+        return Composition(self, inner)
 
     def __add__(self, other: LinearOperator) -> LinearOperator:
         """``(A + B)(x) = A(x) + B(x)``, on the same grids."""
         return Sum(self, other)
 
-    def __mul__(self, factor: float) -> LinearOperator:
-        """``(A * c)(x) = c A(x)``."""
+    def __sub__(self, other: LinearOperator) -> LinearOperator:
+        """``(A - B)(x) = A(x) - B(x)``, on the same grids."""
+        return self + other * -1.0
+
+    def __neg__(self) -> LinearOperator:
+        return self * -1.0
+
+    def __mul__(self, factor: float | Tensor) -> LinearOperator:
+        """``(A * c)(x) = c A(x)``, c a number or a tensor of weights on the range's voxels."""
+        if isinstance(factor, Tensor) and factor.ndim:
+            return Diagonal(self.range, factor) @ self
         return Scaling(self.range, factor) @ self
 
     __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float | Tensor) -> LinearOperator:
+        return self * (1 / divisor)
 
     def solve(
         self,
@@ -151,7 +186,9 @@ class LinearOperator(nn.Module):
     def _solve(
         self, b: Tensor, rho: float | Tensor, regulariser: str, x0: Tensor | None, rtol: float, max_iter: int
     ) -> LinearSolution:
-        def cg(rhs: Tensor, start: Tensor | None) -> LinearSolution:
+        self._cache.get(self, "linear", lambda: self._require_linear(b))
+
+        def solve(rhs: Tensor, start: Tensor | None) -> LinearSolution:
             return conjugate_gradient(
                 lambda x: self.normal(x, number(rho), regulariser),
                 rhs,
@@ -161,16 +198,18 @@ class LinearOperator(nn.Module):
                 max_iter,
             )
 
-        with torch.no_grad():
-            found = cg(b, x0)
         traced = [b, *self.parameters()] + ([rho] if isinstance(rho, Tensor) else [])
-        if not (torch.is_grad_enabled() and any(t.requires_grad for t in traced)):
-            return found
-        # One more, differentiable, correction gives the gradient of the implicit solution:
-        # x + K^-1 (b - K x) has value x and derivative K^-1 (db - dK x).
-        residual = b - self.normal(found.x, rho, regulariser)
-        correction = _SelfAdjointSolve.apply(residual, lambda r: cg(r, None).x)
-        return LinearSolution(found.x + correction, found.status, found.n_iter, found.residual)
+        differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in traced)
+        return solve_implicit(solve, lambda x: self.normal(x, rho, regulariser), b, x0, differentiable)
+
+    def _require_linear(self, like: Tensor) -> bool:
+        shape = (1, 1, *self.domain.shape)
+        if nonlinearity(self._forward, random_like(shape, like, 0), random_like(shape, like, 1)) > NONLINEAR:
+            raise InvsrError(
+                f"{type(self).__name__} is not linear: _forward(u + v) differs from _forward(u) + _forward(v), or "
+                "_forward(0) is not 0: move constant terms into the data, and linearise what bends"
+            )
+        return True
 
     def normal(self, x: Tensor, rho: float | Tensor, regulariser: str = IDENTITY) -> Tensor:
         """``(A* A + rho R) x``, what `solve` inverts."""
@@ -185,40 +224,16 @@ class LinearOperator(nn.Module):
         """
         if regulariser == IDENTITY:
             return r
-        smoothing, mean = self._smoothing(r)
-        return smoothing.solve(r / mean, rho / mean, GRADIENT).x
+        mean: float = self._cache.get(self, ("mean", r.dtype), lambda: self._mean_eigenvalue(r))
+        return smoothed(r, mean, rho, self.domain.spacing.tolist(), self.boundary)
 
-    def _smoothing(self, like: Tensor) -> tuple[LinearOperator, float]:
-        """An identity on the domain, which keeps its eigenbases, and the mean eigenvalue of A* A."""
-        state = TensorState(self)
-        if self._mean is None or self._mean[0] != state:
-            from invsr.operators.separable import Identity
-
-            identity = Identity(self.domain)
-            identity.boundary = self.boundary
-            probe = torch.randn(
-                (1, 1, *self.domain.shape), generator=torch.Generator().manual_seed(0), dtype=like.real.dtype
-            ).to(like)
-            with torch.no_grad():  # Hutchinson's estimate of the trace
-                mean = float(inner(probe, self.gram(probe)) / inner(probe, probe))
-            self._mean = (state, identity, max(mean, 1e-6))
-        return self._mean[1:]
+    def _mean_eigenvalue(self, like: Tensor) -> float:
+        """Mean eigenvalue of A* A, by Hutchinson's estimate of the trace."""
+        probe = random_like((1, 1, *self.domain.shape), like, 0)
+        return max(float(inner(probe, self.gram(probe)) / inner(probe, probe)), 1e-6)
 
     def extra_repr(self) -> str:
         return f"{self.domain} -> {self.range}"
-
-
-class _SelfAdjointSolve(torch.autograd.Function):
-    """``r -> K^-1 r`` for a self-adjoint K, whose backward pass is the same solve."""
-
-    @staticmethod
-    def forward(ctx: Any, r: Tensor, solve: Any) -> Tensor:
-        ctx.solve = solve
-        return solve(r)  # type: ignore[no-any-return]  # autograd.Function hands callables through as Any
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return ctx.solve(grads[0]), None
 
 
 class Adjoint(LinearOperator):
@@ -236,6 +251,24 @@ class Adjoint(LinearOperator):
 
     @property
     def H(self) -> LinearOperator:
+        return self.operator
+
+
+class Transpose(LinearOperator):
+    """``A.T`` as an operator: `Adjoint` without the complex conjugation."""
+
+    def __init__(self, operator: LinearOperator) -> None:
+        super().__init__(operator.range, operator.domain)
+        self.operator = operator
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.operator._adjoint(x.conj()).conj()
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.operator._forward(y.conj()).conj()
+
+    @property
+    def T(self) -> LinearOperator:
         return self.operator
 
 
@@ -261,10 +294,11 @@ class Composition(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.inner._adjoint(self.outer._adjoint(y))
 
-    def compress(self, r: Tensor) -> Tensor:
+    def measured_coordinates(self, r: Tensor) -> Tensor:
         if isinstance(self.outer, Scaling):
-            return self.inner.compress(r)
-        return self.outer.compress(r) if self.complex_range else super().compress(r)  # k-space has no extent
+            return self.inner.measured_coordinates(r)
+        # k-space has no extent.
+        return self.outer.measured_coordinates(r) if self.complex_range else super().measured_coordinates(r)
 
 
 class Sum(LinearOperator):
@@ -307,7 +341,7 @@ class Diagonal(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return self._forward(y)
 
-    def compress(self, r: Tensor) -> Tensor:
+    def measured_coordinates(self, r: Tensor) -> Tensor:
         return r[self.weights.expand(r.shape) != 0]
 
     def _solve(
@@ -321,8 +355,8 @@ class Diagonal(LinearOperator):
 class Scaling(Diagonal):
     """``A x = c x`` on a grid."""
 
-    def __init__(self, grid: Grid, factor: float) -> None:
-        super().__init__(grid, torch.tensor(float(factor), dtype=torch.float64).reshape(1, 1, 1))
+    def __init__(self, grid: Grid, factor: float | Tensor) -> None:
+        super().__init__(grid, torch.as_tensor(factor, dtype=torch.float64).reshape(1, 1, 1))
 
 
 def meet(outer: LinearOperator, inner: LinearOperator) -> None:
@@ -332,27 +366,6 @@ def meet(outer: LinearOperator, inner: LinearOperator) -> None:
             f"{type(outer).__name__} starts from {outer.domain} but {type(inner).__name__} ends on "
             f"{inner.range}: compose operators whose grids meet"
         )
-
-
-class TensorState:
-    """Values, device and dtype of a module's tensors, to be compared: equal states allow cached results.
-
-    Holds on to the tensors, so that no other one can take the place of one of them in memory.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        tensors = [*module.parameters(), *module.buffers()]
-        self.alive = [t.detach() for t in tensors]
-        # Changes of inference tensors are not counted: such a state equals no other.
-        self.key = tuple(
-            (t.data_ptr(), object() if t.is_inference() else t._version, t.device, t.dtype) for t in tensors
-        )
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, TensorState) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
 
 
 def _check(x: Tensor, grid: Grid, operator: LinearOperator, name: str) -> None:

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invsr.differences import NEUMANN, PERIODIC, laplacian_spectrum
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.linalg import LinearSolution
+from invsr.numerics.differences import NEUMANN, PERIODIC, laplacian_spectrum
+from invsr.numerics.linear import LinearSolution
 from invsr.operators.base import IDENTITY, LinearOperator
 from invsr.operators.separable import Separable
 
@@ -42,7 +42,6 @@ class FourierResize(Separable):
         affine[:3, :3] *= np.array(domain.shape) / np.array(shape)
         LinearOperator.__init__(self, domain, Grid(shape, affine))
         self.order = (0, 1, 2)
-        self._cache = {}
         resized = [a != b for a, b in zip(domain.shape, self.range.shape, strict=True)]
         a, b, c = (PERIODIC if r else NEUMANN for r in resized)
         self.boundary = (a, b, c)
@@ -176,7 +175,7 @@ class KSpaceMask(LinearOperator):
             x = (coils.conj() * x).sum(1, keepdim=True)
         return x.real if self.real else x
 
-    def compress(self, r: Tensor) -> Tensor:
+    def measured_coordinates(self, r: Tensor) -> Tensor:
         return r[..., self.weights != 0]
 
     def _solve(
@@ -233,7 +232,7 @@ class KSpaceFilter(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return self._forward(y)
 
-    def compress(self, r: Tensor) -> Tensor:
+    def measured_coordinates(self, r: Tensor) -> Tensor:
         coefficients = _to_kspace(r)
         if not r.is_complex():  # Hartley's transform: real, orthonormal, and of the same support
             coefficients = coefficients.real - coefficients.imag

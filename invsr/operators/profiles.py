@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from invsr.errors import InvsrError
+from invsr.numerics.axes import GAUSSIAN_FWHM
+from invsr.numerics.interpolation import keys_kernel
 
 Array = npt.NDArray[np.float64]
-
 PROFILES = ("gaussian", "boxcar", "sinc", "slr")
-GAUSSIAN_FWHM = 2 * math.sqrt(2 * math.log(2))
 # Time-bandwidth product of the simulated selective pulses: of the order used for 2-D imaging.
 TIME_BANDWIDTH = 4.0
 
@@ -70,13 +70,6 @@ def profile_samples(kind: str) -> tuple[Tensor, Tensor]:
         raise InvsrError(f"unknown slice profile {kind!r}: use one of {', '.join(PROFILES)} or a file of samples")
     amplitude = 0.5 * (amplitude + amplitude[::-1])  # the pulses are symmetric; rounding is not
     return torch.from_numpy(offsets / _full_width(offsets, amplitude)), torch.from_numpy(amplitude / amplitude.sum())
-
-
-def gaussian_means(size: int, fwhm: float) -> Tensor:
-    """Matrix (size, size) of Gaussian-weighted means along a line, normalised at its ends; fwhm in voxels. float64."""
-    at = torch.arange(size, dtype=torch.float64)
-    weights = torch.exp(-0.5 * ((at[:, None] - at) * (GAUSSIAN_FWHM / fwhm)) ** 2)
-    return weights / weights.sum(1, keepdim=True)
 
 
 def read_profile(path: str | Path) -> tuple[Tensor, Tensor]:
@@ -152,14 +145,6 @@ def sampled_matrix(
         else:
             matrix = matrix.index_put((rows, torch.zeros_like(index)), value, accumulate=True)
     return matrix
-
-
-def keys_kernel(t: Tensor) -> Tensor:
-    """Keys' cubic convolution kernel (a = -1/2) at distances t, in voxels."""
-    t = t.abs()
-    near = 1 + t**2 * (1.5 * t - 2.5)
-    far = 2 + t * (-4 + t * (2.5 - 0.5 * t))
-    return torch.where(t < 1, near, torch.where(t < 2, far, torch.zeros_like(t)))
 
 
 def band_limited_matrix(size: int, spacing: float, positions: Tensor, sample_spacing: float) -> Tensor:

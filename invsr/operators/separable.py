@@ -7,22 +7,21 @@ eigenvectors of the per-axis Gram matrices diagonalise ``A* A`` on the whole vol
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from invsr.differences import NEUMANN, laplacian, laplacian_matrix
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.linalg import LinearSolution, number
-from invsr.operators.base import IDENTITY, LinearOperator, TensorState, meet
+from invsr.numerics.axes import diagonal_in, multiply, range_basis
+from invsr.numerics.differences import NEUMANN, laplacian, laplacian_matrix
+from invsr.numerics.linear import LinearSolution, number
+from invsr.operators.base import IDENTITY, LinearOperator, meet
+from invsr.operators.eigenbases import _joint_eigenbasis
 
-# Two matrices commute, or a matrix is diagonal, when the rest is this small against their norms.
-COMMUTES = 1e-9
-# Tried in turn for the combination of two matrices whose eigenvectors are to diagonalise both.
-JOINT_WEIGHTS = (0.6180339887, 1.3247179572, 0.8191725134, 2.2055694304)
 # Distinct weights that the solved axis may be coupled to; each costs one eigenbasis.
 MOST_GROUPS = 6
 
@@ -58,7 +57,6 @@ class Separable(LinearOperator):
         super().__init__(domain, range)
         self.order = order
         self.boundary = boundary
-        self._cache: dict[Any, Any] = {}
         for n, matrix in enumerate(matrices):
             expected = (range.shape[n], domain.shape[order[n]])
             if (expected if matrix is None else tuple(matrix.shape)) != expected or (
@@ -91,14 +89,14 @@ class Separable(LinearOperator):
             y = multiply(None if matrix is None else matrix.mH, y, n)
         return y.permute(0, 1, *(2 + self.order.index(d) for d in (0, 1, 2)))
 
-    def __matmul__(self, other: LinearOperator) -> LinearOperator:
-        return Chain(self, other) if isinstance(other, Separable) else super().__matmul__(other)
+    def _composed(self, inner: LinearOperator) -> LinearOperator:
+        return Chain(self, inner) if isinstance(inner, Separable) else super()._composed(inner)
 
-    def compress(self, r: Tensor) -> Tensor:
+    def measured_coordinates(self, r: Tensor) -> Tensor:
         y = r
         wide = torch.complex128 if r.is_complex() else torch.float64
         for n, matrix in enumerate(self._cast(r)):
-            basis = self._cached(("range", n, wide), lambda m=matrix: None if m is None else range_basis(m.to(wide)))
+            basis = self._cache.get(self, ("range", n, wide), functools.partial(_range_basis, matrix, wide))
             y = multiply(None if basis is None else basis.mH.to(r), y, n)
         return y
 
@@ -133,7 +131,8 @@ class Separable(LinearOperator):
         return grams
 
     def _solve_identity(self, b: Tensor, rho: float | Tensor) -> Tensor:
-        bases = self._cached(
+        bases = self._cache.get(
+            self,
             ("eigen", b.is_complex()),
             lambda: [None if g is None else torch.linalg.eigh(g) for g in self._grams(b)],
         )
@@ -164,11 +163,12 @@ class Separable(LinearOperator):
         each of their combinations there remains ``g G_c + rho L_c + rho mu`` along c. Its eigenbasis
         depends on g, hence one per distinct g (just one when the other axes are not degraded).
         """
-        return self._cached(("plan", like.is_complex(), rho), lambda: self._make_plan(like, rho))
+        return self._cache.get(self, ("plan", like.is_complex(), rho), lambda: self._make_plan(like, rho))
 
     def _make_plan(self, like: Tensor, rho: float) -> Any:
         grams, laplacians = self._grams(like), self._laplacians(like)
-        joint = self._cached(
+        joint = self._cache.get(
+            self,
             ("joint", like.is_complex()),
             lambda: [_joint_eigenbasis(g, lap) for g, lap in zip(grams, laplacians, strict=True)],
         )
@@ -238,7 +238,7 @@ class Separable(LinearOperator):
             total = weights + rho * mu
             return bases, (1 / total.clamp(min=1e-9 * float(total.max()))).to(r.real.dtype)
 
-        bases, inverse = self._cached(("rotated", r.dtype, rho), build)
+        bases, inverse = self._cache.get(self, ("rotated", r.dtype, rho), build)
         return diagonal_in(bases, inverse, r)
 
     def _laplacians(self, like: Tensor) -> list[Tensor]:
@@ -246,31 +246,15 @@ class Separable(LinearOperator):
         sizes = zip(self.domain.shape, self.domain.spacing, self.boundary, strict=True)
         return [torch.from_numpy(laplacian_matrix(n, h, kind)).to(like.device, wide) for n, h, kind in sizes]
 
-    # Caches -----------------------------------------------------------------------------------------
-
-    def _cached(self, key: Any, build: Any) -> Any:
-        """`build()` once per state of the operator's tensors (values, device, dtype)."""
-        state = TensorState(self)
-        if self._cache.get("state") != state:
-            self._cache = {"state": state}
-        elif len(self._cache) > 40:  # every rho leaves a basis behind
-            self._cache = {k: v for k, v in self._cache.items() if k == "state" or k[0] in ("eigen", "joint", "range")}
-        if key not in self._cache:
-            with torch.inference_mode(False), torch.no_grad():
-                self._cache[key] = build()
-        return self._cache[key]
-
     def _cast(self, like: Tensor) -> list[Tensor | None]:
         def cast(matrix: Tensor | None) -> Tensor | None:
             return None if matrix is None else _realise(matrix, like.is_complex()).to(like.dtype)
 
         if torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
             return [cast(m) for m in self.matrices()]
-        found: list[Tensor | None] = self._cached(("cast", like.dtype), lambda: [cast(m) for m in self.matrices()])
+        key = ("cast", like.dtype)
+        found: list[Tensor | None] = self._cache.get(self, key, lambda: [cast(m) for m in self.matrices()])
         return found
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cache": {}}
 
 
 class Chain(Separable):
@@ -285,7 +269,6 @@ class Chain(Separable):
         self.boundary = tuple(  # type: ignore[assignment]
             inner.boundary[d] if _sets_boundary(inner, d) else outer.boundary[inner.order.index(d)] for d in (0, 1, 2)
         )
-        self._cache = {}
 
     def matrices(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         outer, inner = self.outer.matrices(), self.inner.matrices()
@@ -300,70 +283,8 @@ class Identity(Separable):
         super().__init__(grid, grid, (None, None, None))
 
 
-class JointBasis:
-    """Vectors that diagonalise a Gram matrix and a Laplacian at once, and both sets of eigenvalues."""
-
-    def __init__(self, vectors: Tensor, gram: Tensor, laplacian: Tensor) -> None:
-        self.vectors, self.gram, self.laplacian = vectors, gram, laplacian
-
-
-def multiply(matrix: Tensor | None, x: Tensor, axis: int) -> Tensor:
-    """Apply a (m, n) matrix along volume axis 0, 1 or 2 of x, shape (batch, channel, i, j, k)."""
-    if matrix is None:
-        return x
-    if axis == 2:
-        return x @ matrix.mT
-    if axis == 1:
-        return torch.matmul(matrix, x)
-    shape = x.shape
-    return torch.matmul(matrix, x.reshape(*shape[:3], -1)).reshape(*shape[:2], matrix.shape[0], *shape[3:])
-
-
-def diagonal_in(bases: Sequence[Tensor], diagonal: Tensor, x: Tensor) -> Tensor:
-    """``V D V* x`` with V the Kronecker product of three orthonormal `bases`, D of shape (i, j, k)."""
-    for n in (0, 1, 2):
-        x = multiply(bases[n].mH, x, n)
-    x = x * diagonal
-    for n in (0, 1, 2):
-        x = multiply(bases[n], x, n)
-    return x
-
-
-def range_basis(matrix: Tensor) -> Tensor | None:
-    """Orthonormal columns that span what a (m, n) matrix can produce; None when that is everything.
-
-    Rows of zeros (samples outside the domain) are left out, and of an axis with more samples than unknowns
-    only the part that the unknowns can explain is kept.
-    """
-    covered = matrix.abs().sum(1) > 0
-    m, n = int(covered.sum()), matrix.shape[1]
-    if m == len(matrix) and m <= n:
-        return None
-    basis = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)[:, covered]
-    return basis if m <= n else basis @ torch.linalg.qr(matrix[covered]).Q
-
-
-def _joint_eigenbasis(gram: Tensor | None, laplacian: Tensor) -> JointBasis | None:
-    if gram is None:
-        values, vectors = torch.linalg.eigh(laplacian)
-        return JointBasis(vectors, torch.ones_like(values), values.clamp(min=0))
-    scale = torch.linalg.norm(gram) * torch.linalg.norm(laplacian)
-    if torch.linalg.norm(gram @ laplacian - laplacian @ gram) > COMMUTES * scale:
-        return None
-    gram_norm, laplacian_norm = torch.linalg.norm(gram), torch.linalg.norm(laplacian).clamp(min=1e-30)
-    # The eigenvectors of a combination serve both, unless two of its eigenvalues coincide that belong to unequal
-    # pairs. No single weight rules that out, so each is checked.
-    for weight in JOINT_WEIGHTS:
-        _, vectors = torch.linalg.eigh(gram / gram_norm + weight * laplacian / laplacian_norm)
-        g, lap = vectors.mH @ gram @ vectors, vectors.mH @ laplacian @ vectors
-        if _off_diagonal(g) <= COMMUTES * gram_norm and _off_diagonal(lap) <= COMMUTES * laplacian_norm:
-            return JointBasis(vectors, g.diagonal().real.clamp(min=0), lap.diagonal().real.clamp(min=0))
-    return None
-
-
-def _off_diagonal(matrix: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.norm(matrix - torch.diag(matrix.diagonal()))
-    return norm
+def _range_basis(matrix: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if matrix is None else range_basis(matrix.to(dtype))
 
 
 def _or_identity(gram: Tensor | None, like: Tensor) -> Tensor:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from invsr.differences import NEUMANN, PERIODIC, laplacian_matrix
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.operators.base import IDENTITY, Composition, LinearOperator, Scaling, TensorState
-from invsr.operators.separable import Separable, diagonal_in
+from invsr.numerics.axes import diagonal_in
+from invsr.numerics.cache import StateCache
+from invsr.numerics.differences import NEUMANN, PERIODIC, laplacian_matrix
+from invsr.operators.base import IDENTITY, Composition, LinearOperator, Scaling
+from invsr.operators.separable import Separable
 
 # Bases for this many penalties are kept; an iteration that changes rho leaves one behind each time.
 MOST_BASES = 4
@@ -51,7 +52,7 @@ class Stack(LinearOperator):
     Examples
     --------
     >>> import numpy as np
-    >>> from invsr.operators.acquisition import acquisition
+    >>> from invsr.operators.scan_model import acquisition
     >>> volume = Grid((12, 12, 12), np.eye(4))
     >>> scans = [volume.coarsen((1, 1, 4)), volume.coarsen((4, 1, 1))]
     >>> A = Stack([acquisition(scan, reference=volume) for scan in scans], weights=[1.0, 0.5])
@@ -83,7 +84,7 @@ class Stack(LinearOperator):
         a, b, c = (PERIODIC if all(o.boundary[n] == PERIODIC for o in operators) else NEUMANN for n in (0, 1, 2))
         self.boundary = (a, b, c)
         self.complex_range = any(operator.complex_range for operator in operators)
-        self._cache: dict[Any, Any] = {}
+        self._cache = StateCache(MOST_BASES)
         self._parts = _factored(operators)
 
     @property
@@ -120,19 +121,18 @@ class Stack(LinearOperator):
     def H(self) -> LinearOperator:
         return _StackAdjoint(self)
 
-    def compress(self, r: Sequence[Tensor]) -> Tensor:  # type: ignore[override]  # data is a tuple
+    def measured_coordinates(self, r: Sequence[Tensor]) -> Tensor:  # type: ignore[override]  # data is a tuple
         """The members' coordinates of their parts of r, flat, one after the other."""
         parts = zip(self.operators, self._each(r), strict=True)
-        return torch.cat([member.compress(part).flatten() for member, part in parts])
+        return torch.cat([member.measured_coordinates(part).flatten() for member, part in parts])
 
-    def __matmul__(self, other: LinearOperator) -> LinearOperator:
-        """Every member composed with `other`."""
-        return Stack([member @ other for member in self.operators], self.weights)
+    def _composed(self, inner: LinearOperator) -> LinearOperator:
+        return Stack([member @ inner for member in self.operators], self.weights)
 
     def __add__(self, other: LinearOperator) -> LinearOperator:
         raise InvsrError("stacks are not added up: add their members, or stack the members of both")
 
-    def __mul__(self, factor: float) -> LinearOperator:
+    def __mul__(self, factor: float | Tensor) -> LinearOperator:
         return Stack([member * factor for member in self.operators], self.weights)
 
     __rmul__ = __mul__
@@ -151,14 +151,10 @@ class Stack(LinearOperator):
 
     def _basis(self, like: Tensor, rho: float, regulariser: str) -> tuple[list[Tensor], Tensor]:
         """Vectors per axis, and the inverse of the diagonal that `normal` has in them."""
-        state = TensorState(self)
-        if self._cache.get("state") != state or len(self._cache) > MOST_BASES:
-            self._cache = {"state": state}
         key = (like.dtype, like.device, rho, regulariser)
-        if key not in self._cache:
-            with torch.inference_mode(False), torch.no_grad():
-                self._cache[key] = self._make_basis(like, rho, regulariser)
-        found: tuple[list[Tensor], Tensor] = self._cache[key]
+        found: tuple[list[Tensor], Tensor] = self._cache.get(
+            self, key, lambda: self._make_basis(like, rho, regulariser)
+        )
         return found
 
     def _make_basis(self, like: Tensor, rho: float, regulariser: str) -> tuple[list[Tensor], Tensor]:
@@ -187,9 +183,6 @@ class Stack(LinearOperator):
             total = total + weight * i[:, None, None] * j[:, None] * k
         inverse = 1 / total.clamp(min=1e-9 * float(total.max()))
         return [basis.to(like.dtype) for basis in bases], inverse.to(like.real.dtype)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cache": {}}
 
 
 class _StackAdjoint(LinearOperator):

@@ -1,8 +1,10 @@
 """Priors: what volumes look like."""
 
+from invsr.models.registry import card, models
+from invsr.models.weights import load_weights, save_weights
 from invsr.priors.base import Prior
 from invsr.priors.denoiser import Denoiser
-from invsr.priors.pretrained import card, load_weights, models, pretrained, save_weights
+from invsr.priors.pretrained import pretrained
 from invsr.priors.tikhonov import Tikhonov
 from invsr.priors.tv import TV
 

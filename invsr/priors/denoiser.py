@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,9 +11,10 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from invsr.errors import InvsrError
-from invsr.linalg import number
+from invsr.models.gradient_step import GradientStep
+from invsr.numerics.linear import number
 from invsr.priors.base import Prior
-from invsr.priors.networks import GradientStep
+from invsr.priors.tiling import tiles
 
 # Background: voxels whose neighbourhood stays below this share of the peak. Around the rest, a margin is kept.
 BACKGROUND = 0.02
@@ -31,7 +30,7 @@ class Denoiser(Prior):
     ----------
     network : callable
         ``network(x, sigma)`` with x of shape (batch, 1, *image) and sigma a number: the package's networks
-        (`invsr.priors.networks`) or any denoiser of deepinv.
+        (`invsr.models.networks`) or any denoiser of deepinv.
     dim : {2, 3}, optional
         Whether the network takes slices or volumes; by default what the network says, or else 2.
     planes : {"random", "all"} or int
@@ -59,7 +58,7 @@ class Denoiser(Prior):
 
     Examples
     --------
-    >>> from invsr.priors.networks import DnCNN
+    >>> from invsr.models.networks import DnCNN
     >>> prior = Denoiser(DnCNN(dim=3, channels=4, depth=3))
     >>> prior.prox(torch.rand(1, 1, 9, 10, 11), 0.1).shape
     torch.Size([1, 1, 9, 10, 11])
@@ -216,49 +215,6 @@ class Denoiser(Prior):
         """The context in which the network runs: bfloat16 where that is faster."""
         fast = bfloat16_is_fast(device) if self.coarse is None else self.coarse
         return torch.autocast(device.type, torch.bfloat16) if fast else nullcontext()
-
-
-def tiles(
-    shape: Sequence[int], largest: int, reach: int, multiple: int
-) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...], tuple[slice, ...]]]:
-    """Cover a volume with tiles of at most `largest` voxels, their surroundings included.
-
-    Parameters
-    ----------
-    shape : three int
-    largest : int
-    reach : int
-        Voxels around each tile that its result depends on.
-    multiple : int
-        Tiles start at multiples of it, so that a network that coarsens the grid does so in step.
-
-    Yields
-    ------
-    core, padded, inside : three slices each
-        The tile; it with its surroundings; where it lies in those.
-
-    Raises
-    ------
-    InvsrError
-        When not even a tile of one voxel fits with its surroundings.
-    """
-    margin = math.ceil(reach / multiple) * multiple
-    sides = list(shape)
-    while math.prod(min(n, side + 2 * margin) for n, side in zip(shape, sides, strict=True)) > largest:
-        # Halve where the surroundings weigh least: along the longest side.
-        axis = max(range(3), key=lambda n: sides[n])
-        if sides[axis] <= multiple:
-            raise InvsrError(f"tiles of {largest} voxels are too small for a network that reaches {reach} voxels far")
-        sides[axis] = math.ceil(sides[axis] / 2 / multiple) * multiple
-    for start in itertools.product(*[range(0, n, side) for n, side in zip(shape, sides, strict=True)]):
-        ends = [min(n, a + side) for a, n, side in zip(start, shape, sides, strict=True)]
-        lows = [max(0, a - margin) for a in start]
-        highs = [min(n, b + margin) for b, n in zip(ends, shape, strict=True)]
-        yield (
-            tuple(slice(a, b) for a, b in zip(start, ends, strict=True)),
-            tuple(slice(a, b) for a, b in zip(lows, highs, strict=True)),
-            tuple(slice(a - low, b - low) for a, b, low in zip(start, ends, lows, strict=True)),
-        )
 
 
 def _volumes(box: Sequence[slice]) -> Any:

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from invsr.plot import COLOURS
 from invsr.report.layers import DIVERGING, SHARE
+from invsr.report.plot import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from invsr import plot
-from invsr.evidence import Evidence
-from invsr.prepare import Prepared
+from invsr.pipeline.problem import Prepared
+from invsr.report import plot
 from invsr.report.layers import DIVERGING, GRAY, SHARE, Layer, lookup_tables, packed, shown, window
+from invsr.solvers.residuals import Residual, as_tuple
 from invsr.solvers.solution import Solution
-from invsr.solvers.statistics import Residual, as_tuple
+from invsr.uncertainty.evidence import Evidence
 from invsr.volume import Volume
 
 # Shades of what is there to compare with, and of maps.

@@ -12,18 +12,17 @@ from typing import Any
 
 from torch import Tensor
 
-from invsr import plot
 from invsr.errors import InvsrError
-from invsr.evidence import Evidence, evidence
-from invsr.files import write_whole
 from invsr.grid import Grid
-from invsr.linalg import Status
-from invsr.operators.acquisition import slice_profile_of
-from invsr.prepare import Prepared
-from invsr.report import page
+from invsr.io.files import write_whole
+from invsr.numerics.iteration import Status
+from invsr.operators.scan_model import slice_profile_of
+from invsr.pipeline.problem import Prepared
+from invsr.report import page, plot
 from invsr.report.views import layers_of, packed_views
+from invsr.solvers.residuals import Residual, as_tuple, residuals
 from invsr.solvers.solution import CHI2_EXPECTED, Solution
-from invsr.solvers.statistics import Residual, as_tuple, residuals
+from invsr.uncertainty.evidence import Evidence, evidence
 from invsr.volume import Volume
 
 PACKAGES = ("invsr", "torch", "numpy", "scipy", "nibabel")

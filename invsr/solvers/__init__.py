@@ -1,15 +1,16 @@
 """Solvers: one step, several drivers."""
 
-from invsr.linalg import LinearSolution, Status, conjugate_gradient
-from invsr.solvers.cubic import cubic
+from invsr.noise.likelihoods import L1, Gaussian, Huber, Likelihood, Rician, likelihood
+from invsr.numerics.iteration import Status
+from invsr.numerics.linear import LinearSolution, conjugate_gradient
 from invsr.solvers.equilibrium import Equilibrium
-from invsr.solvers.iterate import iterate
-from invsr.solvers.likelihood import L1, Gaussian, Huber, Likelihood, Rician, likelihood
+from invsr.solvers.plug_and_play import iterate
+from invsr.solvers.quadratic import solve_quadratic
 from invsr.solvers.solution import Solution
+from invsr.solvers.spline import cubic
 from invsr.solvers.steps import ADMM, HQS, PGD, RED
-from invsr.solvers.tikhonov import solve_quadratic
 from invsr.solvers.unrolled import Unrolled
-from invsr.solvers.weight import Schedule
+from invsr.solvers.weighting import Schedule
 
 __all__ = [
     "ADMM",

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from invsr.operators.base import LinearOperator
 from invsr.solvers.solution import CHI2_EXPECTED
-from invsr.solvers.weight import CHI2_LEAST
+from invsr.solvers.weighting import CHI2_LEAST
 
 # Where chi2 goes from above: as far inside the expected band as `CHI2_LEAST` is from below.
 CHI2_MOST = CHI2_EXPECTED[1] - (CHI2_LEAST - CHI2_EXPECTED[0])
 # How far the penalty may go from the one that was learned, and how exactly it is found; logarithms.
 REACH = 7.0
 TOLERANCE = 0.02
-# Runs at most; by how much more noise than there is a network is told from one to the next, at most, and the power of
-# chi2 that it follows: measured on heads, chi2 grows as the told noise to the power of 1.3 to 1.8.
+# Largest number of runs; largest factor by which the assumed noise level grows from one to the next, and the power of
+# chi2 that it follows: measured on heads, chi2 grows as the assumed noise level to the power of 1.3 to 1.8.
 RUNS = 3
 MOST_MORE = 2.0
 POWER = 1 / 1.5
@@ -26,11 +26,11 @@ POWER = 1 / 1.5
 T = TypeVar("T")
 
 
-def heeded(run: Callable[[float], tuple[T, float]], sigma: float) -> T:
-    """What a trained solver makes of data, told more noise than there is where its result follows the noise.
+def rerun_with_more_noise(run: Callable[[float], tuple[T, float]], sigma: float) -> T:
+    """Run a trained solver, again with a higher assumed noise level where its result fits the noise.
 
-    Networks smooth by the noise level that they are told, tuned to anatomy like that they were trained on. Smoother
-    anatomy leaves a chi2 below the expected band, which says that part of the noise is in the result.
+    Networks smooth according to the noise level that they are given, tuned to the anatomy that they were trained on.
+    Smoother anatomy leaves a chi2 below the expected band: part of the noise is then in the result.
 
     Parameters
     ----------
@@ -39,17 +39,17 @@ def heeded(run: Callable[[float], tuple[T, float]], sigma: float) -> T:
     sigma : float
         That noise.
     """
-    told = sigma
-    result, chi2 = run(told)
+    assumed_sigma = sigma
+    result, chi2 = run(assumed_sigma)
     for _ in range(RUNS - 1):
         if chi2 >= CHI2_EXPECTED[0]:
             break
-        told *= min(MOST_MORE, (CHI2_LEAST / max(chi2, 1e-6)) ** POWER)
-        result, chi2 = run(told)
+        assumed_sigma *= min(MOST_MORE, (CHI2_LEAST / max(chi2, 1e-6)) ** POWER)
+        result, chi2 = run(assumed_sigma)
     return result
 
 
-def explain(
+def match_discrepancy(
     operator: LinearOperator,
     back_projection: Tensor,
     x: Tensor,

@@ -11,16 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from invsr.errors import InvsrError, InvsrWarning
-from invsr.linalg import Status, number
+from invsr.noise.likelihoods import Gaussian
+from invsr.numerics.fixed_point import METHODS, FixedPoint
+from invsr.numerics.iteration import Status
+from invsr.numerics.linear import number
 from invsr.operators.base import LinearOperator
 from invsr.priors.base import Prior
 from invsr.priors.denoiser import Denoiser
-from invsr.solvers.discrepancy import explain, heeded
-from invsr.solvers.fixed_point import METHODS, FixedPoint
-from invsr.solvers.iterate import WEIGHT, largest_eigenvalue, smooth_guess
-from invsr.solvers.likelihood import Gaussian
+from invsr.solvers.discrepancy import match_discrepancy, rerun_with_more_noise
+from invsr.solvers.plug_and_play import WEIGHT, largest_eigenvalue, smooth_guess
+from invsr.solvers.residuals import as_tuple, chi2, gain
 from invsr.solvers.solution import Solution
-from invsr.solvers.statistics import as_tuple, chi2, gain
 from invsr.solvers.steps import HQS, PGD, RED, Problem, State, Step
 
 IMPLICIT, JACOBIAN_FREE = "implicit", "jacobian_free"
@@ -208,9 +209,9 @@ class Equilibrium(nn.Module):
     def solve(self, operator: LinearOperator, y: Any, sigma: float, x0: Tensor | None = None) -> Solution:
         """The same without a graph, and how it ended; parameters and errors are those of `forward`.
 
-        Where it follows the noise, it is found again with more of it (`invsr.solvers.discrepancy.heeded`); where HQS's
-        fixed point leaves a chi2 that noise does not explain, its data step is done again with another penalty
-        (`explain`, there).
+        Where the result fits the noise, the fixed point is found again for a higher assumed noise level
+        (`invsr.solvers.discrepancy.rerun_with_more_noise`); where HQS's fixed point leaves a chi2 that noise does not
+        explain, its data step is done again with another penalty (`match_discrepancy`, there).
 
         Returns
         -------
@@ -224,18 +225,18 @@ class Equilibrium(nn.Module):
         def misfit(volume: Tensor) -> float:
             return chi2(operator, likelihoods, y, operator(volume))
 
-        def run(told: float) -> tuple[tuple[Tensor, Any, Any], float]:
-            state, norm = self._find(operator, y, told, x0)
-            lam, rho = self._weights(told, norm)
+        def run(assumed_sigma: float) -> tuple[tuple[Tensor, Any, Any], float]:
+            state, norm = self._find(operator, y, assumed_sigma, x0)
+            lam, rho = self._weights(assumed_sigma, norm)
             x = self.step(state, Problem(operator, self.prior, back, y, norm), lam, rho).x
             assert self.last is not None
             history.extend({"change": residual} for residual in self.last.history)
             return (x, lam, rho), misfit(x)
 
-        x, lam, rho = heeded(run, float(sigma))
+        x, lam, rho = rerun_with_more_noise(run, float(sigma))
         weight = number(rho)
         if isinstance(self.step, HQS):  # the others' fixed point is the network's
-            x, weight = explain(operator, back, x, weight, misfit)
+            x, weight = match_discrepancy(operator, back, x, weight, misfit)
         assert self.last is not None
         history[-1] |= {"lam": number(lam) * weight / number(rho), "chi2": misfit(x)}
         return Solution.of_run(x, operator.domain, self.last.status, history, sigma, gain(y, operator(x)))

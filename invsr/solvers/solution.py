@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from invsr.grid import Grid
-from invsr.linalg import Status
+from invsr.numerics.iteration import Status
 from invsr.volume import Volume
 
 # Judgement of chi2: outside this band the noise level, the profile or the model is in doubt.
@@ -33,7 +33,7 @@ class Solution:
     chi2 : float or None
         Mean squared standardised residual per measured voxel: about 1 when model and noise level are right.
     gain : float
-        Of the re-simulated data against the data (`invsr.solvers.statistics.gain`): about 1 when intensities
+        Of the re-simulated data against the data (`invsr.solvers.residuals.gain`): about 1 when intensities
         are kept.
     method : str
         Of `invsr.reconstruct`; empty for a solver's own result.
@@ -43,7 +43,7 @@ class Solution:
         Draws from the posterior, of which x is the mean.
     motion : invsr.motion.Motion or None
         Of several scans: where their slices lay, and their intensities' gains.
-    problem : invsr.prepare.Prepared or None
+    problem : invsr.pipeline.problem.Prepared or None
         What `invsr.reconstruct` solved: operator, scaled data, noise; reports are made of it.
     prediction : Tensor, tuple of them for several scans, or None
         What the operator of `problem` makes of the result, as its y.

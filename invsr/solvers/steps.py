@@ -21,9 +21,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from invsr.differences import gradient, gradient_adjoint
 from invsr.errors import InvsrError
-from invsr.linalg import inner, number
+from invsr.numerics.differences import gradient, gradient_adjoint
+from invsr.numerics.linear import inner, number
 from invsr.operators.base import LinearOperator
 from invsr.priors.base import GRADIENT, Prior
 

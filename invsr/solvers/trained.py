@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from invsr.errors import InvsrError
+from invsr.models.architectures import build
+from invsr.models.networks import Network
+from invsr.models.registry import weights_of
+from invsr.models.weights import DRIVER, describe, read_weights, write_weights
 from invsr.priors.denoiser import Denoiser
-from invsr.priors.networks import Network, build
-from invsr.priors.pretrained import DRIVER, ROOM, describe, known, read_weights, write_weights
 from invsr.solvers.equilibrium import JACOBIAN_FREE, Equilibrium
 from invsr.solvers.steps import ADMM, HQS, PGD
 from invsr.solvers.unrolled import Unrolled
@@ -76,7 +78,7 @@ def load_solver(name: str | Path, kind: str | None = UNROLLED) -> tuple[Unrolled
     Parameters
     ----------
     name : str or path
-        A model of the package (`invsr.priors.pretrained.models`), or a weights file from `invsr train`.
+        A model of the package (`invsr.models.registry.models`), or a weights file from `invsr train`.
     kind : {"unrolled", "deq"} or None
         What it has to be; None where either will do.
 
@@ -97,5 +99,5 @@ def load_solver(name: str | Path, kind: str | None = UNROLLED) -> tuple[Unrolled
 
     if str(name).endswith(".safetensors"):
         return read_weights(name, make)
-    entry = known(str(name), kind)
-    return read_weights(ROOM / entry["file"], make, entry["sha256"])
+    path, sha256 = weights_of(str(name), kind)
+    return read_weights(path, make, sha256)

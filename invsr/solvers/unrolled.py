@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from invsr.errors import InvsrError
-from invsr.linalg import Status, number
+from invsr.noise.likelihoods import Gaussian, Likelihood
+from invsr.numerics.iteration import ProgressCallback, Status
+from invsr.numerics.linear import number
 from invsr.operators.base import LinearOperator
 from invsr.priors.base import GRADIENT, Prior
-from invsr.progress import Report
-from invsr.solvers.discrepancy import explain, heeded
-from invsr.solvers.iterate import END, START, WEIGHT, largest_eigenvalue, smooth_guess
-from invsr.solvers.likelihood import Gaussian, Likelihood
+from invsr.solvers.discrepancy import match_discrepancy, rerun_with_more_noise
+from invsr.solvers.plug_and_play import END, START, WEIGHT, largest_eigenvalue, smooth_guess
+from invsr.solvers.residuals import as_tuple, chi2, gain, target
 from invsr.solvers.solution import Solution
-from invsr.solvers.statistics import as_tuple, chi2, gain, target
 from invsr.solvers.steps import PGD, RED, Problem, State, Step
 
 # Data without noise would make the last noise levels vanish.
@@ -65,7 +65,7 @@ class Unrolled(nn.Module):
     >>> import numpy as np, torch
     >>> import invsr
     >>> from invsr.priors import Denoiser
-    >>> from invsr.priors.networks import UNet
+    >>> from invsr.models.networks import UNet
     >>> from invsr.solvers import HQS, Unrolled
     >>> grid = invsr.Grid((12, 12, 12), np.eye(4))
     >>> A = invsr.operators.acquisition(grid.coarsen((1, 1, 3)), reference=grid)
@@ -114,14 +114,14 @@ class Unrolled(nn.Module):
         sigma: float,
         x0: Tensor | None = None,
         likelihood: Likelihood | tuple[Likelihood, ...] | None = None,
-        progress: Report | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Solution:
         """The volume without gradients, with the history of the steps.
 
         As `forward`, and in addition `likelihood` (or one per scan of a stack), Gaussian by default; others re-target
-        the data before every step (majorise-minimise). Where the result follows the noise, all steps are taken again
-        with more of it (`invsr.solvers.discrepancy.heeded`); where the last step leaves a chi2 that noise does not
-        explain, its penalty is found anew (`explain`, there).
+        the data before every step (majorise-minimise). Where the result fits the noise, all steps are taken again
+        for a higher assumed noise level (`invsr.solvers.discrepancy.rerun_with_more_noise`); where the last step leaves
+        a chi2 that noise does not explain, its penalty is found anew (`match_discrepancy`, there).
         """
         likelihoods = as_tuple(likelihood) if likelihood is not None else tuple(Gaussian(sigma) for _ in as_tuple(y))
         history: list[dict[str, float]] = []
@@ -129,8 +129,8 @@ class Unrolled(nn.Module):
         def misfit(prediction: Any) -> float:
             return chi2(operator, likelihoods, y, prediction)
 
-        def run(told: float) -> tuple[tuple[Tensor, Tensor, Tensor, Any], float]:
-            for state, before, lam, rho in self._states(operator, y, told, x0, likelihoods):
+        def run(assumed_sigma: float) -> tuple[tuple[Tensor, Tensor, Tensor, Any], float]:
+            for state, before, lam, rho in self._states(operator, y, assumed_sigma, x0, likelihoods):
                 prediction = operator(state.x)
                 entry = {
                     "lam": number(lam),
@@ -145,10 +145,10 @@ class Unrolled(nn.Module):
             return (state.x, lam, rho, prediction), entry["chi2"]
 
         with torch.no_grad():
-            x, lam, rho, prediction = heeded(run, float(sigma))
+            x, lam, rho, prediction = rerun_with_more_noise(run, float(sigma))
             if not isinstance(self.step, PGD | RED):  # they end with the network
                 back = operator.adjoint(target(likelihoods, y, prediction))
-                x, weight = explain(operator, back, x, number(rho), lambda volume: misfit(operator(volume)))
+                x, weight = match_discrepancy(operator, back, x, number(rho), lambda volume: misfit(operator(volume)))
                 prediction = operator(x)
                 history[-1] |= {"lam": number(lam) * weight / number(rho), "chi2": misfit(prediction)}
         # A fixed number of steps is what was asked for: there is nothing left to converge.

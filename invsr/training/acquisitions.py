@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from invsr.grid import Grid
-from invsr.operators.acquisition import acquisition
 from invsr.operators.base import LinearOperator
+from invsr.operators.scan_model import acquisition
 
 # The unknown's voxels are the unit of length.
 PROFILES = ("gaussian", "boxcar", "sinc", "slr")

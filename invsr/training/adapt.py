@@ -15,11 +15,11 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from invsr.errors import InvsrError
+from invsr.models.networks import Network
+from invsr.numerics.iteration import ProgressCallback
 from invsr.priors.denoiser import Denoiser
-from invsr.priors.networks import Network
-from invsr.progress import Report
 from invsr.training.degradation import Degradation
-from invsr.training.loss import relative_error
+from invsr.training.denoising_loss import relative_error
 from invsr.training.muon import Muon
 
 # A minute on two cores: optimiser steps, patches in each, their sides in voxels, learning rate.
@@ -41,7 +41,7 @@ def adapt(
     sigma: float = 0.01,
     steps: int = STEPS,
     seed: int = 0,
-    progress: Report | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Denoiser:
     """A copy of a prior, its network trained further on a scan's own in-plane detail.
 

@@ -12,13 +12,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from invsr.errors import InvsrError
+from invsr.models.architectures import build, multiply_adds
+from invsr.models.gradient_step import GradientStep
+from invsr.models.networks import Network
+from invsr.models.weights import save_weights
+from invsr.numerics.iteration import ProgressCallback
 from invsr.priors.denoiser import bfloat16_is_fast
-from invsr.priors.networks import GradientStep, Network, build, multiply_adds
-from invsr.priors.pretrained import save_weights
-from invsr.progress import Report
 from invsr.training.degradation import Degradation
+from invsr.training.denoising_loss import relative_error, square_error
 from invsr.training.loop import check, checkpoint_of, fabric_for, train
-from invsr.training.loss import relative_error, square_error
 from invsr.training.recipe import Recipe
 from invsr.training.synthesis import Anatomies
 
@@ -55,7 +57,7 @@ def train_denoiser(
     workers: int = 0,
     log: str | None = "csv",
     save_every: int = 500,
-    report: Report | None = None,
+    report: ProgressCallback | None = None,
 ) -> Path:
     """Train a denoising network and write its weights; continues where an earlier run stopped.
 

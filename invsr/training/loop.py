@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from invsr.errors import InvsrError
-from invsr.progress import Report
+from invsr.io.files import check_writable
+from invsr.numerics.iteration import ProgressCallback
 from invsr.training.muon import Muon
-from invsr.volume import check_writable
 
 # Steps between lines of the log.
 LOG_EVERY = 50
@@ -71,7 +71,7 @@ def train(
     *,
     workers: int = 0,
     save_every: int = 500,
-    report: Report | None = None,
+    report: ProgressCallback | None = None,
     method: str = "forward",
 ) -> Path:
     """Train a network and write the running mean of its weights; continues where an earlier run stopped.

@@ -1,4 +1,4 @@
-"""Losses of networks that reconstruct volumes end to end; what denoisers bring down is in `invsr.training.loss`.
+"""Losses of networks that reconstruct volumes end to end (those of denoisers: `invsr.training.denoising_loss`).
 
 Each is a function ``loss(estimate, truth)`` of tensors (batch, 1, i, j, k), with intensities scaled to a peak near 1,
 and returns one number, a mean over batch and voxels: sizes of batch and patch do not shift their balance. `combined`
@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invsr.differences import NEUMANN, gradient
 from invsr.errors import InvsrError
-from invsr.metrics import SSIM_WINDOW
+from invsr.models.networks import Network
+from invsr.numerics.differences import NEUMANN, gradient
 from invsr.operators.base import LinearOperator
-from invsr.priors.networks import Network
+from invsr.testing.metrics import SSIM_WINDOW
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -55,8 +55,8 @@ def charbonnier(estimate: Tensor, truth: Tensor) -> Tensor:
 def ssim(estimate: Tensor, truth: Tensor) -> Tensor:
     """``1 - mean (2 m_x m_y + C1) (2 c_xy + C2) / ((m_x^2 + m_y^2 + C1) (v_x + v_y + C2))``, from 0 to 2.
 
-    Means m, variances v and covariances c under a 3-D Gaussian window, as `invsr.metrics.evaluate` takes them, for a
-    peak of 1. The mean is over windows that lie inside the volume. Wang, Bovik, Sheikh & Simoncelli (2004), IEEE
+    Means m, variances v and covariances c under a 3-D Gaussian window, as in `invsr.testing.metrics.evaluate`, for
+    a peak of 1. The mean is over windows that lie inside the volume. Wang, Bovik, Sheikh & Simoncelli (2004), IEEE
     Trans. Image Process. 13, 600-612.
 
     Raises

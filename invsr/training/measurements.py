@@ -15,15 +15,16 @@ from torch.utils.data import Dataset
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.operators.acquisition import acquisition
+from invsr.io.nifti import load
+from invsr.noise.estimation import estimate_sigma
 from invsr.operators.base import LinearOperator
-from invsr.operators.noise import estimate_sigma
-from invsr.solvers.bootstrap import Move
-from invsr.solvers.iterate import smooth_guess
-from invsr.solvers.statistics import peak
+from invsr.operators.scan_model import acquisition
+from invsr.solvers.plug_and_play import smooth_guess
+from invsr.solvers.residuals import peak
 from invsr.training.acquisitions import LEAST_SLICES
 from invsr.training.recipe import SolverRecipe
-from invsr.volume import load, require_signal
+from invsr.uncertainty.bootstrap import Move
+from invsr.volume import require_signal
 
 # Step of the finite difference in SURE's divergence, share of the noise.
 TAU = 0.1
@@ -118,7 +119,7 @@ def objective_without_truth(scans: Scans) -> Callable[[Any, Sequence[Tensor]], t
     Chen, Tachella, Davies (2022), Robust equivariant imaging, CVPR.
     Scanvic, Davies, Abry, Tachella (2023), arXiv:2312.11232, for T x held fixed.
     """
-    from invsr.interop import to_deepinv  # says what to install where deepinv is not
+    from invsr.interop.deepinv import to_deepinv  # says what to install where deepinv is not
 
     deepinv = importlib.import_module("deepinv")
 

@@ -16,7 +16,7 @@ class Recipe:
     Attributes
     ----------
     architecture, config
-        As in `invsr.priors.networks.build`.
+        As in `invsr.models.architectures.build`.
     steps, batch, patch
         Optimiser steps; patches per step; patch sides in voxels (networks of slices denoise all but `neighbours` at
         either end of the first side).
@@ -79,7 +79,7 @@ class SolverRecipe:
     save_memory : bool
         See `Unrolled`.
     architecture, config
-        As in `invsr.priors.networks.build`.
+        As in `invsr.models.architectures.build`.
     expansion : float
         Of an equilibrium: the factor above which steps away from the fixed point are penalised
         (`Equilibrium.last_steps`), at most 1; below 1 for a fixed point that iterations approach.

@@ -13,15 +13,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from invsr.errors import InvsrError
-from invsr.priors.networks import Network, build, multiply_adds
-from invsr.progress import Report
+from invsr.models.architectures import build, multiply_adds
+from invsr.models.networks import Network
+from invsr.numerics.iteration import ProgressCallback
 from invsr.solvers.equilibrium import Equilibrium
-from invsr.solvers.iterate import smooth_guess
+from invsr.solvers.plug_and_play import smooth_guess
 from invsr.solvers.trained import DEQ, equilibrium_of, save_solver, unrolled_of
 from invsr.solvers.unrolled import Unrolled
 from invsr.training.acquisitions import Acquisitions, Protocol
+from invsr.training.denoising_loss import square_error
 from invsr.training.loop import Objective, check, fabric_for, train
-from invsr.training.loss import square_error
 from invsr.training.losses import combined
 from invsr.training.measurements import Scans, objective_without_truth
 from invsr.training.recipe import SolverRecipe
@@ -69,7 +70,7 @@ def train_solver(
     workers: int = 0,
     log: str | None = "csv",
     save_every: int = 250,
-    report: Report | None = None,
+    report: ProgressCallback | None = None,
 ) -> Path:
     """Train an unrolled or an equilibrium solver and write its weights; continues where an earlier run stopped.
 

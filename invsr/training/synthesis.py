@@ -22,7 +22,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from invsr.errors import InvsrError
-from invsr.volume import load
+from invsr.io.nifti import load
 
 # Voxels drawn around a patch and cut off again: blurs and k-space filters see no edge of the patch.
 MARGIN = 6

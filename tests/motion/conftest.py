@@ -6,7 +6,7 @@ from moving import SIDE
 from scipy.ndimage import gaussian_filter
 
 import invsr
-from invsr.phantoms import centred_grid, shapes
+from invsr.testing.phantoms import centred_grid, shapes
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import torch
 import invsr
 from invsr.motion.align import Scan
 from invsr.operators import Slices
-from invsr.operators.acquisition import slice_profile_of
+from invsr.operators.scan_model import slice_profile_of
 
 SIDE = 40
 

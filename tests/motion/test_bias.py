@@ -8,7 +8,7 @@ from moving import known, scan_of
 
 import invsr
 from invsr.motion.bias import N_TERMS, estimate_bias, field
-from invsr.reconstruct import register
+from invsr.pipeline.run import register
 
 # Slopes of a few tens of per cent over the phantom, whose radius is 0.36 of the unit.
 BIAS = torch.tensor([0.5, -0.4, 0.3, 0.3, 0.0, -0.2, 0.0, 0.3, 0.0], dtype=torch.float64)

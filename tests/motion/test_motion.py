@@ -14,7 +14,7 @@ from invsr import Grid
 from invsr.errors import InvsrError
 from invsr.motion import Motion, ScanMotion, load_motion, save_motion
 from invsr.motion.align import align, composed, fit
-from invsr.reconstruct import register
+from invsr.pipeline.run import register
 
 
 def rigid(degrees, mm):

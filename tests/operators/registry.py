@@ -46,7 +46,7 @@ class Case(NamedTuple):
     complex_domain: bool = False
     #: `solve` exists; not so where the domain is a tuple of grids.
     solves: bool = True
-    #: `compress` keeps everything that the operator can produce; not so where samples at the edge see the
+    #: `measured_coordinates` keeps everything that the operator can produce; not so where samples at the edge see the
     #: volume by less than a half, nor for an adjoint, whose range is no data.
     keeps_range: bool = True
 
@@ -271,6 +271,11 @@ CASES: dict[str, Case] = {
     "slices, points": Case(lambda: _slices(TINY.coarsen((1, 0.9, 2.2)), slice_profile="none")),
     "slices, large pixels": Case(lambda: _slices(TINY.coarsen((1.5, 1.8, 2.2)), in_plane="gaussian")),
     "slices, complex volumes": Case(lambda: _slices(TINY.coarsen((1, 0.9, 2.2))), complex_domain=True),
+    # Algebra
+    "transpose": Case(lambda: KSpaceCrop(SMALL, (3, 3, 4)).T, complex_domain=True),
+    "difference": Case(lambda: acquisition(THICK, reference=VOLUME) - 0.5 * acquisition(THICK, reference=VOLUME)),
+    "negative, divided": Case(lambda: -acquisition(THICK, reference=VOLUME) / 2),
+    "weights per sample": Case(lambda: acquisition(THICK, reference=VOLUME) * noise(*THICK.shape).abs().add(0.5)),
     # k-space
     "k-space crop": Case(lambda: KSpaceCrop(VOLUME, (4, 3, 8))),
     "k-space crop, complex volumes": Case(lambda: KSpaceCrop(VOLUME, (4, 3, 8)), complex_domain=True),

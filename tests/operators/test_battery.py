@@ -9,8 +9,8 @@ import torch
 from registry import CASES
 
 import invsr.operators
-from invsr.differences import laplacian
 from invsr.errors import InvsrError
+from invsr.numerics.differences import laplacian
 from invsr.operators import LinearOperator
 
 CHANNELS = 2
@@ -318,7 +318,7 @@ def test_compress_is_an_isometry_that_keeps_the_range(name):
     matrix = dense(A, x)
 
     def compressed(r):  # row by row: members of a stack come out flat
-        rows = [A.compress(rebuild([p[n : n + 1] for p in parts(r)], r)) for n in range(len(parts(r)[0]))]
+        rows = [A.measured_coordinates(rebuild([p[n : n + 1] for p in parts(r)], r)) for n in range(len(parts(r)[0]))]
         return flat(torch.stack([row.flatten() for row in rows]))
 
     coordinates = dense(compressed, y)
@@ -373,7 +373,7 @@ def test_nothing_is_changed_in_place(name):
     before = flat(x).clone(), flat(y).clone()
     A(x), A.adjoint(y), A.H
     if CASES[name].solves:
-        A.solve(x, 0.5), A.compress(y)
+        A.solve(x, 0.5), A.measured_coordinates(y)
     assert bool((flat(x) == before[0]).all())
     assert bool((flat(y) == before[1]).all())
 

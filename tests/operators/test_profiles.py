@@ -6,15 +6,9 @@ import torch
 from registry import noise
 
 from invsr.errors import InvsrError
-from invsr.operators.profiles import (
-    GAUSSIAN_FWHM,
-    PROFILES,
-    band_limited_matrix,
-    keys_kernel,
-    profile_samples,
-    read_profile,
-    sampled_matrix,
-)
+from invsr.numerics.axes import GAUSSIAN_FWHM
+from invsr.numerics.interpolation import keys_kernel
+from invsr.operators.profiles import PROFILES, band_limited_matrix, profile_samples, read_profile, sampled_matrix
 
 
 def positions(*values):

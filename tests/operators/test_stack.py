@@ -6,7 +6,7 @@ import torch
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.linalg import conjugate_gradient
+from invsr.numerics.linear import conjugate_gradient
 from invsr.operators import Resample, Rigid, Separable, Stack, acquisition
 
 VOLUME = Grid((12, 12, 12), np.eye(4))

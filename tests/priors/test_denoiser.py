@@ -10,9 +10,11 @@ from scipy import ndimage
 from torch.nn.functional import avg_pool2d, avg_pool3d, pad
 
 from invsr.errors import InvsrError
+from invsr.models.gradient_step import GradientStep
+from invsr.models.networks import DnCNN, UNet
 from invsr.priors import Denoiser
-from invsr.priors.denoiser import BACKGROUND, MARGIN, bfloat16_is_fast, tiles
-from invsr.priors.networks import DnCNN, GradientStep, UNet
+from invsr.priors.denoiser import BACKGROUND, MARGIN, bfloat16_is_fast
+from invsr.priors.tiling import tiles
 
 F64 = torch.float64
 

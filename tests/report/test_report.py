@@ -15,12 +15,12 @@ import invsr
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.operators import acquisition
-from invsr.phantoms import centred_grid, shapes
 from invsr.report import write_report
 from invsr.report.layers import MOST, Layer, packed, shown, upright
 from invsr.solvers import iterate
-from invsr.solvers.statistics import residuals
+from invsr.solvers.residuals import residuals
 from invsr.solvers.steps import ADMM
+from invsr.testing.phantoms import centred_grid, shapes
 
 SIDE = 32
 

@@ -6,8 +6,8 @@ import torch
 
 from invsr import Grid
 from invsr.operators import acquisition
-from invsr.solvers.discrepancy import CHI2_MOST, MOST_MORE, RUNS, explain, heeded
-from invsr.solvers.weight import CHI2_LEAST
+from invsr.solvers.discrepancy import CHI2_MOST, MOST_MORE, RUNS, match_discrepancy, rerun_with_more_noise
+from invsr.solvers.weighting import CHI2_LEAST
 
 SIGMA = 0.02
 
@@ -28,7 +28,7 @@ def test_chi2_is_brought_into_the_band(rho, aim):
     misfit = lambda x: float(((A(x) - y) / SIGMA).square().mean())  # noqa: E731
     x = A.solve(back + rho * z, rho).x
     assert not 0.7 <= misfit(x) <= 1.3
-    found, penalty = explain(A, back, x, rho, misfit)
+    found, penalty = match_discrepancy(A, back, x, rho, misfit)
     assert misfit(found) == pytest.approx(aim, rel=0.05)
     # It is the data step from the same z with that penalty.
     torch.testing.assert_close(found, A.solve(back + penalty * z, penalty).x, rtol=1e-3, atol=1e-3)
@@ -37,7 +37,7 @@ def test_chi2_is_brought_into_the_band(rho, aim):
 def test_what_explains_the_data_is_left_alone():
     A, y = noisy_scan()
     x = torch.zeros(1, 1, *A.domain.shape)
-    found, penalty = explain(A, A.adjoint(y), x, 2.0, lambda _: 1.0)
+    found, penalty = match_discrepancy(A, A.adjoint(y), x, 2.0, lambda _: 1.0)
     assert found is x
     assert penalty == 2.0
 
@@ -46,7 +46,7 @@ def test_what_nothing_explains_comes_as_near_as_it_can():
     A, y = noisy_scan()
     back, x = A.adjoint(y), torch.zeros(1, 1, *A.domain.shape)
     misfit = lambda v: 5.0 + float((A(v) - y).square().mean())  # noqa: E731
-    found, penalty = explain(A, back, x, 1.0, misfit)
+    found, penalty = match_discrepancy(A, back, x, 1.0, misfit)
     assert penalty < 1e-2
     assert torch.isfinite(found).all()
     assert misfit(found) < misfit(x)
@@ -55,25 +55,25 @@ def test_what_nothing_explains_comes_as_near_as_it_can():
 @pytest.mark.parametrize("power", [1.3, 1.8])
 @pytest.mark.parametrize("first", [0.4, 0.65])
 def test_more_noise_is_told_until_the_result_does_not_follow_it(first, power):
-    told = []
+    assumed = []
 
     def run(sigma):
-        told.append(sigma / SIGMA)
-        return len(told), first * told[-1] ** power
+        assumed.append(sigma / SIGMA)
+        return len(assumed), first * assumed[-1] ** power
 
-    last = heeded(run, SIGMA)
-    assert last == len(told) <= RUNS and told[0] == 1.0
-    assert 0.7 <= first * told[-1] ** power <= 1.0
+    last = rerun_with_more_noise(run, SIGMA)
+    assert last == len(assumed) <= RUNS and assumed[0] == 1.0
+    assert 0.7 <= first * assumed[-1] ** power <= 1.0
 
 
 @pytest.mark.parametrize("chi2", [0.7, 1.0, 5.0])
 def test_a_result_that_does_not_follow_the_noise_is_the_first(chi2):
-    told = []
-    assert heeded(lambda sigma: (told.append(sigma) or "result", chi2), SIGMA) == "result"
-    assert told == [SIGMA]
+    assumed = []
+    assert rerun_with_more_noise(lambda sigma: (assumed.append(sigma) or "result", chi2), SIGMA) == "result"
+    assert assumed == [SIGMA]
 
 
 def test_it_ends_where_nothing_helps():
-    told = []
-    heeded(lambda sigma: (told.append(sigma), 1e-9), SIGMA)
-    np.testing.assert_allclose(told, SIGMA * np.array([1.0, MOST_MORE, MOST_MORE**2]))
+    assumed = []
+    rerun_with_more_noise(lambda sigma: (assumed.append(sigma), 1e-9), SIGMA)
+    np.testing.assert_allclose(assumed, SIGMA * np.array([1.0, MOST_MORE, MOST_MORE**2]))

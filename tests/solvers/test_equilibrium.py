@@ -10,16 +10,16 @@ from registry import noise
 from torch import nn
 
 from invsr.errors import InvsrError, InvsrWarning
+from invsr.models.networks import DnCNN
+from invsr.noise.likelihoods import Gaussian
 from invsr.operators import Stack, acquisition
-from invsr.phantoms import centred_grid
 from invsr.priors import Denoiser, Prior, Tikhonov
-from invsr.priors.networks import DnCNN
 from invsr.solvers import ADMM, HQS, PGD, RED, Status, discrepancy
 from invsr.solvers.equilibrium import LEVEL, Equilibrium
-from invsr.solvers.iterate import WEIGHT, largest_eigenvalue
-from invsr.solvers.likelihood import Gaussian
-from invsr.solvers.statistics import chi2
+from invsr.solvers.plug_and_play import WEIGHT, largest_eigenvalue
+from invsr.solvers.residuals import chi2
 from invsr.solvers.steps import Problem
+from invsr.testing.phantoms import centred_grid
 
 F64 = torch.float64
 STEPS = {"hqs": HQS, "admm": ADMM, "pgd": PGD, "red": RED}

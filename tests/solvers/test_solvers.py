@@ -7,15 +7,15 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from skimage.restoration import denoise_tv_chambolle
 
-from invsr.differences import gradient
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.linalg import conjugate_gradient
+from invsr.numerics.differences import gradient
+from invsr.numerics.linear import conjugate_gradient
 from invsr.operators import Identity, Scaling, Stack, acquisition
-from invsr.phantoms import centred_grid, shapes
 from invsr.priors import TV, Tikhonov
 from invsr.solvers import ADMM, Huber, Status, cubic, iterate, likelihood, solve_quadratic
-from invsr.solvers.weight import CHI2_TARGET, CHI2_TOLERANCE
+from invsr.solvers.weighting import CHI2_TARGET, CHI2_TOLERANCE
+from invsr.testing.phantoms import centred_grid, shapes
 
 GRID = Grid((6, 5, 3), np.diag([1.0, 1.2, 3.0, 1.0]))
 F64 = torch.float64

@@ -9,21 +9,22 @@ import pytest
 import torch
 from registry import CASES, SMALL, noise
 
-from invsr.differences import gradient
 from invsr.errors import InvsrError
 from invsr.grid import Grid
+from invsr.models.gradient_step import GradientStep
+from invsr.models.networks import UNet
+from invsr.noise.estimation import estimate_sigma
+from invsr.noise.likelihoods import Gaussian
+from invsr.numerics.differences import gradient
 from invsr.operators import Diagonal, Identity, KSpaceFilter, Stack, acquisition
-from invsr.operators.noise import estimate_sigma
-from invsr.phantoms import centred_grid, shapes
 from invsr.priors import TV, Denoiser, Prior, Tikhonov
-from invsr.priors.networks import GradientStep, UNet
 from invsr.solvers import ADMM, HQS, PGD, RED, Schedule, Status, iterate, likelihood, solve_quadratic
-from invsr.solvers.likelihood import Gaussian
-from invsr.solvers.statistics import as_tuple, chi2, like_data, peak
+from invsr.solvers.residuals import as_tuple, chi2, like_data, peak
 from invsr.solvers.steps import Problem
-from invsr.solvers.weight import CHI2_LEAST, CHI2_TOLERANCE, ENDING
+from invsr.solvers.weighting import CHI2_LEAST, CHI2_TOLERANCE, ENDING
+from invsr.testing.phantoms import centred_grid, shapes
 
-driver = importlib.import_module("invsr.solvers.iterate")  # the package's name for it is the function
+driver = importlib.import_module("invsr.solvers.plug_and_play")
 
 GRID = Grid((4, 5, 2), np.diag([1.0, 1.2, 3.0, 1.0]))
 F64 = torch.float64

@@ -9,12 +9,12 @@ from torch import nn
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
+from invsr.models.networks import UNet
 from invsr.operators import acquisition
 from invsr.operators.stack import Stack
 from invsr.priors import TV, Denoiser, Prior
-from invsr.priors.networks import UNet
 from invsr.solvers import ADMM, HQS, PGD, Huber, Status, Unrolled, discrepancy, iterate
-from invsr.solvers.iterate import noise_schedule, smooth_guess
+from invsr.solvers.plug_and_play import noise_schedule, smooth_guess
 from invsr.solvers.trained import equilibrium_of, load_solver, save_solver, unrolled_of
 
 F64 = torch.float64
@@ -193,7 +193,7 @@ def test_damaged_and_foreign_files(tmp_path):
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(InvsrError, match="is not a weights file of invsr, or a damaged one"):
         load_solver(path)
-    from invsr.priors.pretrained import load_weights, save_weights
+    from invsr.models.weights import load_weights, save_weights
 
     save_weights(UNet(channels=(2, 4)), path, {})
     with pytest.raises(InvsrError, match="holds a denoiser, not weights for method unrolled"):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from invsr.errors import InvsrError
+from invsr.models.networks import UNet
 from invsr.priors.denoiser import Denoiser
-from invsr.priors.networks import UNet
 from invsr.training.adapt import adapt
 from invsr.training.degradation import Degradation
 

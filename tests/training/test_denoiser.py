@@ -9,8 +9,9 @@ import torch
 from torch.utils.data import default_collate
 
 from invsr.errors import InvsrError
-from invsr.priors.networks import build
-from invsr.priors.pretrained import load_weights, pretrained
+from invsr.models.architectures import build
+from invsr.models.weights import load_weights
+from invsr.priors.pretrained import pretrained
 from invsr.training.denoiser import Patches, Recipe, train_denoiser
 from invsr.training.loop import _loader
 from invsr.training.synthesis import Anatomies

@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from invsr.differences import NEUMANN, gradient
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.operators.acquisition import acquisition
+from invsr.models.gradient_step import GradientStep
+from invsr.models.networks import DnCNN, UNet
+from invsr.numerics.differences import NEUMANN, gradient
 from invsr.operators.base import Diagonal, Scaling
 from invsr.operators.kspace import KSpaceMask
+from invsr.operators.scan_model import acquisition
 from invsr.operators.stack import Stack
-from invsr.priors.networks import DnCNN, GradientStep, UNet
 from invsr.priors.tv import TV
 from invsr.training.losses import (
     EPSILON,

@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from invsr.errors import InvsrError
-from invsr.phantoms import centred_grid, shapes
-from invsr.simulate import simulate
-from invsr.solvers.iterate import smooth_guess
+from invsr.io.nifti import save
+from invsr.solvers.plug_and_play import smooth_guess
 from invsr.solvers.trained import load_solver
+from invsr.testing.phantoms import centred_grid, shapes
+from invsr.testing.simulation import simulate
 from invsr.training.measurements import Scans, objective_without_truth
 from invsr.training.recipe import SolverRecipe
 from invsr.training.solver import train_solver
-from invsr.volume import Volume, save
+from invsr.volume import Volume
 
 RECIPE = SolverRecipe(
     config={"dim": 3, "channels": [4, 8]}, steps=2, batch=2, patch=(18, 10, 12), n_steps=2, supervision="measurements"

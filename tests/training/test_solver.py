@@ -7,17 +7,18 @@ import pytest
 import torch
 
 from invsr.errors import InvsrError, InvsrWarning
-from invsr.methods import warn_outside
-from invsr.priors.networks import UNet, build
-from invsr.priors.pretrained import holds_solver
-from invsr.reconstruct import reconstruct
-from invsr.simulate import simulate
+from invsr.io.nifti import load
+from invsr.models.architectures import build
+from invsr.models.networks import UNet
+from invsr.models.registry import holds_solver
+from invsr.pipeline.methods import warn_outside
+from invsr.pipeline.run import reconstruct
 from invsr.solvers.discrepancy import RUNS
 from invsr.solvers.trained import load_solver
+from invsr.testing.simulation import simulate
 from invsr.training.recipe import SolverRecipe
 from invsr.training.solver import Measured, network_of, train_solver
 from invsr.training.synthesis import Anatomies
-from invsr.volume import load
 
 TINY = {"dim": 3, "channels": [4, 8]}
 SHORT = SolverRecipe(config=TINY, steps=6, batch=2, patch=(16, 8, 8), n_steps=2, thickness=(2.0, 4.0), rate=1e-2)

@@ -1,0 +1,80 @@
+"""What words on the command line mean: numbers, lists after one option, the names of files beside the output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from invsr.errors import InvsrError
+
+# Options that take several values after one flag, as in `--slice-thickness 3 3 3.3`.
+NUMERIC = ("--slice-thickness", "--noise", "--patch", "--channels")
+SEVERAL = (*NUMERIC, "--slice-profile", "--mask")
+FLAGS = ("--quiet", "--json", "--adapt", "--self-supervised", "--help")
+
+
+def repeat_options(arguments: list[str]) -> list[str]:
+    """``--mask A B`` as ``--mask A --mask B``, for the options that take several values.
+
+    Numbers after an option that takes numbers always belong to it; names after the others do once a
+    scan has been named, because before that they could be the scans.
+    """
+    out: list[str] = []
+    option, names = "", 0
+    for n, word in enumerate(arguments):
+        before = arguments[n - 1] if n else ""
+        if word.startswith("-") and not _is_number(word):
+            option = word if word in SEVERAL else ""
+        elif before.startswith("-") and before not in FLAGS and "=" not in before and not _is_number(before):
+            pass  # the value of the option before it
+        elif option and (_is_number(word) if option in NUMERIC else names > 1):
+            out.append(option)
+        else:
+            names += 1  # the command itself, then the scans
+            option = ""
+        out.append(word)
+    return out
+
+
+def parsed_spacing(text: str) -> list[float]:
+    """Millimetres along three axes."""
+    parts = text.lower().split("x")
+    if len(parts) not in (1, 3) or not all(_is_number(part) for part in parts):
+        raise InvsrError(f"--spacing {text}: give millimetres as 1.0 or 0.8x0.8x1")
+    return [float(part) for part in parts] * (3 // len(parts))
+
+
+def parsed_weight(text: str) -> float | None:
+    """A prior's weight; None for "auto"."""
+    if text == "auto":
+        return None
+    if not _is_number(text) or not float(text) > 0:
+        raise InvsrError(f"--lam {text}: give auto or a number above zero")
+    return float(text)
+
+
+def axis_number(text: str) -> int:
+    """0, 1 or 2 for i, j or k."""
+    axes = {"i": 0, "j": 1, "k": 2, "0": 0, "1": 1, "2": 2}
+    if text not in axes:
+        raise InvsrError(f"--axis {text}: use i, j or k")
+    return axes[text]
+
+
+def beside(output: Path, what: str) -> Path:
+    """``OUT_what.nii.gz`` for ``OUT.nii.gz``."""
+    ending = next((one for one in (".nii.gz", ".nii") if output.name.endswith(one)), "")
+    return output.with_name(f"{output.name.removesuffix(ending)}_{what}{ending}")
+
+
+def moved_to(output: Path) -> Path:
+    """``OUT_motion.json`` for ``OUT.nii.gz``."""
+    path = beside(output, "motion")
+    return path.with_name(path.name.split(".nii")[0] + ".json")
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,204 @@
+"""NIfTI files: read with care, written whole."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from invsr.errors import InvsrError
+from invsr.grid import Grid
+from invsr.io.files import _create_beside
+from invsr.io.sidecars import _sidecar, _warn
+from invsr.volume import Volume
+
+# Millimetres per unit by NIfTI's code for metre and micron; mm and "unknown" are taken as they are.
+UNITS = {1: 1e3, 3: 1e-3}
+# The dimensions of a NIfTI-1 header are 16-bit integers.
+LARGEST_NIFTI1 = 32767
+# Voxels converted at once while reading: bounds the float64 copy to 32 MB.
+BLOCK = 2**22
+
+
+def load(path: str | os.PathLike[str], index: int | None = None) -> Volume:
+    """Read a NIfTI-1 or NIfTI-2 file: .nii, .nii.gz, or a .hdr/.img pair.
+
+    The affine is the sform, else the qform, in millimetres. Intensities are scaled by the header's slope and
+    intercept. NaN and infinite voxels become 0, with a warning. `SliceThickness`, `SpacingBetweenSlices` and
+    `SliceTiming` come from a BIDS sidecar (``x.json`` beside ``x.nii.gz``) where there is one.
+
+    Parameters
+    ----------
+    path : str or path
+    index : int, optional
+        Which volume of a file that holds several, counted from 0.
+
+    Raises
+    ------
+    InvsrError
+        When the file cannot be used; the message names the file, the reason and the remedy.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np, torch
+    >>> scan = Volume(torch.ones(1, 1, 4, 5, 2), Grid((4, 5, 2), np.diag([1, 1, 5, 1])))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(scan, folder + "/scan.nii.gz")
+    ...     load(folder + "/scan.nii.gz").grid
+    Grid(4x5x2, 1x1x5 mm, origin 0x0x0 mm)
+    """
+    from nibabel.openers import ImageOpener
+    from nibabel.volumeutils import array_from_file
+
+    path = Path(path)
+    kind = _nifti_class(path)
+    files = kind.filespec_to_file_map(path)
+    image, head = files["image"].filename, files.get("header", files["image"]).filename
+    with _reading(path), ImageOpener(head) as file:
+        header = kind.header_class.from_fileobj(file, check=False)
+        shape, pixdim = header.get_data_shape(), header["pixdim"][1:4].copy()
+    if len(shape) < 3:
+        raise InvsrError(f"{path}: is a {len(shape)}-D image of size {_by(shape)}: a volume needs three dimensions")
+    if min(shape) < 1:
+        raise InvsrError(f"{path}: the header gives the size {_by(shape)}, which holds no voxels: export it again")
+    # Checked before nibabel's repairs, which turn a spacing of zero into 1 mm.
+    if not (np.isfinite(pixdim).all() and pixdim.min() > 0):
+        raise InvsrError(f"{path}: the header gives the spacing {_by(pixdim)}, not all above zero: repair its pixdim")
+    with _reading(path):
+        # What it repairs is not used here, or is warned of below; its default logger prints.
+        header.check_fix(logging.Logger("silent", logging.CRITICAL + 1))
+        affine, dtype = np.array(header.get_best_affine(), dtype=np.float64), header.get_data_dtype()
+        slope, inter = header.get_slope_inter()
+        offset, slice_axis = header.get_data_offset(), header.get_dim_info()[2]
+        form_code = int(header["sform_code"]) or int(header["qform_code"])
+        affine[:3] *= UNITS.get(int(header["xyzt_units"]) & 7, 1.0)
+    if dtype.kind not in "iuf":
+        what = "complex numbers: save their magnitude" if dtype.kind == "c" else "RGB colours: save one channel"
+        raise InvsrError(f"{path}: holds {what} as a file of its own")
+    try:
+        grid = Grid(shape[:3], affine)
+    except InvsrError as error:
+        raise InvsrError(f"{path}: {error}") from None
+    if not form_code:
+        _warn(f"{path}: the header has neither sform nor qform: voxels assumed to run from right to left")
+    count = math.prod(shape[3:])
+    if index is None and count > 1:
+        raise InvsrError(f"{path}: holds {count} volumes: choose one from 0 with index= (command line: --volume N)")
+    if index is not None and not 0 <= index < count:
+        raise InvsrError(f"{path}: has no volume {index}: it holds {count}, counted from 0")
+    with _reading(path), ImageOpener(image) as file:
+        # Voxels lie in Fortran order, so that each volume of a series is one contiguous piece.
+        raw = array_from_file(grid.shape, dtype, file.fobj, offset + (index or 0) * grid.size * dtype.itemsize)
+        while count == 1 and str(image).lower().endswith(".gz") and file.read(2**20):
+            pass  # only the end of the stream holds the checksum
+    data = _float32(path, raw, 1.0 if slope is None else slope, 0.0 if inter is None else inter)
+    thickness, spacing, times = _sidecar(path, grid, slice_axis)
+    return Volume(torch.from_numpy(data)[None, None], grid, path.name, thickness, spacing, form_code or 1, times)
+
+
+def save(volume: Volume, path: str | os.PathLike[str]) -> None:
+    """Write a float32 NIfTI-1 file (NIfTI-2 where a dimension exceeds 32767), whole or not at all.
+
+    The path ends in .nii or .nii.gz; an existing file is replaced.
+
+    Raises
+    ------
+    InvsrError
+        As `check_writable`, and when the disk is full. Nothing is left behind then, and an older file stays.
+    """
+    import nibabel
+
+    temporary = _create_beside(path)
+    try:
+        kind: Any = nibabel.Nifti2Image if max(volume.grid.shape) > LARGEST_NIFTI1 else nibabel.Nifti1Image
+        image = kind(volume.numpy(), volume.grid.affine)
+        image.set_qform(volume.grid.affine, volume.form_code)
+        image.set_sform(volume.grid.affine, volume.form_code)
+        image.header.set_xyzt_units("mm")
+        image.to_filename(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file)  # network disks report that they are full only here
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InvsrError(f"{path}: could not be written ({reason}): free some space or change the folder") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _nifti_class(path: Path) -> Any:
+    """nibabel's class for this file, once it is known to be a NIfTI."""
+    import nibabel
+    from nibabel.openers import ImageOpener
+
+    if path.is_dir():
+        raise InvsrError(f"{path}: is a folder: name one NIfTI file (dcm2niix converts DICOM folders)")
+    try:
+        with open(path, "rb") as file:
+            start = file.read(2)
+    except OSError as error:
+        raise InvsrError(f"{path}: cannot be opened ({error.strerror}): check the path and permissions") from error
+    if not start:
+        raise InvsrError(f"{path}: is empty (0 bytes): copy or export it again")
+    compressed = start == b"\x1f\x8b"
+    if compressed != (path.suffix.lower() == ".gz"):
+        what = "is gzip-compressed but its name does not end" if compressed else "is not gzip-compressed but named"
+        raise InvsrError(f"{path}: {what} in .gz: rename it if it is a NIfTI file, else export it again")
+    with _reading(path), ImageOpener(str(path)) as file:
+        file.read(1024)  # finds damage that nibabel's look at the header passes over
+    for kind in (nibabel.Nifti1Image, nibabel.Nifti2Image, nibabel.Nifti1Pair, nibabel.Nifti2Pair):
+        if kind.path_maybe_image(path)[0]:
+            return kind
+    raise InvsrError(f"{path}: is not a NIfTI file (.nii, .nii.gz): convert it first (DICOM: dcm2niix)")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """One error for the dozen classes of them that damaged files raise from nibabel, gzip and numpy."""
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+    from nibabel.wrapstruct import WrapStructError
+
+    library = (ImageFileError, HeaderDataError, WrapStructError, zlib.error, struct.error)
+    general = (OSError, EOFError, ValueError, TypeError, ArithmeticError, LookupError, AssertionError)
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    except MemoryError as error:
+        raise InvsrError(f"{path}: its voxels do not fit into memory: check the size in its header") from error
+    except (*library, *general) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InvsrError(f"{path}: is damaged or cut short ({reason}): copy or export it again") from error
+
+
+def _float32(path: Path, raw: npt.NDArray[Any], slope: float, inter: float) -> npt.NDArray[np.float32]:
+    """Scaled intensities, in blocks of slices so that float64 never holds the whole volume."""
+    data = np.empty(raw.shape, np.float32)
+    nan = infinite = 0
+    step = max(1, BLOCK // (raw.shape[0] * raw.shape[1]))
+    for k in range(0, raw.shape[2], step):
+        with np.errstate(over="ignore", invalid="ignore"):
+            block = (raw[..., k : k + step].astype(np.float64) * slope + inter).astype(np.float32)
+        nan += int(np.isnan(block).sum())
+        infinite += int(np.isinf(block).sum())
+        data[..., k : k + step] = np.nan_to_num(block, copy=False, nan=0, posinf=0, neginf=0)
+    if nan + infinite == data.size:
+        raise InvsrError(f"{path}: none of its {data.size} voxels is a finite number: export it again")
+    if nan + infinite:
+        _warn(f"{path}: {nan} NaN and {infinite} infinite of {data.size} voxels replaced by 0")
+    return data
+
+
+def _by(values: npt.ArrayLike) -> str:
+    return "x".join(f"{v:g}" for v in np.ravel(values))

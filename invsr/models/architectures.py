@@ -1,0 +1,59 @@
+"""Networks by name, as weights files describe them, and what they cost."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invsr.errors import InvsrError
+from invsr.models.gradient_step import GradientStep
+from invsr.models.networks import CONVOLUTIONS, TRANSPOSED, DnCNN, Network, UNet
+
+
+def build(architecture: str, config: dict[str, Any]) -> Network:
+    """The network that a weights file describes.
+
+    Raises
+    ------
+    InvsrError
+        When the architecture is unknown or the configuration does not fit it.
+    """
+    try:
+        if architecture == "GradientStep":
+            inner = dict(config["network"])
+            return GradientStep(build(inner.pop("architecture"), inner))
+        made: Network = {"UNet": UNet, "DnCNN": DnCNN}[architecture](**config)
+        return made
+    except (KeyError, IndexError, TypeError) as error:
+        raise InvsrError(f"no network {architecture!r} with configuration {config}: {error}") from None
+
+
+def multiply_adds(network: Network) -> float:
+    """Multiply-adds per voxel of one application, from the sizes of the convolutions."""
+    size = 4 * network.multiple
+    image = torch.zeros((1, 1 + 2 * network.neighbours, *[size] * network.dim))
+    total: int = 0
+
+    def count(layer: Any, _: Any, out: Tensor) -> None:
+        nonlocal total
+        kernel = math.prod(layer.kernel_size) * layer.in_channels * layer.out_channels // layer.groups
+        sites = out.numel() // layer.out_channels
+        total += kernel * (sites // math.prod(layer.stride) if layer.transposed else sites)
+
+    hooks = [
+        layer.register_forward_hook(count)
+        for layer in network.modules()
+        if isinstance(layer, (*CONVOLUTIONS.values(), *TRANSPOSED.values()))
+    ]
+    try:
+        with torch.no_grad():
+            network(image, 1.0)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    # A gradient step goes back through the same convolutions.
+    passes = 2 if isinstance(network, GradientStep) else 1
+    return float(passes * total / size**network.dim)

@@ -1,0 +1,197 @@
+"""Denoising networks: bias-free, told the noise level, for slices, slabs and volumes.
+
+A network without additive constants is homogeneous: ``D(c x, c sigma) = c D(x, sigma)`` for c > 0. It serves
+every intensity scale, and noise levels beyond those it was trained on (Mohan et al. 2020).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from invsr.errors import InvsrError
+
+CONVOLUTIONS: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+
+
+class Network(nn.Module):
+    """What every denoising network shares: ``D(x, sigma) = x - N(x, sigma)`` with N a convolutional body.
+
+    Parameters
+    ----------
+    dim : {2, 3}
+        Convolutions over slices or over volumes.
+    neighbours : int
+        With ``dim=2``: slices on either side of the denoised one that enter as channels (2.5-D).
+
+    Attributes
+    ----------
+    multiple : int
+        Image sides must be multiples of it.
+    reach : int
+        An output pixel does not depend on input pixels farther away than this.
+
+    Shape
+    -----
+    x : (batch, 1 + 2 neighbours, *image)
+    sigma : number, (batch,), or a tensor that broadcasts against (batch, 1, *image)
+    out : (batch, 1, *image)
+    """
+
+    config: dict[str, Any]
+    multiple: int = 1
+    reach: int = 0
+
+    def __init__(self, dim: int, neighbours: int = 0) -> None:
+        super().__init__()
+        if dim not in CONVOLUTIONS:
+            raise InvsrError(f"dim is {dim}: a denoising network has 2-D or 3-D convolutions")
+        if neighbours and dim != 2:
+            raise InvsrError(f"neighbours is {neighbours} with dim {dim}: only networks of slices have neighbours")
+        self.dim = dim
+        self.neighbours = neighbours
+
+    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        level = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+        if level.ndim == 1:
+            level = level.reshape(-1, *[1] * (self.dim + 1))
+        centre = x[:, self.neighbours : self.neighbours + 1]
+        noise_map = level.expand_as(centre) if level.ndim <= 1 else level.expand(len(x), 1, *x.shape[2:])
+        # The body may run in a coarser number format; the subtraction may not.
+        return centre - self.body(torch.cat([x, noise_map], 1)).to(x.dtype)
+
+    def body(self, x: Tensor) -> Tensor:
+        """The estimated noise: (batch, channels + 1, *image) to (batch, 1, *image)."""
+        raise NotImplementedError
+
+
+class UNet(Network):
+    """DRUNet's shape in any size: residual blocks on several scales, strided and transposed convolutions between.
+
+    Parameters
+    ----------
+    dim, neighbours
+        See `Network`.
+    channels : sequence of int
+        Per scale, finest first.
+    blocks : int
+        Residual blocks (two convolutions each) per scale, going down and again going up.
+    activation : {"relu", "elu"}
+        ELU makes the network continuously differentiable, at the price of homogeneity.
+
+    References
+    ----------
+    Zhang, Li, Zuo, Zhang, Van Gool, Timofte (2022), IEEE Trans. Pattern Anal. Mach. Intell. 44, 6360-6376.
+
+    Examples
+    --------
+    >>> network = UNet(dim=3, channels=(8, 16), blocks=1)
+    >>> network(torch.rand(1, 1, 8, 8, 8), 0.1).shape
+    torch.Size([1, 1, 8, 8, 8])
+    """
+
+    def __init__(
+        self,
+        dim: int = 3,
+        channels: Sequence[int] = (24, 48, 96),
+        blocks: int = 1,
+        neighbours: int = 0,
+        activation: str = "relu",
+    ) -> None:
+        super().__init__(dim, neighbours)
+        self.config = {
+            "dim": dim,
+            "channels": tuple(channels),
+            "blocks": blocks,
+            "neighbours": neighbours,
+            "activation": activation,
+        }
+        convolution = CONVOLUTIONS[dim]
+        first, scales = channels[0], len(channels)
+        self.multiple = 2 ** (scales - 1)
+        self.head = convolution(2 + 2 * neighbours, first, 3, padding=1, bias=False)
+        steps = list(itertools.pairwise(channels))
+        self.encode = nn.ModuleList(_blocks(dim, fine, activation, blocks) for fine, _ in steps)
+        self.down = nn.ModuleList(convolution(fine, coarse, 2, stride=2, bias=False) for fine, coarse in steps)
+        self.bottom = _blocks(dim, channels[-1], activation, 2 * blocks)
+        self.up = nn.ModuleList(TRANSPOSED[dim](coarse, fine, 2, stride=2, bias=False) for fine, coarse in steps)
+        self.decode = nn.ModuleList(_blocks(dim, fine, activation, blocks) for fine, _ in steps)
+        self.tail = convolution(first, 1, 3, padding=1, bias=False)
+        # Two 3-wide convolutions per block, on voxels 2^n wide; a coarse voxel also reads its whole block.
+        per_scale = [(4 * blocks) * 2**n for n in range(scales)]
+        self.reach = 2 + sum(per_scale) + self.multiple - 1
+
+    def body(self, x: Tensor) -> Tensor:
+        out = _first(self.head, x)
+        skips = []
+        for encode, down in zip(self.encode, self.down, strict=True):
+            skips.append(encode(out))
+            out = down(skips[-1])
+        out = self.bottom(out)
+        for up, decode, skip in zip(reversed(self.up), reversed(self.decode), reversed(skips), strict=True):
+            out = decode(up(out).add_(skip))
+        found: Tensor = self.tail(out)
+        return found
+
+
+class DnCNN(Network):
+    """A plain chain of convolutions and ReLUs, without normalisation, told the noise level.
+
+    References
+    ----------
+    Zhang, Zuo, Chen, Meng, Zhang (2017), IEEE Trans. Image Process. 26, 3142-3155.
+    """
+
+    def __init__(self, dim: int = 3, channels: int = 24, depth: int = 10, neighbours: int = 0) -> None:
+        super().__init__(dim, neighbours)
+        self.config = {"dim": dim, "channels": channels, "depth": depth, "neighbours": neighbours}
+        convolution = CONVOLUTIONS[dim]
+        layers: list[nn.Module] = [convolution(2 + 2 * neighbours, channels, 3, padding=1, bias=False), nn.ReLU()]
+        for _ in range(depth - 2):
+            layers += [convolution(channels, channels, 3, padding=1, bias=False), nn.ReLU()]
+        layers.append(convolution(channels, 1, 3, padding=1, bias=False))
+        self.layers = nn.Sequential(*layers)
+        self.reach = depth
+
+    def body(self, x: Tensor) -> Tensor:
+        found: Tensor = self.layers[1:](_first(self.layers[0], x))
+        return found
+
+
+def _first(layer: Any, x: Tensor) -> Tensor:
+    """The first layer. Small noise on a bright image does not survive bfloat16: it enters in two parts there."""
+    if not torch.is_autocast_enabled(x.device.type):
+        out: Tensor = layer(x)
+        return out
+    coarse = x.to(torch.get_autocast_dtype(x.device.type))
+    both = torch.cat([coarse, (x - coarse.to(x.dtype)).to(coarse.dtype)], 1)
+    layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+    weight = torch.cat([layer.weight, layer.weight], 1)
+    convolve = torch.nn.functional.conv2d if x.ndim == 4 else torch.nn.functional.conv3d
+    return convolve(both.contiguous(memory_format=layout), weight, padding=layer.padding)
+
+
+def _blocks(dim: int, channels: int, activation: str, n_blocks: int) -> nn.Sequential:
+    return nn.Sequential(*(_Residual(dim, channels, activation) for _ in range(n_blocks)))
+
+
+class _Residual(nn.Module):
+    def __init__(self, dim: int, channels: int, activation: str) -> None:
+        super().__init__()
+        convolution = CONVOLUTIONS[dim]
+        self.first = convolution(channels, channels, 3, padding=1, bias=False)
+        self.second = convolution(channels, channels, 3, padding=1, bias=False)
+        # In place, here and below: what is overwritten is no layer's input that its gradient needs.
+        self.activation = {"relu": nn.ReLU, "elu": nn.ELU}[activation](inplace=activation == "relu")
+        # Blocks start out as the identity, nearly: deep stacks then train without normalisation.
+        with torch.no_grad():
+            self.second.weight.mul_(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.second(self.activation(self.first(x)))
+        return out.add_(x)

@@ -1,0 +1,83 @@
+"""The trained models that come with the package."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from invsr.errors import InvsrError
+from invsr.models.weights import DRIVER, _metadata
+
+# Weights, their cards and `models.json`, which says what there is and what each file's SHA-256 is.
+ROOM = Path(__file__).parent / "files"
+DEFAULT = "mri-denoiser"
+# How deepinv's denoisers are named here, before their class: "deepinv:DRUNet".
+DEEPINV = "deepinv:"
+
+
+def models(kind: str | None = None) -> dict[str, dict[str, Any]]:
+    """What comes with the package: name to file, kind, sha256, what it is for, parameters, noise range.
+
+    Parameters
+    ----------
+    kind : {"denoiser", "unrolled", "deq"}, optional
+        Only these.
+
+    Examples
+    --------
+    >>> "mri-denoiser" in models()
+    True
+    """
+    found: dict[str, dict[str, Any]] = json.loads((ROOM / "models.json").read_text(encoding="utf-8"))
+    return {name: entry for name, entry in found.items() if kind in (None, entry["kind"])}
+
+
+def card(name: str) -> str:
+    """A model's card: data, licence, noise range, figures, limits.
+
+    Raises
+    ------
+    InvsrError
+        When there is no such model.
+    """
+    known(name)
+    return (ROOM / f"{name}.md").read_text(encoding="utf-8")
+
+
+def weights_of(name: str, kind: str | None = None) -> tuple[Path, str]:
+    """The weights file of a model that comes with the package, and its SHA-256.
+
+    Raises
+    ------
+    InvsrError
+        As `known`.
+    """
+    entry = known(name, kind)
+    return ROOM / entry["file"], entry["sha256"]
+
+
+def holds_solver(name: str | Path) -> bool:
+    """Whether a model of the package, or a weights file, is a whole solver and no denoiser."""
+    if not str(name).endswith(".safetensors"):
+        return str(name) in models() and str(name) not in models("denoiser")
+    try:
+        about: dict[str, Any] = json.loads(_metadata(Path(name).read_bytes())["invsr"])
+    except (OSError, KeyError, ValueError):
+        return False  # whoever reads it as weights says what is wrong
+    return DRIVER in about
+
+
+def known(name: str, kind: str | None = None) -> dict[str, Any]:
+    """The entry of a model that comes with the package.
+
+    Raises
+    ------
+    InvsrError
+        When there is none, or not of this kind.
+    """
+    there = models(kind)
+    if name not in there:
+        others = f", or {DEEPINV}CLASS for one of deepinv's" if kind == "denoiser" else ""
+        raise InvsrError(f"no {kind or 'model'} {name!r}: use one of {', '.join(there)}, a .safetensors file{others}")
+    return there[name]

@@ -1,0 +1,145 @@
+"""Preconditioned conjugate gradients, with a status.
+
+Lives below operators and solvers because both use it: `LinearOperator.solve` falls back on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invsr.numerics.iteration import Status
+
+
+@dataclass(frozen=True)
+class LinearSolution:
+    """Result of a linear solve: `x`, how it ended, iterations taken, relative residual reached.
+
+    A direct solve reports 0 iterations and a residual of 0.
+    """
+
+    x: Tensor
+    status: Status = Status.CONVERGED
+    n_iter: int = 0
+    residual: float = 0.0
+
+
+def number(value: float | Tensor) -> float:
+    """The value of a scalar, whether or not it is differentiated."""
+    return float(value.detach()) if isinstance(value, Tensor) else float(value)
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """Real part of <a, b>, accumulated in float64 for real and complex tensors alike."""
+    if a.is_complex() or b.is_complex():
+        a, b = torch.view_as_real(a.to(b.dtype).resolve_conj()), torch.view_as_real(b.to(a.dtype).resolve_conj())
+    return torch.sum(a * b, dtype=torch.float64)
+
+
+def random_like(shape: Sequence[int], like: Tensor, seed: int) -> Tensor:
+    """Normal random numbers, the same for a seed on every device, of the dtype and on the device of `like`."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(tuple(shape), generator=generator, dtype=like.real.dtype).to(like)
+
+
+def nonlinearity(function: Callable[[Tensor], Any], u: Tensor, v: Tensor) -> float:
+    """``(||f(u) + f(v) - f(u + v)|| + ||f(0)||) / (||f(u)|| + ||f(v)||)``, 0 for linear f; f may return a tuple."""
+
+    def values(x: Tensor) -> tuple[Tensor, ...]:
+        y = function(x)
+        return y if isinstance(y, tuple) else (y,)
+
+    deviation = size = 0.0
+    for a, b, both, zero in zip(values(u), values(v), values(u + v), values(torch.zeros_like(u)), strict=True):
+        deviation += float((a + b - both).norm() + zero.norm())
+        size += float(a.norm() + b.norm())
+    return deviation / size if size else deviation
+
+
+def conjugate_gradient(
+    matvec: Callable[[Tensor], Tensor],
+    b: Tensor,
+    x0: Tensor | None = None,
+    preconditioner: Callable[[Tensor], Tensor] | None = None,
+    rtol: float = 1e-6,
+    max_iter: int = 200,
+) -> LinearSolution:
+    """Solve ``matvec(x) = b`` for a symmetric positive definite `matvec`.
+
+    Stops when ``||b - matvec(x)|| <= rtol * ||b||``; the tolerance is relative, so that the result does
+    not depend on the intensity scale.
+
+    References
+    ----------
+    Hestenes & Stiefel (1952), J. Res. Natl. Bur. Stand. 49, 409-436.
+    """
+    x = torch.zeros_like(b) if x0 is None else x0.clone()
+    r = b - matvec(x) if x0 is not None else b.clone()
+    scale = float(inner(b, b)) ** 0.5
+    if scale == 0:
+        return LinearSolution(torch.zeros_like(b))
+    residual = float(inner(r, r)) ** 0.5 / scale
+    p, rz = torch.zeros_like(b), 1.0
+    for n in range(max_iter):
+        if residual <= rtol:
+            return LinearSolution(x, Status.CONVERGED, n, residual)
+        z = r if preconditioner is None else preconditioner(r)
+        rz, rz_old = float(inner(r, z)), rz
+        p = z + (rz / rz_old) * p if n else z.clone()
+        q = matvec(p)
+        curvature = float(inner(p, q))
+        if not curvature > 0:  # also catches NaN
+            return LinearSolution(x, Status.BREAKDOWN, n, residual)
+        x = x + (rz / curvature) * p
+        r = r - (rz / curvature) * q
+        residual = float(inner(r, r)) ** 0.5 / scale
+    return LinearSolution(x, Status.CONVERGED if residual <= rtol else Status.MAX_ITER, max_iter, residual)
+
+
+def solve_implicit(
+    solve: Callable[[Tensor, Tensor | None], LinearSolution],
+    normal: Callable[[Tensor], Tensor],
+    b: Tensor,
+    x0: Tensor | None,
+    differentiable: bool,
+) -> LinearSolution:
+    """``K x = b`` for a self-adjoint K by an iteration without a graph, differentiable all the same.
+
+    One more correction gives the gradient of the implicit solution: ``x + K^-1 (b - K x)`` has the value x and the
+    derivative ``K^-1 (db - dK x)``.
+
+    Parameters
+    ----------
+    solve : callable
+        From a right-hand side and a first guess to a solution.
+    normal : callable
+        K, differentiable in whatever it depends on.
+    b : Tensor
+    x0 : Tensor, optional
+    differentiable : bool
+        Whether anything asks for a gradient.
+    """
+    with torch.no_grad():
+        found = solve(b, x0)
+    if not differentiable:
+        return found
+    residual = b - normal(found.x)
+    correction = _SelfAdjointSolve.apply(residual, lambda r: solve(r, None).x)
+    return LinearSolution(found.x + correction, found.status, found.n_iter, found.residual)
+
+
+class _SelfAdjointSolve(torch.autograd.Function):
+    """``r -> K^-1 r`` for a self-adjoint K, whose backward pass is the same solve."""
+
+    @staticmethod
+    def forward(ctx: Any, r: Tensor, solve: Any) -> Tensor:
+        ctx.solve = solve
+        return solve(r)  # type: ignore[no-any-return]  # autograd.Function hands callables through as Any
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return ctx.solve(grads[0]), None

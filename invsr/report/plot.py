@@ -1,0 +1,338 @@
+"""Pictures of volumes at their true aspect ratio, and of what reconstructions went through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from invsr.errors import InvsrError
+from invsr.grid import Grid
+from invsr.operators.profiles import AxisProfile
+from invsr.solvers.solution import Solution
+from invsr.volume import Volume
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from invsr.motion import Motion
+
+
+PLANES = ("sagittal", "coronal", "axial")
+RADIOLOGICAL, NEUROLOGICAL = "radiological", "neurological"
+# Told apart by colour-blind readers too (Okabe, Ito 2008, Color Universal Design).
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+
+
+def compare(
+    volumes: Mapping[str, Volume],
+    at: Sequence[float] | None = None,
+    captions: Mapping[str, str] | None = None,
+    convention: str = RADIOLOGICAL,
+) -> Figure:
+    """Three orthogonal cuts of several volumes through one world position, in one intensity window.
+
+    Each volume is drawn with its own voxels (nearest neighbour), so thick slices look as thick as they are.
+
+    Parameters
+    ----------
+    volumes : mapping from title to Volume
+        One row each; the first sets the window (its 0 to 99.5th percentile) and the field of view.
+    at : three of float, mm, optional
+        World position of the cuts; by default the middle of the first volume's bright part.
+    captions : mapping from title to text, optional
+        Written under the title.
+    convention : {"radiological", "neurological"}
+        The patient's right on the left, or on the right, of coronal and axial cuts; sides are labelled.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    captions = captions or {}
+    first = next(iter(volumes.values()))
+    window = (0.0, float(np.percentile(first.numpy(), 99.5)))
+    titles = {name: f"{name}\n{captions[name]}" if captions.get(name) else name for name in volumes}
+    rows = [(titles[name], volume, window, "gray") for name, volume in volumes.items()]
+    return _views(rows, first, at, convention)[0]
+
+
+def orthoviews(
+    volume: Volume,
+    at: Sequence[float] | None = None,
+    *,
+    window: tuple[float, float] | None = None,
+    cmap: str = "gray",
+    title: str = "",
+    convention: str = RADIOLOGICAL,
+) -> Figure:
+    """Three orthogonal cuts of one volume, with a scale of its values.
+
+    Parameters
+    ----------
+    volume : Volume
+    at : three of float, mm, optional
+        World position of the cuts; by default the middle of the bright part.
+    window : two of float, optional
+        Values drawn darkest and brightest; by default the 0.5th and 99.5th percentile.
+    cmap : str
+        Matplotlib's name of a colour map: "PuOr" for differences, "cividis" for shares.
+    title : str
+    convention : {"radiological", "neurological"}
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    low, high = np.percentile(volume.numpy(), [0.5, 99.5]) if window is None else window
+    figure, images = _views([(title, volume, (float(low), float(high)), cmap)], volume, at, convention)
+    figure.colorbar(images[-1], ax=figure.axes, shrink=0.8)
+    return figure
+
+
+def _views(
+    rows: Sequence[tuple[str, Volume, tuple[float, float], str]],
+    field: Volume,
+    at: Sequence[float] | None,
+    convention: str,
+) -> tuple[Figure, list[Any]]:
+    from matplotlib.figure import Figure
+
+    if convention not in (RADIOLOGICAL, NEUROLOGICAL):
+        raise InvsrError(f"unknown convention {convention!r}: use {RADIOLOGICAL} or {NEUROLOGICAL}")
+    mirrored = convention == NEUROLOGICAL
+    centre = bright_centre(field) if at is None else np.asarray(at, float)
+    corners = field.grid.corners()
+    box = np.stack([corners.min(0), corners.max(0)])
+    step = float(field.grid.spacing.min()) / 2
+    sizes = box[1] - box[0]
+    widths = [sizes[1], sizes[0], sizes[0]]
+    figure = Figure(figsize=(3.0 * sum(widths) / max(widths) + 0.6, 3.05 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), 3, squeeze=False, gridspec_kw={"width_ratios": widths})
+    drawn = []
+    for panels, (title, volume, (low, high), cmap) in zip(axes, rows, strict=True):
+        for plane, panel in enumerate(panels):
+            image = _cut(volume, box, centre, plane, step)
+            if plane and mirrored:
+                image = image[:, ::-1]
+            drawn.append(panel.imshow(image, cmap=cmap, vmin=low, vmax=high, interpolation="nearest"))
+            panel.set_xticks([])
+            panel.set_yticks([])
+            left, right = ("P", "A") if plane == 0 else ("L", "R") if mirrored else ("R", "L")
+            for x, text, side in ((0.02, left, "left"), (0.98, right, "right")):
+                panel.text(
+                    x, 0.03, text, transform=panel.transAxes, color="w", fontsize=8, ha=side,
+                    bbox={"color": "k", "pad": 1, "alpha": 0.5},
+                )  # fmt: skip
+            if panels is axes[0]:
+                panel.set_title(PLANES[plane], fontsize=9)
+        panels[0].set_ylabel(title, fontsize=9)
+    return figure, drawn
+
+
+def convergence(solutions: Solution | Mapping[str, Solution]) -> Figure:
+    """Change from iteration to iteration, and the residual chi2 with the band in which it is about 1.
+
+    Parameters
+    ----------
+    solutions : Solution, or mapping from name to Solution
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from matplotlib.figure import Figure
+
+    from invsr.solvers.solution import CHI2_EXPECTED
+
+    runs = {"": solutions} if isinstance(solutions, Solution) else solutions
+    figure = Figure(figsize=(7.2, 2.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    right.axhspan(*CHI2_EXPECTED, color="#808080", alpha=0.2, lw=0)
+    for (name, solution), colour in zip(runs.items(), _colours(len(runs)), strict=True):
+        for panel, key in ((left, "change"), (right, "chi2")):
+            points = [(n + 1, entry[key]) for n, entry in enumerate(solution.history) if key in entry]
+            if points:
+                panel.plot(*zip(*points, strict=True), ".-", color=colour, label=name, ms=4)
+    left.set_yscale("log")
+    left.set(xlabel="iteration", ylabel="relative change")
+    right.set(xlabel="iteration", ylabel="χ² per measured voxel")
+    if "" not in runs:
+        left.legend(fontsize=8)
+    return figure
+
+
+def profile(profiles: Mapping[str, AxisProfile], spacing: float | None = None) -> Figure:
+    """What slices average, across the slice.
+
+    Parameters
+    ----------
+    profiles : mapping from name to AxisProfile
+        As `invsr.operators.slice_profile_of` makes them.
+    spacing : float, mm, optional
+        Of the slices: where the neighbours' middles are.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.6, 2.6), layout="constrained")
+    panel = figure.subplots()
+    for (name, one), colour in zip(profiles.items(), _colours(len(profiles)), strict=True):
+        offsets = (one.offsets * one.width).numpy()
+        if len(offsets) > 1:
+            density = one.weights.numpy() / np.gradient(offsets)
+            # Down to zero on both sides, which a boxcar's samples do not reach.
+            offsets = np.concatenate([offsets[:1], offsets, offsets[-1:]])
+            panel.plot(offsets, np.concatenate([[0], density, [0]]), color=colour, label=name)
+        else:
+            panel.axvline(0.0, color=colour, label=name)
+    if spacing is not None:
+        for n in (-1, 1):
+            panel.axvline(n * spacing, color="#808080", ls=":", lw=1)
+    panel.set(xlabel="offset from the slice's middle, mm", ylabel="sensitivity, 1/mm")
+    panel.margins(y=0.2)  # room for the legend
+    panel.legend(fontsize=8, loc="upper right")
+    return figure
+
+
+def spectrum(volumes: Mapping[str, Volume], direction: Sequence[float], measured: float | None = None) -> Figure:
+    """Power over spatial frequency along one direction, the mean over all lines of voxels.
+
+    Parameters
+    ----------
+    volumes : mapping from name to Volume
+    direction : three of float
+        In world space; each volume is looked at along its axis nearest to it.
+    measured : float, 1/mm, optional
+        Up to where the slices were sampled (half over their spacing): beyond is shaded.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.6, 2.6), layout="constrained")
+    panel = figure.subplots()
+    far = 0.0
+    for (name, volume), colour in zip(volumes.items(), _colours(len(volumes)), strict=True):
+        axis = int(np.abs(np.asarray(direction) @ volume.grid.directions).argmax())
+        frequencies, power = power_along(volume, axis)
+        panel.semilogy(frequencies, power, color=colour, label=name)
+        far = max(far, float(frequencies[-1]))
+    if measured is not None:
+        panel.axvspan(measured, max(far, measured), color="#808080", alpha=0.2, lw=0, label="beyond the slices'")
+    panel.set(xlabel="cycles per mm, across the slices", ylabel="power")
+    panel.legend(fontsize=8)
+    return figure
+
+
+def power_along(volume: Volume, axis: int) -> tuple[Any, Any]:
+    """Frequencies (1/mm, above 0) and the mean power spectral density of an axis' lines, Hann-windowed."""
+    data = volume.numpy().astype(np.float64)
+    n, spacing = data.shape[axis], float(volume.grid.spacing[axis])
+    window = np.hanning(n + 2)[1:-1]
+    shape = [1, 1, 1]
+    shape[axis] = n
+    data = (data - data.mean(axis, keepdims=True)) * window.reshape(shape)
+    others = tuple(m for m in (0, 1, 2) if m != axis)
+    power = (np.abs(np.fft.rfft(data, axis=axis)) ** 2).mean(others) * spacing / (window**2).sum()
+    return np.fft.rfftfreq(n, spacing)[1:], power[1:]
+
+
+def slice_chi2(values: Mapping[str, Any]) -> Figure:
+    """The residual chi2 of each slice, with the band in which it is about 1.
+
+    Parameters
+    ----------
+    values : mapping from a scan's name to array, shape (n_slices,)
+        As `invsr.solvers.residuals.residuals` gives them.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from matplotlib.figure import Figure
+
+    from invsr.solvers.solution import CHI2_EXPECTED
+
+    figure = Figure(figsize=(7.2, 2.4), layout="constrained")
+    panel = figure.subplots()
+    panel.axhspan(*CHI2_EXPECTED, color="#808080", alpha=0.2, lw=0)
+    for (name, one), colour in zip(values.items(), _colours(len(values)), strict=True):
+        panel.plot(np.arange(len(one)), np.asarray(one, float), ".-", color=colour, label=name, ms=4)
+    panel.set(xlabel="slice", ylabel="χ²", ylim=(0, None))
+    if len(values) > 1:
+        panel.legend(fontsize=8)
+    return figure
+
+
+def motion(found: Motion) -> Figure:
+    """How far each slice of each scan moved and turned; slices that were left out are marked.
+
+    Parameters
+    ----------
+    found : Motion
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 1.9 * len(found.scans)), layout="constrained")
+    rows = figure.subplots(len(found.scans), 2, squeeze=False)
+    for (left, right), scan in zip(rows, found.scans, strict=True):
+        at = np.arange(len(scan.motion))
+        turned = np.degrees(scan.motion[:, :3])
+        for panel, values, unit in ((left, scan.motion[:, 3:], "mm"), (right, turned, "degrees")):
+            for n, (name, colour) in enumerate(zip("xyz", COLOURS, strict=False)):
+                panel.plot(at, values[:, n], ".-", color=colour, ms=3, lw=1, label=name)
+            for n in scan.rejected:
+                panel.axvline(n, color="#808080", ls=":", lw=1)
+            panel.set_ylabel(unit, fontsize=8)
+            panel.tick_params(labelsize=8)
+        left.set_title(scan.name, fontsize=9, loc="left")
+    rows[-1][0].set_xlabel("slice")
+    rows[-1][1].set_xlabel("slice")
+    rows[0][1].legend(fontsize=8, ncols=3)
+    return figure
+
+
+def _colours(n: int) -> list[str]:
+    return [COLOURS[k % len(COLOURS)] for k in range(n)]
+
+
+def bright_centre(volume: Volume) -> Any:
+    """World position, mm, of the middle of the voxels above a tenth of the 99.5th percentile."""
+    data = volume.numpy()
+    index = np.argwhere(data > 0.1 * np.percentile(data, 99.5))
+    return volume.grid.to_world((index.min(0) + index.max(0)) / 2 if len(index) else (np.array(data.shape) - 1) / 2)
+
+
+def _cut(volume: Volume, box: Any, centre: Any, plane: int, step: float) -> Any:
+    """Nearest-neighbour values on a world-aligned plane, rows from superior (or anterior) down.
+
+    Columns run from posterior to anterior, or from the patient's right (the positive end of x) to the left.
+    """
+    across, up = ((1, 2), (0, 2), (0, 1))[plane]
+    a = np.arange(box[0, across], box[1, across], step) + step / 2
+    b = np.arange(box[0, up], box[1, up], step)[::-1] + step / 2
+    if across == 0:
+        a = a[::-1]
+    points = np.empty((len(b), len(a), 3))
+    points[...] = centre
+    points[..., across] = a[None, :]
+    points[..., up] = b[:, None]
+    return _nearest(volume.numpy(), volume.grid, points)
+
+
+def _nearest(data: Any, grid: Grid, points: Any) -> Any:
+    inside = grid.contains(points)
+    index = np.rint(grid.to_voxel(points)).astype(int)
+    index = np.clip(index, 0, np.array(grid.shape) - 1)
+    return np.where(inside, data[index[..., 0], index[..., 1], index[..., 2]], 0.0)

@@ -1,0 +1,116 @@
+"""How well a volume explains the data: chi2 and gain, for one scan or a tuple of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invsr.noise.likelihoods import Likelihood, Masked
+from invsr.numerics.linear import inner
+from invsr.operators.base import LinearOperator
+from invsr.operators.stack import Stack
+
+# Bright tissue: what counts as 1 inside the solvers.
+PEAK_PERCENTILE = 99.9
+# Slices with fewer measured pixels than this have no chi2.
+LEAST_EXPECTED = 4.0
+
+
+@dataclass(frozen=True)
+class Residual:
+    """What is left of one scan.
+
+    Attributes
+    ----------
+    map : Tensor, shape of the scan's data
+        Standardised residuals: white noise of standard deviation 1 where model and noise level are right.
+    slice_chi2 : Tensor, shape (n_slices,)
+        Mean square of each slice, as a share of white noise's; NaN for slices that nothing was measured in.
+    axis : {0, 1, 2}
+        Across the slices.
+    """
+
+    map: Tensor
+    slice_chi2: Tensor
+    axis: int
+
+
+def as_tuple(data: Any) -> tuple[Any, ...]:
+    """One scan's data as a tuple of one; a stack's as it is."""
+    return data if isinstance(data, tuple) else (data,)
+
+
+def like_data(parts: tuple[Tensor, ...], data: Any) -> Any:
+    """The reverse of `as_tuple`: `parts` in the form of `data`."""
+    return parts if isinstance(data, tuple) else parts[0]
+
+
+def target(likelihoods: tuple[Likelihood, ...], y: Any, prediction: Any) -> Any:
+    """Each scan's data re-targeted by its likelihood."""
+    parts = zip(likelihoods, as_tuple(y), as_tuple(prediction), strict=True)
+    return like_data(tuple(one.target(a, b) for one, a, b in parts), y)
+
+
+def chi2(operator: LinearOperator, likelihoods: tuple[Likelihood, ...], y: Any, prediction: Any) -> float:
+    """Mean squared standardised residual over `LinearOperator.measured_coordinates`."""
+    parts = list(zip(likelihoods, as_tuple(y), as_tuple(prediction), strict=True))
+    residual = like_data(tuple(one.standardised_residual(a, b) for one, a, b in parts), y)
+    kept = operator.measured_coordinates(residual)
+    share = sum(_counted(one, a) for one, a, _ in parts) / sum(float(a.numel()) for _, a, _ in parts)
+    return float(inner(kept, kept) / max(kept.numel() * share, 1.0))
+
+
+def residuals(operator: LinearOperator, likelihoods: tuple[Likelihood, ...], y: Any, prediction: Any) -> list[Residual]:
+    """Standardised residuals of each scan, of what the operator could have produced."""
+    members = operator.operators if isinstance(operator, Stack) else [operator]
+    found = []
+    for member, one, a, b in zip(members, likelihoods, as_tuple(y), as_tuple(prediction), strict=True):
+        seen = one.mask if isinstance(one, Masked) else torch.ones_like(a, dtype=torch.bool)
+        noise = torch.randn(a.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(a) * seen
+        map = _projected(member, one.standardised_residual(a, b))
+        axis = member.range.through_plane
+        across = [n for n in range(a.ndim) if n != 2 + axis]
+        expected = _projected(member, noise).square().sum(across)
+        chi2 = map.square().sum(across) / expected
+        found.append(Residual(map, torch.where(expected > LEAST_EXPECTED, chi2, torch.nan), axis))
+    return found
+
+
+def _projected(operator: LinearOperator, r: Tensor) -> Tensor:
+    """``C* C r`` with C = `measured_coordinates`: what the operator could have produced of r."""
+    with torch.enable_grad():
+        r = r.detach().requires_grad_()
+        kept = operator.measured_coordinates(r)
+        (found,) = torch.autograd.grad(kept, r, kept.detach())
+    return found
+
+
+def gain(y: Any, prediction: Any, mask: Any = None) -> float:
+    """How much of the data's intensity the prediction p has: ``<p, p> / <p, y>``, 1 where it is kept.
+
+    One over the least-squares slope of the data against the prediction. Not the slope of the prediction
+    against the data, which noise in the data biases towards 0.
+    """
+    above, below = 0.0, 0.0
+    masks = as_tuple(mask) if mask is not None else (None,) * len(as_tuple(y))
+    for a, b, m in zip(as_tuple(y), as_tuple(prediction), masks, strict=True):
+        counted = b if m is None else b * m
+        above += float(inner(counted, b))
+        below += float(inner(counted, a))
+    return above / below if below else 1.0
+
+
+def _counted(likelihood: Likelihood, y: Tensor) -> float:
+    return float(likelihood.mask.expand(y.shape).sum()) if isinstance(likelihood, Masked) else float(y.numel())
+
+
+def peak(data: Tensor) -> float:
+    """The level of bright tissue, which counts as 1 inside the solvers: a high percentile of what is not 0."""
+    values = data.abs().flatten()
+    values = values[values > 0]
+    values = values[:: max(1, values.numel() // 4_000_000)]
+    rank = max(1, round(values.numel() * PEAK_PERCENTILE / 100))
+    return float(values.kthvalue(rank).values)

@@ -1,0 +1,1 @@
+"""For tests, yours and ours: phantoms, simulated scans, figures of merit."""

@@ -1,0 +1,1 @@
+"""How sure a reconstruction is: posterior samples, bootstrap, and what the data determine."""

@@ -1,0 +1,421 @@
+"""The command line as a user meets it: files in, a file out, or one line that says what is wrong."""
+
+import gzip
+import importlib
+import json
+import resource
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+import invsr
+from invsr.app.arguments import repeat_options
+from invsr.testing.phantoms import centred_grid, shapes
+
+AFFINE = np.diag([1.0, 1.0, 4.0, 1.0])
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    grid = centred_grid((40, 36, 32), 1.0)
+    return invsr.Volume(shapes(grid, n_samples=16, size=40.0), grid, "phantom.nii.gz")
+
+
+@pytest.fixture
+def scan(tmp_path, phantom):
+    path = tmp_path / "scan.nii.gz"
+    invsr.save(invsr.simulate(phantom, slice_thickness=4.0, axis=2, noise=0.02), path)
+    return path
+
+
+def image(path, data, affine=AFFINE):
+    nib.save(nib.Nifti1Image(np.asarray(data, np.float32), affine), path)
+    return path
+
+
+def noise_image(path, affine=AFFINE, shape=(12, 10, 6)):
+    return image(path, np.random.default_rng(0).random(shape), affine)
+
+
+def refused(result, out, *words):
+    """Exit code not 0, one line on standard error with these words, no output file and nothing beside it."""
+    code, _, err = result
+    assert code != 0
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("invsr: error: ")
+    for word in words:
+        assert word in lines[0], lines[0]
+    assert not out.exists()
+    if out.parent.is_dir():
+        assert not list(out.parent.glob(".invsr*"))
+
+
+# The main job ---------------------------------------------------------------------------------------
+
+
+def test_simulate_reconstruct_evaluate(run, tmp_path, phantom):
+    high, low = tmp_path / "high.nii.gz", tmp_path / "low.nii.gz"
+    invsr.save(phantom, high)
+    code, out, _ = run(
+        "simulate", high, "-o", low, "--slice-thickness", "3", "--gap", "1", "--axis", "k", "--noise", ".02"
+    )
+    assert code == 0 and "3 mm" in out
+    assert invsr.load(low).grid.shape == (40, 36, 8)
+    scores = {}
+    for method in ("cubic", "tikhonov", "tv"):
+        result = tmp_path / f"{method}.nii.gz"
+        code, out, err = run(
+            "reconstruct", low, "-o", result, "--reference", high, "--method", method, "--slice-thickness", "3"
+        )
+        assert code == 0 and "chi2" in out, err
+        code, out, _ = run("evaluate", result, "--truth", high, "--json")
+        assert code == 0
+        scores[method] = json.loads(out)["psnr"]
+    assert scores["tv"] > max(scores["cubic"], scores["tikhonov"]) + 0.3
+
+
+def test_output_covers_the_field_of_view_and_keeps_intensities(run, tmp_path, scan):
+    out = tmp_path / "out.nii.gz"
+    report = tmp_path / "report"
+    code, said, _ = run("reconstruct", scan, "-o", out, "--report", report)
+    assert code == 0
+    before, after = invsr.load(scan), invsr.load(out)
+    assert after.grid == before.grid.refine(1.0)
+    assert abs(float(after.data.mean() / before.data.mean()) - 1) < 0.01
+    record = json.loads((report / "report.json").read_text())
+    assert record["status"] == "converged" and 0.7 < record["chi2"] < 1.3
+    assert f"chi2 {record['chi2']:.3f}" in said
+    assert record["sha256"]["scan.nii.gz"] and "--report" in record["command"]
+    assert (report / "report.html").stat().st_size > 10_000
+
+
+def test_same_command_same_file(run, tmp_path, scan):
+    for name in ("a.nii", "b.nii"):
+        assert run("reconstruct", scan, "-o", tmp_path / name, "--quiet") == (0, "", "")
+    assert (tmp_path / "a.nii").read_bytes() == (tmp_path / "b.nii").read_bytes()
+
+
+def test_sidecar_sets_the_thickness(run, tmp_path, scan):
+    out = tmp_path / "out.nii"
+    run("reconstruct", scan, "-o", out, "--quiet")
+    plain = out.read_bytes()
+    (tmp_path / "scan.json").write_text('{"SliceThickness": 2.5}')
+    run("reconstruct", scan, "-o", out, "--quiet")
+    told = out.read_bytes()
+    run("reconstruct", scan, "-o", out, "--quiet", "--slice-thickness", "2.5")
+    assert told == out.read_bytes() != plain
+
+
+def test_two_scans_and_masks(run, tmp_path, phantom):
+    paths, masks = [], []
+    for n, axis in enumerate((2, 0)):
+        simulated = invsr.simulate(phantom, slice_thickness=4.0, axis=axis, noise=0.02, seed=n)
+        paths.append(tmp_path / f"scan{n}.nii.gz")
+        masks.append(tmp_path / f"mask{n}.nii.gz")
+        invsr.save(simulated, paths[-1])
+        invsr.save(simulated.with_data(torch.ones_like(simulated.data)), masks[-1])
+    high = tmp_path / "high.nii.gz"
+    invsr.save(phantom, high)
+    errors = []
+    for count in (1, 2):
+        out = tmp_path / "out.nii.gz"
+        code, _, err = run(
+            "reconstruct", *paths[:count], "-o", out, "--reference", high, "--mask", *masks[:count],
+            "--slice-thickness", *["4"] * count,
+        )  # fmt: skip
+        assert code == 0, err
+        errors.append(float((invsr.load(out).data - phantom.data).square().mean()))
+    assert errors[1] < 0.7 * errors[0]
+
+
+def test_progress_is_written_only_to_a_terminal(scan, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "invsr", "reconstruct", scan, "-o", tmp_path / "o.nii"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stderr == ""
+
+
+def test_interrupted(run, tmp_path, scan, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("invsr.pipeline.run"), "reconstruct", stopped)
+    code, _, err = run("reconstruct", scan, "-o", tmp_path / "out.nii")
+    assert code == 130 and err == "invsr: error: interrupted: nothing was written\n"
+
+
+def test_options_that_take_several_values_are_repeated():
+    assert repeat_options(["reconstruct", "a", "b", "-o", "o", "--mask", "m", "n"])[-4:] == [
+        "--mask",
+        "m",
+        "--mask",
+        "n",
+    ]
+    words = ["reconstruct", "--mask", "m", "a", "b", "-o", "o"]
+    assert repeat_options(words) == words
+    words = ["reconstruct", "--slice-thickness", "3", "3.3", "a", "b", "--quiet", "c"]
+    assert repeat_options(words) == words[:3] + ["--slice-thickness"] + words[3:]
+
+
+# Bad input ------------------------------------------------------------------------------------------
+
+
+def bad_files(folder):
+    """Name -> (file, words that its error names)."""
+    rng = np.random.default_rng(0)
+    good = noise_image(folder / "good.nii.gz")
+    cut = folder / "cut.nii.gz"
+    cut.write_bytes(good.read_bytes()[:900])
+    text = folder / "text.nii.gz"
+    text.write_text("not an image")
+    zipped = folder / "zipped.nii.gz"
+    zipped.write_bytes(gzip.compress(b"not an image" * 100))
+    empty = folder / "empty.nii.gz"
+    empty.write_bytes(b"")
+    singular, sheared = AFFINE.copy(), AFFINE.copy()
+    singular[:3, 1] = singular[:3, 0]
+    sheared[0, 2] = 1.0
+    zero, negative = folder / "zero.nii", folder / "negative.nii"
+    for path, value in ((zero, 0.0), (negative, -4.0)):
+        noise_image(path)
+        raw = bytearray(path.read_bytes())
+        raw[88:92] = np.float32(value).tobytes()  # pixdim[3]
+        path.write_bytes(raw)
+    return {
+        "missing": (folder / "missing.nii.gz", "cannot be opened"),
+        "folder": (folder, "folder"),
+        "not a NIfTI": (zipped, "NIfTI"),
+        "truncated": (cut, "damaged or cut short"),
+        "text": (text, "gzip"),
+        "empty": (empty, "0 bytes"),
+        "2-D": (image(folder / "flat.nii.gz", rng.random((8, 8))), "2-D"),
+        "one slice": (image(folder / "one.nii.gz", rng.random((8, 8, 1))), "single slice"),
+        "all NaN": (image(folder / "nan.nii.gz", np.full((8, 8, 4), np.nan)), "finite"),
+        "constant": (image(folder / "constant.nii.gz", np.full((8, 8, 4), 7.0)), "every voxel is 7"),
+        "zero spacing": (zero, "above zero"),
+        "negative spacing": (negative, "above zero"),
+        "singular": (noise_image(folder / "singular.nii.gz", singular), "singular"),
+        "sheared": (noise_image(folder / "sheared.nii.gz", sheared), "sheared"),
+        "4-D": (image(folder / "four.nii.gz", rng.random((8, 8, 4, 3))), "--volume"),
+    }
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["missing", "folder", "not a NIfTI", "truncated", "text", "empty", "2-D", "one slice", "all NaN", "constant",
+     "zero spacing", "negative spacing", "singular", "sheared", "4-D"],
+)  # fmt: skip
+def test_bad_scan(run, tmp_path, case):
+    path, words = bad_files(tmp_path)[case]
+    out = tmp_path / "result" / "out.nii.gz"
+    out.parent.mkdir()
+    refused(run("reconstruct", path, "-o", out), out, words, path.name)
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--slice-thickness", "0"], "slice thickness"),
+        (["--slice-thickness", "-4"], "slice thickness"),
+        (["--slice-thickness", "nan"], "slice thickness"),
+        (["--slice-thickness", "4", "4"], "2 values of slice thickness for 1 scans"),
+        (["--slice-profile", "triangle"], "triangle"),
+        (["--in-plane", "cubic"], "in-plane"),
+        (["--method", "magic"], "magic"),
+        (["--spacing", "1x1"], "--spacing"),
+        (["--spacing", "0"], "spacing"),
+        (["--spacing", "0.01"], "GiB"),
+        (["--noise", "-1"], "noise"),
+        (["--noise-model", "poisson"], "poisson"),
+        (["--lam", "none"], "--lam"),
+        (["--device", "abacus"], "abacus"),
+    ],
+)
+def test_bad_option(run, tmp_path, scan, options, words):
+    out = tmp_path / "out.nii.gz"
+    refused(run("reconstruct", scan, "-o", out, *options), out, words)
+
+
+def test_reference_and_scans_must_overlap(run, tmp_path, scan):
+    away = AFFINE.copy()
+    away[:3, 3] = 500
+    other, out = noise_image(tmp_path / "other.nii.gz", away), tmp_path / "out.nii.gz"
+    refused(run("reconstruct", scan, "-o", out, "--reference", other), out, "does not overlap", "scan.nii.gz")
+    refused(run("reconstruct", scan, other, "-o", out), out, "does not overlap any other scan", "scan.nii.gz")
+
+
+def test_mask_on_another_grid_or_empty(run, tmp_path, scan):
+    out = tmp_path / "out.nii.gz"
+    other = noise_image(tmp_path / "mask.nii.gz")
+    refused(run("reconstruct", scan, "-o", out, "--mask", other), out, "mask.nii.gz", "lies on")
+    grid = invsr.load(scan).grid
+    empty = image(tmp_path / "empty_mask.nii.gz", np.zeros(grid.shape), grid.affine)
+    refused(run("reconstruct", scan, "-o", out, "--mask", empty), out, "empty")
+
+
+def test_output_that_cannot_be_written(run, tmp_path, scan, monkeypatch):
+    missing = tmp_path / "nowhere" / "out.nii.gz"
+    refused(run("reconstruct", scan, "-o", missing), missing, "nowhere", "does not exist")
+    wrong = tmp_path / "out.png"
+    refused(run("reconstruct", scan, "-o", wrong), wrong, ".nii")
+
+
+def test_full_disk_leaves_nothing(tmp_path, scan):
+    out = tmp_path / "result" / "out.nii"
+    out.parent.mkdir()
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # noqa: E731  # the file gets no larger
+    done = subprocess.run(
+        [sys.executable, "-c", "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+         "from invsr.cli import main; main()", "reconstruct", scan, "-o", out, "--method", "cubic"],
+        capture_output=True, text=True, preexec_fn=limit, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("invsr: error: ") and len(done.stderr.splitlines()) == 1
+    assert list(out.parent.iterdir()) == []
+
+
+def test_too_few_voxels_for_a_noise_estimate(run, tmp_path):
+    out = tmp_path / "out.nii.gz"
+    tiny = noise_image(tmp_path / "tiny.nii.gz", shape=(4, 4, 3))
+    refused(run("reconstruct", tiny, "-o", out), out, "tiny.nii.gz", "--noise")
+    assert run("reconstruct", tiny, "-o", out, "--noise", "0.1")[0] == 0
+
+
+def test_evaluate_needs_one_grid(run, tmp_path, scan):
+    code, _, err = run("evaluate", scan, "--truth", noise_image(tmp_path / "other.nii.gz"))
+    assert code == 1 and "--reference" in err and len(err.splitlines()) == 1
+
+
+def test_simulate_refuses(run, tmp_path, scan):
+    out = tmp_path / "low.nii.gz"
+    refused(run("simulate", scan, "-o", out, "--slice-thickness", "-1"), out, "slice thickness")
+    refused(run("simulate", scan, "-o", out, "--slice-thickness", "900"), out, "do not fit")
+    refused(run("simulate", scan, "-o", out, "--slice-thickness", "8", "--axis", "z"), out, "--axis")
+
+
+def test_warning_is_one_line(run, tmp_path):
+    data = np.random.default_rng(0).random((12, 12, 5))
+    data[0, 0, 0] = np.nan
+    code, _, err = run("reconstruct", image(tmp_path / "holes.nii.gz", data), "-o", tmp_path / "o.nii", "--quiet")
+    assert code == 0
+    assert err.splitlines() == [
+        line for line in err.splitlines() if line.startswith("invsr: warning: ") and "1 NaN" in line
+    ]
+
+
+def test_posterior_writes_mean_deviation_and_samples(run, scan, tmp_path):
+    out = tmp_path / "iso.nii.gz"
+    options = ("--method", "posterior", "--samples", 2, "--denoiser", "mri-denoiser-fast", "--spacing", "2")
+    code, said, err = run("reconstruct", scan, "-o", out, *options)
+    assert code == 0, err
+    mean, std, *samples = (
+        nib.load(tmp_path / f"iso{what}.nii.gz").get_fdata() for what in ("", "_std", "_sample-1", "_sample-2")
+    )
+    assert all(str(tmp_path / f"iso_{what}.nii.gz") in said for what in ("std", "sample-1", "sample-2"))
+    np.testing.assert_allclose(mean, np.mean(samples, 0), atol=1e-4)
+    assert std.shape == mean.shape and std.min() >= 0 and std.max() > 0.01
+    refused(run("reconstruct", scan, "-o", tmp_path / "x.nii", *options, "--samples", 1), tmp_path / "x.nii", "samples")
+
+
+def test_bootstrap_writes_a_deviation_beside_any_method(run, scan, tmp_path):
+    options = ("--samples", 2, "--uncertainty", "bootstrap", "--spacing", "2")
+    code, _, err = run("reconstruct", scan, "-o", tmp_path / "iso.nii.gz", "--method", "cubic", *options)
+    assert code == 0, err
+    std = nib.load(tmp_path / "iso_std.nii.gz").get_fdata()
+    assert std.min() >= 0 and std.max() > 0.01 and not (tmp_path / "iso_sample-1.nii.gz").exists()
+    out = tmp_path / "other.nii"
+    refused(run("reconstruct", scan, "-o", out, "--uncertainty", "none"), out, "unknown uncertainty")
+    refused(run("reconstruct", scan, "-o", out, "--method", "posterior", *options), out, "bootstrap")
+
+
+def test_models_are_listed_and_have_cards(run):
+    code, out, err = run("models")
+    assert code == 0, err
+    for name in ("mri-denoiser", "mri-denoiser-fast", "mri-denoiser-gs"):
+        assert sum(line.split()[0] == name for line in out.splitlines()) == 1
+        code, card, err = run("models", name)
+        assert code == 0 and card.startswith(f"# {name}\n") and "Not for diagnosis" in card, err
+    code, _, err = run("models", "nothing")
+    assert code != 0 and "mri-denoiser-fast" in err
+
+
+# Several scans and their motion ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def stacks(tmp_path, phantom):
+    paths = []
+    for n, axis in enumerate((2, 0)):
+        path = tmp_path / f"stack{n}.nii.gz"
+        invsr.save(invsr.simulate(phantom, slice_thickness=4.0, axis=axis, noise=0.01, seed=n), path)
+        paths.append(path)
+    return paths
+
+
+def test_motion_is_registered_and_used(run, tmp_path, stacks):
+    code, text, err = run("register", *stacks, "-o", tmp_path / "m.json", "--slice-thickness", 4, 4)
+    assert code == 0, err
+    assert "stack1.nii.gz: moved 0.0" in text
+    assert sorted(p.name for p in tmp_path.glob("m*")) == ["m-1.tfm", "m-2.tfm", "m.json"]
+    out = tmp_path / "out.nii.gz"
+    code, text, err = run(
+        "reconstruct", *stacks, "-o", out, "--transforms", tmp_path / "m.json", "--method", "tikhonov",
+        "--slice-thickness", 4, 4,
+    )  # fmt: skip
+    assert code == 0, err
+    assert out.exists() and "stack1.nii.gz: moved 0.0" in text
+
+
+def test_estimated_motion_is_kept_beside_the_result(run, tmp_path, stacks):
+    out = tmp_path / "out.nii.gz"
+    code, _, err = run(
+        "reconstruct", *stacks, "-o", out, "--motion", "stack", "--method", "tikhonov", "--slice-thickness", 4, 4
+    )  # fmt: skip
+    assert code == 0, err
+    found = sorted(p.name for p in tmp_path.glob("out*"))
+    assert found == ["out.nii.gz", "out_motion-1.tfm", "out_motion-2.tfm", "out_motion.json"]
+
+
+def test_motion_that_cannot_be(run, tmp_path, stacks):
+    out = tmp_path / "out.nii.gz"
+    refused(run("reconstruct", stacks[0], "-o", out, "--motion", "slice"), out, "give at least two")
+    refused(run("reconstruct", *stacks, "-o", out, "--motion", "voxel"), out, "unknown motion 'voxel'")
+    missing = tmp_path / "none.json"
+    refused(run("reconstruct", *stacks, "-o", out, "--transforms", missing), out, "none.json", "no such file")
+    both = ("--transforms", missing, "--motion", "stack")
+    refused(run("reconstruct", *stacks, "-o", out, *both), out, "either given or estimated")
+    refused(run("register", stacks[0], "-o", missing), missing, "give at least two")
+    refused(run("register", *stacks, "-o", tmp_path / "m.txt"), tmp_path / "m.txt", ".json")
+
+
+def test_benchmark_prints_a_row_for_each_volume_and_method(run, tmp_path):
+    grid = centred_grid((24, 24, 24))
+    for n in (1, 2):
+        invsr.save(invsr.Volume(shapes(grid, size=22.0, seed=n, n_samples=32), grid), tmp_path / f"{n}.nii.gz")
+    code, out, err = run("benchmark", tmp_path / "1.nii.gz", tmp_path / "2.nii.gz", "--method", "tv", "--noise", "0.01")
+    rows = [line.split(" | ") for line in out.splitlines() if ".nii.gz" in line]
+    assert code == 0, err
+    assert [(row[0][2:], row[1]) for row in rows] == [(f"{n}.nii.gz", m) for n in (1, 2) for m in ("cubic", "tv")]
+    assert rows[0][4] == "+0.00" and float(rows[1][4]) > 0.5 and float(rows[3][4]) > 0.5
+    assert 0.6 < float(rows[1][6]) < 1.2
+
+
+def test_benchmark_refuses_methods_and_axes_that_are_none(run, tmp_path):
+    grid = centred_grid((12, 12, 12))
+    invsr.save(invsr.Volume(shapes(grid, size=10.0, n_samples=16), grid), tmp_path / "a.nii.gz")
+    code, _, err = run("benchmark", tmp_path / "a.nii.gz", "--method", "best")
+    assert code == 1 and "unknown method 'best': use some of cubic" in err
+    code, _, err = run("benchmark", tmp_path / "a.nii.gz", "--axis", "x")
+    assert code == 1 and "--axis x: use i, j or k" in err
+
+
+def test_a_report_that_cannot_be_written_is_told_before_the_work(run, tmp_path, scan):
+    (tmp_path / "file").write_text("")
+    code, _, err = run("reconstruct", scan, "-o", tmp_path / "o.nii", "--report", tmp_path / "file")
+    assert code == 1 and "no report can be written there" in err and not (tmp_path / "o.nii").exists()
