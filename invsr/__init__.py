@@ -4,21 +4,27 @@ from invsr import operators, priors, solvers
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.grid import Grid
 from invsr.io.nifti import load, save
-from invsr.pipeline.run import reconstruct
+from invsr.pipeline import InverseProblem, Reconstruction, Scan, methods, reconstruct, register, solve
 from invsr.testing.simulation import simulate
 from invsr.volume import Volume
 
 __all__ = [
     "Grid",
+    "InverseProblem",
     "InvsrError",
     "InvsrWarning",
+    "Reconstruction",
+    "Scan",
     "Volume",
     "load",
+    "methods",
     "operators",
     "priors",
     "reconstruct",
+    "register",
     "save",
     "simulate",
+    "solve",
     "solvers",
 ]
 __version__ = "0.1.0"

@@ -1,8 +1,9 @@
-"""A scan: its voxels as a tensor, where they lie, and the way in from and out to NIfTI files."""
+"""A scalar image in world space: its voxels as a tensor, and where they lie."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +62,57 @@ class Volume:
             raise InvsrError(f"{self.name}: complex data: take the magnitude or one part first")
         object.__setattr__(self, "data", self.data.float())
 
+    @classmethod
+    def from_array(
+        cls,
+        array: npt.ArrayLike | Tensor,
+        spacing: float | Sequence[float] | None = None,
+        *,
+        affine: npt.ArrayLike | None = None,
+        name: str = "volume",
+        slice_thickness: float | None = None,
+    ) -> Volume:
+        """A volume of an array of any real type.
+
+        Parameters
+        ----------
+        array : array_like, shape (i, j, k)
+            Intensities.
+        spacing : float or three, mm, optional
+            Between voxel centres; axes then point right, anterior and superior, and the world's origin is the middle
+            of the field of view.
+        affine : array_like, shape (4, 4), optional
+            Instead of `spacing`: from voxel indices to world millimetres (RAS+), as nibabel gives it.
+        name : str
+            What messages call it.
+        slice_thickness : float, mm, optional
+
+        Raises
+        ------
+        InvsrError
+            When the array is not three-dimensional or complex, or not exactly one of spacing and affine is given.
+
+        Examples
+        --------
+        >>> Volume.from_array(np.ones((4, 5, 2), np.uint16), spacing=(1, 1, 5)).grid
+        Grid(4x5x2, 1x1x5 mm, origin -1.5x-2x-2.5 mm)
+        """
+        values = array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
+        if values.ndim != 3:
+            raise InvsrError(f"{name}: an array of shape {values.shape}: a volume has three axes (i, j, k)")
+        if np.iscomplexobj(values):
+            raise InvsrError(f"{name}: complex data: take the magnitude or one part first")
+        if (spacing is None) == (affine is None):
+            raise InvsrError(f"{name}: give either the voxel spacing in mm or the affine")
+        if affine is None:
+            steps = np.broadcast_to(np.asarray(spacing, float), 3)
+            matrix = np.diag([*steps, 1.0])
+            matrix[:3, 3] = -steps * (np.array(values.shape) - 1) / 2
+        else:
+            matrix = np.asarray(affine, float)
+        data = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+        return cls(data[None, None], Grid(values.shape, matrix), name, slice_thickness)
+
     def to(self, device: torch.device | str) -> Volume:
         """The same volume with its data on `device`."""
         return dataclasses.replace(self, data=self.data.to(device))
@@ -69,9 +121,8 @@ class Volume:
         """The same volume with other data; on another grid the slices of the scan no longer exist."""
         if grid is None:
             return dataclasses.replace(self, data=data)
-        return dataclasses.replace(
-            self, data=data, grid=grid, slice_thickness=None, slice_spacing=None, slice_times=None
-        )  # fmt: skip
+        no_slices = {"slice_thickness": None, "slice_spacing": None, "slice_times": None}
+        return dataclasses.replace(self, data=data, grid=grid, **no_slices)  # type: ignore[arg-type]  # by name
 
     def numpy(self) -> npt.NDArray[np.float32]:
         """The data as an array of shape (i, j, k), on the CPU."""

@@ -43,9 +43,9 @@ def parsed_spacing(text: str) -> list[float]:
     return [float(part) for part in parts] * (3 // len(parts))
 
 
-def parsed_weight(text: str) -> float | None:
-    """A prior's weight; None for "auto"."""
-    if text == "auto":
+def parsed_weight(text: str | None) -> float | None:
+    """A regularisation parameter; None for "auto", and where it was not given."""
+    if text is None or text == "auto":
         return None
     if not _is_number(text) or not float(text) > 0:
         raise InvsrError(f"--lam {text}: give auto or a number above zero")

@@ -7,14 +7,19 @@ import shlex
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from invsr.app import options
 from invsr.app.arguments import axis_number, beside, moved_to, parsed_spacing, parsed_weight, repeat_options
 from invsr.app.progress import progress
 from invsr.app.train import app as train
 from invsr.errors import Interrupted, InvsrError, InvsrWarning
+
+if TYPE_CHECKING:
+    from invsr.motion import Motion
+    from invsr.pipeline import Reconstruction
 
 # Heavy modules are imported inside the commands: `invsr --help` answers at once.
 
@@ -30,158 +35,150 @@ app = typer.Typer(
 app.add_typer(train, name="train")
 
 
-Scans = Annotated[list[Path], typer.Argument(help="Thick-slice scans of one anatomy, NIfTI.", metavar="SCAN.nii.gz")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="NIfTI file to write.")]
-Thickness = Annotated[
-    list[float] | None,
-    typer.Option(help="FWHM of the slice profile, mm; one, or one per scan. Default: sidecar, else slice spacing."),
-]
-Profile = Annotated[
-    list[str] | None,
-    typer.Option(help="gaussian, boxcar, sinc, slr or a file (mm, amplitude); one, or one per scan. [gaussian]"),
-]
-Masks = Annotated[list[Path] | None, typer.Option(help="Use only the data inside; one per scan.")]
-Noise = Annotated[list[float] | None, typer.Option(help="Noise sigma in intensity units. Default: estimated.")]
-
-
 @app.command()
 def reconstruct(
-    scans: Scans,
-    output: Output,
-    method: Annotated[
-        str, typer.Option(help="auto, cubic, tikhonov, tv, pnp, unrolled, deq or posterior: see the README.")
-    ] = "auto",
-    solver: Annotated[str | None, typer.Option(help="With pnp: hqs, admm, pgd or red. [admm]")] = None,
-    denoiser: Annotated[str, typer.Option(help="With pnp: see `invsr models`; a weights file; deepinv:CLASS.")] = (
-        "mri-denoiser"
-    ),
-    adapt: Annotated[
-        bool, typer.Option("--adapt", help="With pnp: train the denoiser on the scan's own slices first, a minute.")
-    ] = False,
-    model: Annotated[
-        str | None, typer.Option(help="With unrolled, deq: trained weights; see `invsr models`, or a file.")
-    ] = None,
-    samples: Annotated[int, typer.Option(help="Of posterior, or repetitions of the bootstrap.")] = 8,
-    uncertainty: Annotated[
-        str | None, typer.Option(help="bootstrap: a standard deviation per voxel, beside the result.")
-    ] = None,
-    spacing: Annotated[str | None, typer.Option(help="Target spacing, mm: 1.0 or 0.8x0.8x1.")] = None,
-    reference: Annotated[Path | None, typer.Option(help="NIfTI file whose grid the result gets.")] = None,
-    slice_thickness: Thickness = None,
-    slice_profile: Profile = None,
-    in_plane: Annotated[str, typer.Option(help="Pixels as kspace truncation, gaussian or none.")] = "kspace",
-    noise: Noise = None,
-    noise_model: Annotated[str, typer.Option(help="gaussian, rician, huber or l1.")] = "gaussian",
-    lam: Annotated[str, typer.Option(help="Weight of the prior at peak intensity 1, or auto.")] = "auto",
-    huber: Annotated[float, typer.Option(help="With tv: slope (peak per mm) below which to smooth.")] = 0.0,
-    mask: Masks = None,
-    motion: Annotated[str, typer.Option(help="Of several scans: none, stack or slice, estimated.")] = "none",
-    transforms: Annotated[Path | None, typer.Option(help="Motion from `invsr register`, instead.")] = None,
-    volume: Annotated[int | None, typer.Option(help="Which volume of a 4-D file, from 0.")] = None,
-    max_iter: Annotated[int, typer.Option(help="Iteration limit.", min=1)] = 60,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    seed: Annotated[int, typer.Option(help="For methods that draw random numbers.")] = 0,
-    report: Annotated[Path | None, typer.Option(help="Folder for an HTML page and a JSON of the run.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    scans: options.Scans,
+    output: options.Output,
+    method: options.MethodName = "auto",
+    solver: options.Solver = None,
+    denoiser: options.DenoiserName = None,
+    adapt: options.Adapt = False,
+    model: options.Model = None,
+    lam: options.Weight = None,
+    huber: options.HuberSlope = None,
+    max_iter: options.MaxIter = None,
+    samples: options.Samples = None,
+    uncertainty: options.Uncertainty = None,
+    spacing: options.Spacing = None,
+    reference: options.Reference = None,
+    slice_thickness: options.Thickness = None,
+    slice_profile: options.Profile = None,
+    in_plane: options.InPlane = None,
+    noise: options.Noise = None,
+    noise_model: options.NoiseModel = None,
+    mask: options.Masks = None,
+    motion: options.MotionLevel = "none",
+    transforms: options.Transforms = None,
+    volume: options.VolumeIndex = None,
+    device: options.Device = "auto",
+    seed: options.Seed = 0,
+    report: options.ReportFolder = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Reconstruct one isotropic volume from one thick-slice scan or several."""
-    from invsr.io.files import check_writable
-    from invsr.io.nifti import load, save
-
-    drawn = samples if method == "posterior" else 0
-    extra = [beside(output, "std")] if drawn or uncertainty else []
-    extra += [beside(output, f"sample-{n + 1}") for n in range(drawn)]
-    for path in (output, *extra):
-        check_writable(path)
-    say = _silent if quiet else _say
-    weight = parsed_weight(lam)
-    target_spacing = None if spacing is None else parsed_spacing(spacing)
     if transforms is not None and motion != "none":
         raise InvsrError(f"--transforms and --motion {motion}: motion is either given or estimated")
+    how = {
+        "lam": parsed_weight(lam),
+        "huber": huber,
+        "solver": solver,
+        "denoiser": denoiser,
+        "adapt": adapt or None,
+        "model": model,
+        "max_iter": max_iter,
+        "n_samples": None if uncertainty else samples,
+    }
+    from invsr.pipeline.choice import method_of
+
+    chosen = method_of(method, how, seed)
+    n_samples = getattr(chosen, "n_samples", 0)
+    beside_result = [beside(output, "std")] if n_samples or uncertainty else []
+    beside_result += [beside(output, f"sample-{n + 1}") for n in range(n_samples)]
+    from invsr.io.files import check_writable
+    from invsr.io.nifti import load
+
+    for path in (output, *beside_result):
+        check_writable(path)
     if report is not None:
         from invsr.report import make_folder
 
         make_folder(report)
-    loaded = [load(path, volume) for path in scans]
-    grid = None if reference is None else load(reference, 0).grid
-    masks = None if not mask else [load(path, 0) for path in mask]
-
-    from invsr.motion import load_motion, save_motion
+    from invsr.motion import load_motion
     from invsr.pipeline.run import reconstruct as run
+    from invsr.pipeline.scan import scans_of
 
-    known = motion if transforms is None else load_motion(transforms)
-    with progress(method, _chi2, quiet=quiet, left="at most") as report_progress:
-        solution = run(
-            loaded,
-            method=method,
-            spacing=target_spacing,
-            reference=grid,
-            slice_thickness=slice_thickness or None,
-            slice_profile=slice_profile or "gaussian",
-            in_plane=in_plane,
-            noise=noise or None,
-            noise_model=noise_model,
-            lam=weight,
-            huber=huber,
-            solver=solver,
-            denoiser=denoiser,
-            adapt=adapt,
-            model=model,
-            n_samples=samples,
+    acquired = scans_of(
+        [load(path, volume) for path in scans],
+        slice_thickness=slice_thickness or None,
+        slice_profile=slice_profile or None,
+        in_plane=in_plane,
+        noise=noise or None,
+        noise_model=noise_model,
+        masks=[load(path, 0) for path in mask] if mask else None,
+    )
+    with progress(method if chosen is None else chosen.name, _chi2, quiet=quiet, left="at most") as bar:
+        result = run(
+            acquired,
+            method=method if chosen is None else chosen,
+            spacing=None if spacing is None else parsed_spacing(spacing),
+            reference=None if reference is None else load(reference, 0).grid,
+            n_samples=samples if uncertainty else None,
             uncertainty=uncertainty,
+            motion=motion if transforms is None else load_motion(transforms),
             seed=seed,
-            masks=masks,
-            motion=known,
-            max_iter=max_iter,
             device=device,
-            progress=report_progress,
+            progress=bar,
         )
-    result = loaded[0].with_data(solution.x.cpu(), solution.grid)
-    if solution.std is not None:
-        import torch
-
-        found = solution.std if solution.samples is None else torch.cat([solution.std, solution.samples])
-        for path, one in zip(extra, found, strict=True):
-            save(loaded[0].with_data(one[None].cpu(), solution.grid), path)
-    if motion != "none":
-        extra += save_motion(solution.motion, moved_to(output))
-    save(result, output)
+    written = _write(result, output, beside_result, keep_motion=motion != "none")
     if report is not None:
-        from invsr.report import write_report
+        written += _write_report(report, result, [*scans, *(mask or [])], output)
+    _describe(result, written, quiet)
 
-        inputs = [*scans, *(mask or [])]
-        names = [path.name for path in inputs]
-        # Files of one name in several folders keep their folders.
-        roles = {path.name if names.count(path.name) == 1 else str(path): path for path in inputs}
-        roles["the result"] = output
-        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        extra += write_report(
-            report, [one.name for one in loaded], solution, command=command, seed=seed, files=roles
-        )  # fmt: skip
-    for line in _told(solution.motion):
-        say(line)
-    say(f"{solution.method}: {loaded[0].grid} -> {solution.grid}")
-    if solution.samples is not None:
-        say(f"{len(solution.samples)} samples")
-    elif solution.method != "cubic":
-        say(f"lambda {solution.lam:.4g}, {len(solution.history)} iterations, {solution.status.value}")
-    say(f"noise sigma {solution.sigma:.4g}, chi2 {solution.chi2:.3f} per measured voxel, gain {solution.gain:.4f}")
-    if solution.method != "cubic" and not quiet:
-        for line in solution.remarks():
+
+def _write(result: Reconstruction, output: Path, beside_result: list[Path], keep_motion: bool) -> list[Path]:
+    """The result and what belongs beside it; all paths, the result's first."""
+    from invsr.io.nifti import save
+    from invsr.motion import save_motion
+
+    extra = [] if result.std_volume is None else [result.std_volume, *result.sample_volumes]
+    for path, one in zip(beside_result, extra, strict=True):
+        save(one, path)
+    written = [output, *beside_result]
+    if keep_motion and result.motion is not None:
+        written += save_motion(result.motion, moved_to(output))
+    result.save(output)
+    return written
+
+
+def _write_report(folder: Path, result: Reconstruction, inputs: list[Path], output: Path) -> list[Path]:
+    from invsr.report import write_report
+
+    names = [path.name for path in inputs]
+    # Files of one name in several folders keep their folders.
+    roles = {path.name if names.count(path.name) == 1 else str(path): path for path in inputs}
+    roles["the result"] = output
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return write_report(folder, result, command=command, files=roles)
+
+
+def _describe(result: Reconstruction, written: list[Path], quiet: bool) -> None:
+    """What was done and how well it fits; remarks go to standard error."""
+    if quiet:
+        return
+    for line in _motion_lines(result.motion):
+        print(line)
+    print(f"{result.method}: {result.problem.grids[0]} -> {result.grid}")
+    if result.samples is not None:
+        print(f"{len(result.samples)} samples")
+    elif result.history:
+        print(f"lambda {result.lam:.4g}, {len(result.history)} iterations, {result.status.value}")
+    print(f"noise sigma {result.sigma:.4g}, chi2 {result.chi2:.3f} per measured voxel, gain {result.gain:.4f}")
+    if result.history:
+        for line in result.remarks():
             print(f"invsr: note: {line}", file=sys.stderr)
-    say(f"wrote {', '.join(map(str, (output, *extra)))}")
+    print(f"wrote {', '.join(map(str, written))}")
 
 
 @app.command()
 def register(
-    scans: Scans,
-    output: Annotated[Path, typer.Option("--output", "-o", help="JSON file to write; .tfm files come beside it.")],
-    motion: Annotated[str, typer.Option(help="stack, or slice: a motion for each slice.")] = "stack",
-    spacing: Annotated[str | None, typer.Option(help="Of the volume to come, mm. Default: the finest.")] = None,
-    slice_thickness: Thickness = None,
-    slice_profile: Profile = None,
-    mask: Masks = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    scans: options.Scans,
+    output: options.MotionOutput,
+    motion: options.RegisterLevel = "stack",
+    spacing: options.Spacing = None,
+    slice_thickness: options.Thickness = None,
+    slice_profile: options.Profile = None,
+    mask: options.Masks = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Find how several scans of one anatomy moved; `invsr reconstruct --transforms` uses it."""
     from invsr.io.files import check_writable
@@ -190,33 +187,35 @@ def register(
     from invsr.pipeline.run import register as run
 
     check_writable(output, (".json",))
-    loaded = [load(path) for path in scans]
-    masks = None if not mask else [load(path, 0) for path in mask]
-    with progress("motion", _chi2, quiet=quiet, left="at most") as report_progress:
+    with progress("motion", _chi2, quiet=quiet, left="at most") as bar:
         found = run(
-            loaded, motion=motion, spacing=None if spacing is None else parsed_spacing(spacing),
-            slice_thickness=slice_thickness or None, slice_profile=slice_profile or "gaussian", masks=masks,
-            progress=report_progress,
-        )  # fmt: skip
+            [load(path) for path in scans],
+            motion=motion,
+            spacing=None if spacing is None else parsed_spacing(spacing),
+            slice_thickness=slice_thickness or None,
+            slice_profile=slice_profile or None,
+            masks=[load(path, 0) for path in mask] if mask else None,
+            progress=bar,
+        )
     written = save_motion(found, output)
-    say = _silent if quiet else _say
-    for line in _told(found):
-        say(line)
-    say(f"wrote {', '.join(map(str, written))}")
+    if not quiet:
+        for line in _motion_lines(found):
+            print(line)
+        print(f"wrote {', '.join(map(str, written))}")
 
 
 @app.command()
 def simulate(
-    high: Annotated[Path, typer.Argument(help="High-resolution volume, NIfTI.", metavar="HIGH.nii.gz")],
-    output: Output,
-    slice_thickness: Annotated[float, typer.Option(help="mm.")],
-    gap: Annotated[float, typer.Option(help="Between slices, mm.")] = 0.0,
-    slice_profile: Annotated[str, typer.Option(help="gaussian, boxcar, sinc, slr or a file.")] = "gaussian",
-    axis: Annotated[str | None, typer.Option(help="Slice axis: i, j or k. Default: largest voxels.")] = None,
-    in_plane_factor: Annotated[float, typer.Option(help="Pixels that many times larger.")] = 1.0,
-    noise: Annotated[float, typer.Option(help="Sigma as a share of the 99.9th percentile.")] = 0.0,
-    noise_model: Annotated[str, typer.Option(help="gaussian or rician.")] = "gaussian",
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    high: options.HighResolution,
+    output: options.Output,
+    slice_thickness: options.SimulatedThickness,
+    gap: options.Gap = 0.0,
+    slice_profile: options.SimulatedProfile = "gaussian",
+    axis: options.SliceAxis = None,
+    in_plane_factor: options.InPlaneFactor = 1.0,
+    noise: options.SimulatedNoise = 0.0,
+    noise_model: options.SimulatedNoiseModel = "gaussian",
+    seed: options.NoiseSeed = 0,
 ) -> None:
     """Simulate a thick-slice scan of a high-resolution volume."""
     from invsr.io.files import check_writable
@@ -236,7 +235,7 @@ def simulate(
         seed=seed,
     )
     save(scan, output)
-    _say(f"wrote {output}: {scan.grid}, slices of {slice_thickness:g} mm")
+    print(f"wrote {output}: {scan.grid}, slices of {slice_thickness:g} mm")
 
 
 @app.command()
@@ -263,7 +262,7 @@ def evaluate(
         print(json.dumps(scores))
         return
     for name, value in scores.items():
-        _say(f"{name:16s} {value:.4f}")
+        print(f"{name:16s} {value:.4f}")
 
 
 @app.command()
@@ -284,14 +283,14 @@ def benchmark(
     from invsr.io.nifti import load
 
     truths = [load(path) for path in volumes] if volumes else [template()]
-    _say("| volume | method | PSNR | SSIM | dPSNR | dSSIM | chi2 | gain |\n" + "|---" * 8 + "|")
+    print("| volume | method | PSNR | SSIM | dPSNR | dSSIM | chi2 | gain |\n" + "|---" * 8 + "|")
     base = None
     for score in run(
         truths, method or None, slice_thickness=slice_thickness, gap=gap, axis=axis_number(axis), noise=noise, seed=seed
     ):
         base = score if base is None or base.volume != score.volume else base
         gains = f"{score.psnr - base.psnr:+.2f} | {score.ssim - base.ssim:+.4f}"
-        _say(
+        print(
             f"| {score.volume} | {score.method} | {score.psnr:.2f} | {score.ssim:.4f} | {gains} | {score.chi2:.2f} | "
             f"{score.gain:.4f} |"
         )
@@ -304,10 +303,10 @@ def models(name: Annotated[str | None, typer.Argument(help="Print this model's c
     from invsr.models.registry import models as there
 
     if name is not None:
-        _say(card(name))
+        print(card(name))
         return
     for one, entry in there().items():
-        _say(f"{one:20s} {entry['parameters'] / 1e6:5.2f} M parameters  {entry['for']}")
+        print(f"{one:20s} {entry['parameters'] / 1e6:5.2f} M parameters  {entry['for']}")
 
 
 @app.command()
@@ -350,7 +349,7 @@ def main() -> None:
         _fail("interrupted: nothing was written", 130)
 
 
-def _told(motion: Any) -> list[str]:
+def _motion_lines(motion: Motion | None) -> list[str]:
     """One line for each scan: how far it moved, its gain, the slices that are left out."""
     lines = []
     for one in () if motion is None else motion.scans:
@@ -365,14 +364,6 @@ def _chi2(figures: dict[str, float]) -> str:
     if "motion_mm" in figures:
         return f"motion  up to {figures['motion_mm']:.1f} mm, {figures['rejected']:.0f} slices left out"
     return f"chi2 {figures['chi2']:.2f}" if "chi2" in figures else f"adapting  loss {figures['loss']:.3f}"
-
-
-def _say(text: str) -> None:
-    print(text)
-
-
-def _silent(text: str) -> None:
-    pass
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:

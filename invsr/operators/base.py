@@ -22,6 +22,8 @@ from invsr.numerics.linear import (
 )
 
 IDENTITY, GRADIENT = "identity", "gradient"
+# What an operator maps to: one tensor, or a tuple of them from a `Stack`.
+Data = Tensor | tuple[Tensor, ...]
 # Relative deviation from linearity above which `_forward` is refused.
 NONLINEAR = 1e-2
 

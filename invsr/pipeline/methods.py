@@ -1,221 +1,381 @@
-"""The methods that `invsr.reconstruct` offers: each composes a prior with a solver."""
+"""The methods that `invsr.reconstruct` offers: each owns its options, knows its memory, and solves a problem."""
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import Any, ClassVar
 
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.models.gradient_step import GradientStep
-from invsr.noise.likelihoods import Gaussian, Likelihood
+from invsr.models.registry import DEFAULT as DEFAULT_DENOISER
 from invsr.numerics.iteration import ProgressCallback, Status
-from invsr.operators.base import LinearOperator
-from invsr.operators.separable import Separable
-from invsr.operators.stack import Stack
+from invsr.pipeline import memory
+from invsr.pipeline.problem import InverseProblem
+from invsr.priors import tikhonov, tv
 from invsr.priors.base import Prior
 from invsr.priors.denoiser import Denoiser
 from invsr.priors.pretrained import pretrained
-from invsr.priors.tikhonov import Tikhonov
-from invsr.priors.tv import TV
 from invsr.solvers.plug_and_play import iterate
 from invsr.solvers.quadratic import solve_quadratic
-from invsr.solvers.residuals import chi2, gain
+from invsr.solvers.residuals import as_tuple, gain
 from invsr.solvers.solution import Solution
-from invsr.solvers.steps import ADMM, HQS, Step
+from invsr.solvers.steps import ADMM, HQS, PGD, RED, Step
 from invsr.solvers.trained import DEQ, UNROLLED, load_solver
 from invsr.uncertainty.posterior import sample
 
-# Whichever `best` finds.
-AUTO = "auto"
+STEPS: dict[str, Callable[[], Step]] = {"hqs": HQS, "admm": ADMM, "pgd": PGD, "red": RED}
 # A gradient-step denoiser's descent is deterministic: it goes on until it stands still.
 DESCENT_RTOL = 1e-4
 # By this share an acquisition may leave a range of training unremarked.
-MARGIN = 0.15
+RANGE_MARGIN = 0.15
 
 
-@dataclass(frozen=True)
-class Slices:
-    """How one scan's slices lie in the target: the axis across them, their thickness and gap in its voxels."""
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A way to solve an inverse problem: a subclass has its options as fields, a `name`, and writes `solve`.
 
-    axis: int
-    thickness: float
-    gap: float
+    Attributes
+    ----------
+    name : str
+        What the command line and messages call it.
+    volumes_in_memory : float
+        Working memory in float32 volumes of the target's size, measured as peak memory less the start-up's.
+    """
 
+    name: ClassVar[str] = ""
+    volumes_in_memory: ClassVar[float] = 40
 
-@dataclass(frozen=True)
-class Task:
-    """What every method gets: the operator, scaled data, noise level, first guess."""
+    def solve(self, problem: InverseProblem, progress: ProgressCallback | None = None) -> Solution:
+        """The volume, in the problem's scaled intensities, and how it was found."""
+        raise TypeError(f"{type(self).__name__} does not define solve(problem, progress)")
 
-    operator: LinearOperator
-    y: Any
-    sigma: float
-    likelihoods: tuple[Likelihood, ...]
-    x0: Tensor
-    lam: float | None
-    huber: float
-    max_iter: int
-    progress: ProgressCallback | None
-    step: Step | None
-    denoiser: Prior | str | Path
-    adapt: bool
-    seed: int
-    slices: Slices
-    model: str | Path | None
-    n_samples: int
+    def objections(self, problem: InverseProblem) -> list[str]:
+        """Why the problem does not suit this method, in words; empty where it does."""
+        return []
 
+    def memory(self, problem: InverseProblem) -> int:
+        """Bytes that solving takes."""
+        return memory.needed_memory(self.volumes_in_memory, problem.domain, problem.grids, problem.is_moving)
 
-def _cubic(task: Task) -> Solution:
-    prediction = task.operator(task.x0)
-    return Solution(
-        task.x0,
-        task.operator.domain,
-        Status.CONVERGED,
-        sigma=task.sigma,
-        chi2=chi2(task.operator, task.likelihoods, task.y, prediction),
-        gain=gain(task.y, prediction),
-    )
+    def __str__(self) -> str:
+        return self.name
 
 
-def _tikhonov(task: Task) -> Solution:
-    if not all(isinstance(one, Gaussian) for one in task.likelihoods):
-        return _iterated(task, Tikhonov())
-    return solve_quadratic(
-        task.operator, task.y, Tikhonov(), lam=task.lam, sigma=task.sigma, x0=task.x0, progress=task.progress
-    )
+@dataclass(frozen=True, kw_only=True)
+class Cubic(Method):
+    """Cubic B-spline interpolation at the true positions: what every other method is compared with."""
+
+    name: ClassVar[str] = "cubic"
+    volumes_in_memory: ClassVar[float] = 12
+
+    def solve(self, problem: InverseProblem, progress: ProgressCallback | None = None) -> Solution:
+        return Solution(problem.guess(), problem.domain)
 
 
-def _tv(task: Task) -> Solution:
-    return _iterated(task, TV(task.huber))
+@dataclass(frozen=True, kw_only=True)
+class Tikhonov(Method):
+    """The smoothest volume that explains the data: squared slopes as regularisation.
 
+    Parameters
+    ----------
+    lam : float, optional
+        Regularisation parameter for data scaled to a peak of 1; by default such that chi2 is about 1.
+    max_iter : int
+        Largest number of iterations.
+    """
 
-def _iterated(task: Task, prior: Prior, step: Step | None = None, rtol: float | None = None) -> Solution:
-    return iterate(
-        step or ADMM(),
-        task.operator,
-        task.y,
-        prior,
-        lam=task.lam,
-        sigma=task.sigma,
-        likelihood=task.likelihoods,
-        # Denoisers begin at a guess that explains the data.
-        x0=None if prior.takes_noise_level else task.x0,
-        max_iter=task.max_iter,
-        rtol=rtol,
-        progress=task.progress,
-    )
+    name: ClassVar[str] = "tikhonov"
+    volumes_in_memory: ClassVar[float] = 24
+    lam: float | None = None
+    max_iter: int = 60
 
-
-def _pnp(task: Task) -> Solution:
-    prior = _denoiser(task)
-    # Gradient-step denoisers come with a guarantee, which needs the descent.
-    guaranteed = isinstance(getattr(prior, "network", None), GradientStep)
-    if guaranteed and (task.step is None or isinstance(task.step, HQS)):
-        return _iterated(task, prior, HQS(descend=True), DESCENT_RTOL)
-    return _iterated(task, prior, task.step)
-
-
-def _denoiser(task: Task) -> Prior:
-    prior = task.denoiser
-    if not isinstance(prior, Prior):
-        prior = pretrained(prior, seed=task.seed)
-    prior = prior.to(task.x0.device)
-    return _adapted(prior, task, task.slices) if task.adapt else prior
-
-
-def _adapted(prior: Prior, task: Task, slices: Slices) -> Prior:
-    from invsr.training.adapt import adapt
-
-    if not isinstance(prior, Denoiser):
-        raise InvsrError(f"{type(prior).__name__} cannot be adapted: use a denoiser of this package")
-    return adapt(
-        prior, task.x0, axis=slices.axis, thickness=slices.thickness, gap=slices.gap, sigma=task.sigma, seed=task.seed,
-        progress=task.progress,
-    )  # fmt: skip
-
-
-def _unrolled(task: Task) -> Solution:
-    solver, about = load_solver(task.model or f"mri-{UNROLLED}", UNROLLED)
-    warn_outside(about, task)
-    found: Any = solver.to(task.x0.device)
-    solution: Solution = found.solve(
-        task.operator, task.y, task.sigma, likelihood=task.likelihoods, progress=task.progress
-    )
-    return solution
-
-
-def _deq(task: Task) -> Solution:
-    if not all(isinstance(one, Gaussian) for one in task.likelihoods):
-        raise InvsrError("method deq knows Gaussian noise in all voxels only: use --method unrolled or pnp")
-    solver, about = load_solver(task.model or f"mri-{DEQ}", DEQ)
-    warn_outside(about, task)
-    return solver.to(task.x0.device).solve(task.operator, task.y, task.sigma)
-
-
-def _posterior(task: Task) -> Solution:
-    drawn = sample(
-        task.operator, task.y, _denoiser(task), task.sigma, n_samples=task.n_samples, seed=task.seed,
-        likelihood=task.likelihoods, progress=task.progress,
-    )  # fmt: skip
-    # The samples' chi2: it is they that are to explain the data up to their noise. Their mean comes closer.
-    misfit = sum(entry["chi2"] for entry in drawn.history) / len(drawn.history)
-    return Solution(
-        drawn.mean, task.operator.domain, Status.CONVERGED, drawn.history, sigma=task.sigma,
-        chi2=misfit, gain=gain(task.y, task.operator(drawn.mean)),
-        std=drawn.std, samples=drawn.samples,
-    )  # fmt: skip
-
-
-def best(task: Task) -> str:
-    """The method that the benchmarks show ahead: see `invsr benchmark`, and benchmarks/stacks.py for several scans."""
-    plain = all(isinstance(one, Gaussian) for one in task.likelihoods)
-    if not plain or task.lam is not None or task.huber:
-        return "tv"
-    if isinstance(task.operator, Stack):
-        # Where scans lie obliquely, or moved, plug-and-play falls behind TV.
-        return "pnp" if all(isinstance(one, Separable) for one in task.operator.operators) else "tv"
-    _, about = load_solver(f"mri-{UNROLLED}", UNROLLED)
-    return "tv" if outside(about, task) else UNROLLED
-
-
-def warn_outside(about: dict[str, Any], task: Task) -> None:
-    """Warn where a trained solver is asked for what it was not trained on: see `outside`."""
-    for what in outside(about, task):
-        warnings.warn(
-            f"{what}: compare with --method pnp, which is trained for no acquisition", InvsrWarning, stacklevel=2
+    def solve(self, problem: InverseProblem, progress: ProgressCallback | None = None) -> Solution:
+        if not problem.is_gaussian:
+            return _iterated(problem, tikhonov.Tikhonov(), self.lam, self.max_iter, progress)
+        return solve_quadratic(
+            problem.operator,
+            problem.y,
+            tikhonov.Tikhonov(),
+            lam=self.lam,
+            sigma=problem.sigma,
+            x0=problem.guess(),
+            max_iter=self.max_iter,
+            progress=progress,
         )
 
 
-def outside(about: dict[str, Any], task: Task) -> list[str]:
-    """What of a task lies outside a trained solver's ranges, in words.
+@dataclass(frozen=True, kw_only=True)
+class TV(Method):
+    """Total variation by ADMM: nothing trained, for any operator.
+
+    Parameters
+    ----------
+    lam : float, optional
+        Regularisation parameter for data scaled to a peak of 1; by default such that chi2 is about 1.
+    huber : float
+        Slopes (of the peak per mm) below which Huber's function smooths instead of flattening.
+    max_iter : int
+        Largest number of iterations.
+    """
+
+    name: ClassVar[str] = "tv"
+    volumes_in_memory: ClassVar[float] = 34
+    lam: float | None = None
+    huber: float = 0.0
+    max_iter: int = 60
+
+    def solve(self, problem: InverseProblem, progress: ProgressCallback | None = None) -> Solution:
+        return _iterated(problem, tv.TV(self.huber), self.lam, self.max_iter, progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PnP(Method):
+    """Plug-and-play: a step is iterated with a pretrained denoiser as its prior, for any operator.
+
+    Parameters
+    ----------
+    denoiser : Prior, name or path
+        What `invsr.priors.pretrained` takes.
+    solver : Step or {"hqs", "admm", "pgd", "red"}, optional
+        The step that is iterated; by default ADMM, and HQS, which then descends, with denoisers that have a cost
+        (gradient steps).
+    lam : float, optional
+        Weight of the prior for data scaled to a peak of 1; by default in proportion to the noise variance.
+    adapt : bool
+        Train the denoiser further on the first scan's own in-plane detail, for about a minute
+        (`invsr.training.adapt`).
+    max_iter : int
+        Largest number of iterations.
+    seed : int
+        For the denoiser's random symmetries.
+    """
+
+    name: ClassVar[str] = "pnp"
+    volumes_in_memory: ClassVar[float] = 120
+    denoiser: Prior | str | Path = DEFAULT_DENOISER
+    solver: Step | str | None = None
+    lam: float | None = None
+    adapt: bool = False
+    max_iter: int = 60
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.solver, str) and self.solver not in STEPS:
+            raise InvsrError(f"unknown solver {self.solver!r}: use one of {', '.join(STEPS)}")
+
+    def solve(self, problem: InverseProblem, progress: ProgressCallback | None = None) -> Solution:
+        prior = _denoiser(self.denoiser, problem, self.adapt, self.seed, progress)
+        step = STEPS[self.solver]() if isinstance(self.solver, str) else self.solver
+        # Gradient-step denoisers come with a guarantee, which needs the descent.
+        guaranteed = isinstance(getattr(prior, "network", None), GradientStep)
+        if guaranteed and (step is None or isinstance(step, HQS)):
+            return _iterated(problem, prior, self.lam, self.max_iter, progress, HQS(descend=True), DESCENT_RTOL)
+        return _iterated(problem, prior, self.lam, self.max_iter, progress, step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unrolled(Method):
+    """A fixed number of steps, trained end to end over random thick-slice acquisitions.
+
+    Parameters
+    ----------
+    model : name or path
+        Trained weights, of the package or from `invsr train`.
+    """
+
+    name: ClassVar[str] = UNROLLED
+    volumes_in_memory: ClassVar[float] = 120
+    model: str | Path = f"mri-{UNROLLED}"
+
+    def solve(self, problem: InverseProblem, progress: ProgressCallback | None = None) -> Solution:
+        solver, about = load_solver(self.model, UNROLLED)
+        warn_outside(about, problem)
+        found: Any = solver.to(as_tuple(problem.y)[0].device)
+        solution: Solution = found.solve(
+            problem.operator, problem.y, problem.sigma, likelihood=problem.likelihoods, progress=progress
+        )
+        return solution
+
+    def objections(self, problem: InverseProblem) -> list[str]:
+        return outside(load_solver(self.model, UNROLLED)[1], problem)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Equilibrium(Method):
+    """The fixed point of a trained step: a deep equilibrium model.
+
+    Parameters
+    ----------
+    model : name or path
+        Trained weights, of the package or from `invsr train`.
+    """
+
+    name: ClassVar[str] = DEQ
+    volumes_in_memory: ClassVar[float] = 120
+    model: str | Path = f"mri-{DEQ}"
+
+    def solve(self, problem: InverseProblem, progress: ProgressCallback | None = None) -> Solution:
+        if not problem.is_gaussian:
+            raise InvsrError("method deq takes Gaussian noise in all voxels only: use --method unrolled or pnp")
+        solver, about = load_solver(self.model, DEQ)
+        warn_outside(about, problem)
+        return solver.to(as_tuple(problem.y)[0].device).solve(problem.operator, problem.y, problem.sigma)
+
+    def objections(self, problem: InverseProblem) -> list[str]:
+        found = outside(load_solver(self.model, DEQ)[1], problem)
+        return found if problem.is_gaussian else ["noise that is not Gaussian, or masked data", *found]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Posterior(Method):
+    """Samples that explain the data and look like anatomy: their mean and standard deviation.
+
+    Parameters
+    ----------
+    denoiser : Prior, name or path
+        What `invsr.priors.pretrained` takes.
+    n_samples : int
+        Number of samples, at least 2.
+    adapt : bool
+        As of `PnP`.
+    seed : int
+        For the noise that is drawn.
+    """
+
+    name: ClassVar[str] = "posterior"
+    volumes_in_memory: ClassVar[float] = 140
+    denoiser: Prior | str | Path = DEFAULT_DENOISER
+    n_samples: int = 8
+    adapt: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n_samples < 2:
+            raise InvsrError(f"samples is {self.n_samples}: a standard deviation takes at least 2")
+
+    def solve(self, problem: InverseProblem, progress: ProgressCallback | None = None) -> Solution:
+        drawn = sample(
+            problem.operator,
+            problem.y,
+            _denoiser(self.denoiser, problem, self.adapt, self.seed, progress),
+            problem.sigma,
+            n_samples=self.n_samples,
+            seed=self.seed,
+            likelihood=problem.likelihoods,
+            progress=progress,
+        )
+        # The samples' chi2: it is they that are to explain the data up to their noise. Their mean comes closer.
+        misfit = sum(entry["chi2"] for entry in drawn.history) / len(drawn.history)
+        return Solution(
+            drawn.mean,
+            problem.domain,
+            Status.CONVERGED,
+            drawn.history,
+            sigma=problem.sigma,
+            chi2=misfit,
+            gain=gain(problem.y, problem.operator(drawn.mean)),
+            std=drawn.std,
+            samples=drawn.samples,
+        )
+
+
+def _iterated(
+    problem: InverseProblem,
+    prior: Prior,
+    lam: float | None,
+    max_iter: int,
+    progress: ProgressCallback | None,
+    step: Step | None = None,
+    rtol: float | None = None,
+) -> Solution:
+    return iterate(
+        step or ADMM(),
+        problem.operator,
+        problem.y,
+        prior,
+        lam=lam,
+        sigma=problem.sigma,
+        likelihood=problem.likelihoods,
+        # Denoisers begin at a guess that explains the data.
+        x0=None if prior.takes_noise_level else problem.guess(),
+        max_iter=max_iter,
+        rtol=rtol,
+        progress=progress,
+    )
+
+
+def _denoiser(
+    denoiser: Prior | str | Path, problem: InverseProblem, adapt: bool, seed: int, progress: ProgressCallback | None
+) -> Prior:
+    prior = denoiser if isinstance(denoiser, Prior) else pretrained(denoiser, seed=seed)
+    prior = prior.to(as_tuple(problem.y)[0].device)
+    if not adapt:
+        return prior
+    from invsr.training import adapt as adaptation
+
+    slices = problem.slices
+    if not isinstance(prior, Denoiser) or slices is None:
+        what = type(prior).__name__ if slices is not None else "a problem without slices"
+        raise InvsrError(f"{what} cannot be adapted: use a denoiser of this package, and thick-slice scans")
+    return adaptation.adapt(
+        prior,
+        problem.guess(),
+        axis=slices.axis,
+        thickness=slices.thickness,
+        gap=slices.gap,
+        sigma=problem.sigma,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def warn_outside(about: dict[str, Any], problem: InverseProblem) -> None:
+    """Warn where a trained solver is asked for what it was not trained on: see `outside`."""
+    for what in outside(about, problem):
+        warnings.warn(
+            f"{what}: compare with --method pnp, which is trained for no particular acquisition",
+            InvsrWarning,
+            stacklevel=2,
+        )
+
+
+def outside(about: dict[str, Any], problem: InverseProblem) -> list[str]:
+    """What of a problem lies outside a trained solver's ranges, in words.
 
     Parameters
     ----------
     about : dict
         The description in the weights file: ranges "thickness" (voxels), "gap" (share of it), "noise" (of the peak).
-    task : Task
+    problem : InverseProblem
     """
-    slices, found = task.slices, []
+    slices = problem.slices
+    if slices is None:
+        return ["a problem without slices: the network was trained on thick-slice scans"]
+    found = []
     for what, value, (low, high) in (
         ("slices {:.3g} target voxels thick", slices.thickness, about["thickness"]),
         ("gaps of {:.3g} of the thickness", slices.gap / slices.thickness, (0.0, about["gap"])),
-        ("noise of {:.3g} of the peak", task.sigma, about["noise"]),
+        ("noise of {:.3g} of the peak", problem.sigma, about["noise"]),
     ):
         # Less noise than in training is no difficulty.
-        least = 0.0 if what.startswith("noise") else (1 - MARGIN) * low
-        if not least <= value + 1e-6 <= (1 + MARGIN) * high + 1e-5:
+        least = 0.0 if what.startswith("noise") else (1 - RANGE_MARGIN) * low
+        if not least <= value + 1e-6 <= (1 + RANGE_MARGIN) * high + 1e-5:
             found.append(f"{what.format(value)}: the network was trained on {low:g} to {high:g}")
-    if isinstance(task.y, tuple):
-        found.append(f"{len(task.y)} scans: the network was trained on one")
+    if isinstance(problem.y, tuple):
+        found.append(f"{len(problem.y)} scans: the network was trained on one")
     return found
 
 
-#: What `reconstruct` can do, by the name that the command line knows it by.
-METHODS: dict[str, Callable[[Task], Solution]] = {
-    "cubic": _cubic, "tikhonov": _tikhonov, "tv": _tv, "pnp": _pnp, "unrolled": _unrolled, "deq": _deq,
-    "posterior": _posterior,
-}  # fmt: skip
+#: The methods by the name that the command line knows them by.
+METHODS: dict[str, type[Method]] = {
+    one.name: one for one in (Cubic, Tikhonov, TV, PnP, Unrolled, Equilibrium, Posterior)
+}
+
+
+def options_of(method: type[Method]) -> list[str]:
+    """Names of the options that a method takes."""
+    return [one.name for one in dataclasses.fields(method)]

@@ -2,204 +2,243 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.models.registry import DEFAULT as DEFAULT_DENOISER
-from invsr.motion import LEVELS, NONE, SLICE, STACK, Motion
+from invsr.motion import NONE, SLICE, STACK, Motion
 from invsr.numerics.iteration import ProgressCallback
-from invsr.pipeline.memory import require_memory
-from invsr.pipeline.methods import AUTO, METHODS, Slices, Task, best
-from invsr.pipeline.problem import find_motion, prepare, target_grid
+from invsr.operators.base import Data, LinearOperator
+from invsr.pipeline import memory
+from invsr.pipeline.choice import AUTO, choose_method, method_of
+from invsr.pipeline.grids import choose_grid
+from invsr.pipeline.methods import Cubic, Method
+from invsr.pipeline.moved import estimate_motion, require_level
+from invsr.pipeline.problem import InverseProblem, build_problem
+from invsr.pipeline.reconstruction import Reconstruction
+from invsr.pipeline.scan import Scan, scans_of
 from invsr.priors.base import Prior
+from invsr.solvers.residuals import chi2, gain
 from invsr.solvers.solution import Solution
-from invsr.solvers.steps import ADMM, HQS, PGD, RED, Step
+from invsr.solvers.steps import Step
 from invsr.uncertainty.bootstrap import bootstrap
-from invsr.volume import Volume, require_signal
+from invsr.volume import Volume
 
-STEPS: dict[str, Callable[[], Step]] = {"hqs": HQS, "admm": ADMM, "pgd": PGD, "red": RED}
-T = TypeVar("T")
+BOOTSTRAP = "bootstrap"
+BOOTSTRAP_SAMPLES = 8
 
 
 def reconstruct(
-    scans: Volume | Sequence[Volume],
+    scans: Volume | Scan | Sequence[Volume | Scan],
     *,
-    method: str = AUTO,
+    method: str | Method = AUTO,
     spacing: float | Sequence[float] | None = None,
     reference: Grid | None = None,
     slice_thickness: float | Sequence[float] | None = None,
-    slice_profile: str | Path | Sequence[str | Path] = "gaussian",
-    in_plane: str = "kspace",
+    slice_profile: str | Path | Sequence[str | Path] | None = None,
+    in_plane: str | None = None,
     noise: float | Sequence[float] | None = None,
-    noise_model: str = "gaussian",
-    lam: float | None = None,
-    huber: float = 0.0,
-    solver: str | None = None,
-    denoiser: Prior | str | Path = DEFAULT_DENOISER,
-    adapt: bool = False,
-    model: str | Path | None = None,
-    n_samples: int = 8,
-    uncertainty: str | None = None,
-    seed: int = 0,
+    noise_model: str | None = None,
     masks: Volume | Sequence[Volume] | None = None,
     motion: str | Motion = NONE,
-    max_iter: int = 60,
+    lam: float | None = None,
+    huber: float | None = None,
+    solver: Step | str | None = None,
+    denoiser: Prior | str | Path | None = None,
+    adapt: bool | None = None,
+    model: str | Path | None = None,
+    max_iter: int | None = None,
+    n_samples: int | None = None,
+    uncertainty: str | None = None,
+    seed: int = 0,
     device: str = "auto",
     progress: ProgressCallback | None = None,
-) -> Solution:
+) -> Reconstruction:
     """Reconstruct one isotropic volume from one thick-slice scan, or from several of the same anatomy.
 
     Parameters
     ----------
-    scans : Volume or sequence of Volume
-    method : {"auto", "unrolled", "deq", "pnp", "posterior", "tv", "tikhonov", "cubic"}
-        By default "unrolled" for one scan that its network was trained for, "pnp" for several whose axes are parallel
-        to the target's and that did not move, "tv" elsewhere, and where `lam`, `huber`, masks or another `noise_model`
-        ask for it.
+    scans : Volume, Scan, or sequence of them
+    method : Method or {"auto", "unrolled", "deq", "pnp", "posterior", "tv", "tikhonov", "cubic"}
+        A method object (`invsr.methods`), or its name, to which the options `lam` to `n_samples` belong: one that the
+        method does not use is an error. By default the method that they imply, else "unrolled" for one scan that its
+        network was trained for, "pnp" for several parallel scans that did not move, "tv" elsewhere.
     spacing : float or three, mm, optional
-        Of the result, along the first scan's axes and over all fields of view, or all masks; by default isotropic at
-        the first scan's finest spacing.
+        Voxel spacing of the result, along the first scan's axes and over all fields of view, or all masks; by default
+        isotropic at the first scan's finest spacing.
     reference : Grid, optional
         The result's grid itself.
     slice_thickness : float or one per scan, mm, optional
         By default the scan's sidecar, else its slice spacing.
-    slice_profile : {"gaussian", "boxcar", "sinc", "slr"}, path, or one per scan
-    in_plane : {"kspace", "gaussian", "none"}
+    slice_profile : {"gaussian", "boxcar", "sinc", "slr"}, path, or one per scan, optional
+        Gaussian by default.
+    in_plane : {"kspace", "gaussian", "none"}, optional
+        What a target finer than the pixels assumes; "kspace" (truncation) by default.
     noise : float or one per scan, in the scan's intensity units, optional
         Standard deviation; estimated by default.
-    noise_model : {"gaussian", "rician", "huber", "l1"}
-        The likelihood; the last two forgive outliers.
-    lam : float, optional
-        Weight of the prior for data scaled to a peak of 1; by default chosen so that chi2 is about 1, and with method
-        "pnp" in proportion to the noise variance.
-    huber : float
-        With method "tv": slopes (of the peak per mm) below which Huber's function smooths.
-    solver : {"hqs", "admm", "pgd", "red"}, optional
-        With method "pnp": the step that is iterated; by default "admm", and "hqs", which then descends, with denoisers
-        that have a cost (gradient steps).
-    denoiser : Prior, name or path
-        With method "pnp": what `invsr.priors.pretrained` takes.
-    adapt : bool
-        With method "pnp": train the denoiser further on the first scan's own in-plane detail, for about a minute
-        (`invsr.training.adapt`).
-    model : name or path, optional
-        With methods "unrolled" and "deq": trained weights, of the package or from `invsr train`.
-    n_samples : int
-        Draws of method "posterior", or repetitions of the bootstrap.
-    uncertainty : {"bootstrap"}, optional
-        State a standard deviation per voxel (`invsr.uncertainty.bootstrap`): takes `n_samples` more reconstructions.
-        Method "posterior" states one of its own.
-    seed : int
-        Of what a method draws at random (a denoiser's symmetries).
+    noise_model : {"gaussian", "rician", "huber", "l1"}, optional
+        The likelihood, Gaussian by default; the last two forgive outliers.
     masks : Volume or one per scan, optional
         Data outside (where 0) are not used.
     motion : {"none", "stack", "slice"} or Motion
-        Of several scans: stay where their headers say, move rigidly as a whole, or slice by slice, estimated
+        Several scans stay where their headers say, move rigidly as a whole, or slice by slice, which is estimated
         (`invsr.motion`); or motion that is known.
-    max_iter : int
+    lam : float, optional
+        Regularisation parameter of "tikhonov", "tv" and "pnp", for data scaled to a peak of 1.
+    huber : float, optional
+        With "tv": slopes (of the peak per mm) below which Huber's function smooths.
+    solver : Step or {"hqs", "admm", "pgd", "red"}, optional
+        With "pnp": the step that is iterated.
+    denoiser : Prior, name or path, optional
+        With "pnp" and "posterior": what `invsr.priors.pretrained` takes.
+    adapt : bool, optional
+        With "pnp" and "posterior": train the denoiser further on the first scan's own in-plane detail first.
+    model : name or path, optional
+        With "unrolled" and "deq": trained weights, of the package or from `invsr train`.
+    max_iter : int, optional
+        With "tikhonov", "tv" and "pnp": largest number of iterations.
+    n_samples : int, optional
+        With "posterior" the number of samples; with the bootstrap its repetitions.
+    uncertainty : {"bootstrap"}, optional
+        State a standard deviation per voxel (`invsr.uncertainty`), which takes `n_samples` more reconstructions.
+        Method "posterior" states one of its own.
+    seed : int
+        For whatever is drawn at random.
     device : "auto", "cpu", "cuda", ...
     progress : callable, optional
         Called with (iteration, limit, history entry).
 
     Returns
     -------
-    Solution
-        In the first scan's intensity units; with several scans, `motion` tells their motion and gains.
+    Reconstruction
+        In the first scan's intensity units.
 
     Raises
     ------
     InvsrError
         When an input cannot be used; the message names the file, the reason and the remedy.
     """
-    scans = [scans] if isinstance(scans, Volume) else list(scans)
-    if method not in (AUTO, *METHODS):
-        raise InvsrError(f"unknown method {method!r}: use one of {AUTO}, {', '.join(METHODS)}")
-    if adapt and method not in ("pnp", "posterior"):
-        raise InvsrError(f"adaptation is of the denoiser of method pnp, and {method} has none: leave it out")
-    if uncertainty not in (None, "bootstrap"):
-        raise InvsrError(f"unknown uncertainty {uncertainty!r}: use bootstrap, or leave it out")
-    if uncertainty and method == "posterior":
+    if uncertainty not in (None, BOOTSTRAP):
+        raise InvsrError(f"unknown uncertainty {uncertainty!r}: use {BOOTSTRAP}, or leave it out")
+    repetitions, n_samples = (n_samples or BOOTSTRAP_SAMPLES, None) if uncertainty else (0, n_samples)
+    options = {"lam": lam, "huber": huber, "solver": solver, "denoiser": denoiser, "adapt": adapt, "model": model}
+    chosen = method_of(method, options | {"max_iter": max_iter, "n_samples": n_samples}, seed)
+    require_level(motion)
+    if uncertainty and chosen is not None and chosen.name == "posterior":
         raise InvsrError("method posterior states its own uncertainty: leave the bootstrap out")
-    if (uncertainty or method == "posterior") and n_samples < 2:
-        raise InvsrError(f"samples is {n_samples}: a spread takes at least 2")
-    if solver is not None and solver not in STEPS:
-        raise InvsrError(f"unknown solver {solver!r}: use one of {', '.join(STEPS)}")
-    if not scans:
-        raise InvsrError("no scan given: name at least one NIfTI file")
-    for scan in scans:
-        require_signal(scan)
-        if scan.grid.shape[scan.grid.through_plane] < 2 and reference is None and len(scans) == 1:
-            raise InvsrError(f"{scan.name}: has a single slice: at least two are needed to resolve between them")
-    if isinstance(motion, str) and motion not in LEVELS:
-        raise InvsrError(f"unknown motion {motion!r}: use one of {', '.join(LEVELS)}")
-    where = _device(device)
-    scans = [scan.to(where) for scan in scans]
-    inside = _masks(masks, scans)
-    target = reference or target_grid(scans, spacing, inside)
-    require_memory(target, [scan.grid for scan in scans], method, where, moving=motion != NONE)
-    thicknesses = _per_scan(slice_thickness, scans, "slice thickness")
+    if uncertainty and repetitions < 2:
+        raise InvsrError(f"samples is {repetitions}: a standard deviation takes at least 2")
+    where = find_device(device)
+    acquired = scans_of(
+        scans,
+        slice_thickness=slice_thickness,
+        slice_profile=slice_profile,
+        in_plane=in_plane,
+        noise=noise,
+        noise_model=noise_model,
+        masks=masks,
+    )
+    acquired = [scan.to(where) for scan in acquired]
+    grid = choose_grid(acquired, spacing, reference)
+    least = memory.needed_memory(Cubic.volumes_in_memory, grid, [scan.grid for scan in acquired], motion != NONE)
+    memory.require_memory("even cubic interpolation", least, grid, where)
     with torch.no_grad():
-        problem = prepare(
-            scans,
-            target,
-            slice_thickness=thicknesses,
-            slice_profile=_per_scan(slice_profile, scans, "slice profile"),
-            in_plane=in_plane,
-            noise=_per_scan(noise, scans, "noise"),
-            noise_model=noise_model,
-            masks=inside,
-            motion=motion,
-            progress=progress,
-        )
-        x0 = problem.guess(problem.y)
-    slices, step = _slices(scans[0], target, thicknesses[0]), STEPS[solver]() if solver else None
-    task = Task(
-        problem.operator, problem.y, problem.sigma, problem.likelihoods, x0, lam, huber, max_iter, progress, step,
-        denoiser, adapt, seed, slices, model, n_samples,
-    )  # fmt: skip
-    if method == AUTO:
-        method = best(task)
+        moved = estimate_motion(acquired, grid, motion, progress)
+        problem = build_problem(acquired, grid, moved)
+        return solve_problem(problem, chosen, n_bootstrap=repetitions, seed=seed, progress=progress)
 
-    def again(data: Any) -> Tensor:
-        """The method's volume for other data."""
-        return METHODS[method](replace(task, y=data, x0=problem.guess(data), progress=None)).x
 
+def solve(
+    operator: LinearOperator,
+    y: Data,
+    *,
+    sigma: float | None = None,
+    method: str | Method = "tv",
+    seed: int = 0,
+    progress: ProgressCallback | None = None,
+    **options: object,
+) -> Reconstruction:
+    """Solve ``y = A x + n`` for any operator: deblurring, denoising, inpainting, k-space, an operator of one's own.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+    y : Tensor, shape (1, channel, *operator.range.shape), or tuple of them for a stack
+        Data, in any intensity units.
+    sigma : float, optional
+        Standard deviation of the noise of y; estimated from real data by default.
+    method : Method or name
+        As in `reconstruct`, and so are its `options`, `seed` and `progress`.
+
+    Examples
+    --------
+    >>> grid = Grid((16, 16, 16), torch.eye(4))
+    >>> from invsr.operators import Identity
+    >>> noisy = torch.ones(1, 1, 16, 16, 16) + 0.1 * torch.randn(1, 1, 16, 16, 16)
+    >>> solve(Identity(grid), noisy, sigma=0.1, method="tv", max_iter=10).x.shape
+    torch.Size([1, 1, 16, 16, 16])
+    """
+    chosen = method_of(method, options, seed)
     with torch.no_grad():
-        solution = METHODS[method](task)
-        std = solution.std
-        if uncertainty:
-            std = bootstrap(
-                again, problem.operator, solution.x, problem.y, problem.sigma, n_samples=n_samples, seed=seed
-            )
-        prediction = problem.operator(solution.x)
-    return replace(
+        return solve_problem(InverseProblem.of(operator, y, sigma), chosen, seed=seed, progress=progress)
+
+
+def solve_problem(
+    problem: InverseProblem,
+    method: Method | None = None,
+    *,
+    n_bootstrap: int = 0,
+    seed: int = 0,
+    progress: ProgressCallback | None = None,
+) -> Reconstruction:
+    """Solve a problem by a method, or by the one that suits it, with bootstrap repetitions where they are asked for."""
+    method = choose_method(problem, seed) if method is None else method
+    y = problem.y
+    device = (y[0] if isinstance(y, tuple) else y).device
+    memory.require_memory(str(method), method.memory(problem), problem.domain, device)
+    solution = method.solve(problem, progress)
+    if solution.chi2 is None:
+        solution = _judged(solution, problem)
+    std = solution.std
+    if n_bootstrap:
+
+        def again(data: Data) -> Tensor:
+            """The method's volume for other data."""
+            return method.solve(problem.with_data(data)).x
+
+        std = bootstrap(again, problem.operator, solution.x, problem.y, problem.sigma, n_samples=n_bootstrap, seed=seed)
+    masked = len(problem.scans) > 1 and any(scan.mask is not None for scan in problem.scans)
+    scale = problem.scale
+    return Reconstruction(
+        solution.x * scale * (problem.seen() if masked else 1.0),
+        problem,
+        method,
         solution,
-        method=method,
-        x=solution.x * problem.scale * (problem.seen() if masks is not None and len(scans) > 1 else 1.0),
-        sigma=problem.sigma * problem.scale,
-        std=None if std is None else std * problem.scale,
-        samples=None if solution.samples is None else solution.samples * problem.scale,
-        motion=problem.motion,
-        problem=problem,
-        prediction=prediction,
+        std=None if std is None else std * scale,
+        samples=None if solution.samples is None else solution.samples * scale,
+        seed=seed,
     )
 
 
+def _judged(solution: Solution, problem: InverseProblem) -> Solution:
+    """The solution with chi2 and gain."""
+    prediction = problem.operator(solution.x)
+    misfit = chi2(problem.operator, problem.likelihoods, problem.y, prediction)
+    return replace(solution, sigma=problem.sigma, chi2=misfit, gain=gain(problem.y, prediction))
+
+
 def register(
-    scans: Sequence[Volume],
+    scans: Sequence[Volume | Scan],
     *,
     motion: str = STACK,
     spacing: float | Sequence[float] | None = None,
     slice_thickness: float | Sequence[float] | None = None,
-    slice_profile: str | Path | Sequence[str | Path] = "gaussian",
+    slice_profile: str | Path | Sequence[str | Path] | None = None,
     masks: Volume | Sequence[Volume] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Motion:
@@ -210,66 +249,25 @@ def register(
     InvsrError
         When there are fewer than two scans, or as `reconstruct`.
     """
-    scans = list(scans)
     if motion not in (STACK, SLICE):
         raise InvsrError(f"unknown motion {motion!r}: use {STACK} or {SLICE}")
-    if len(scans) < 2:
-        raise InvsrError(f"{len(scans)} scan: motion is found between scans, give at least two")
-    for scan in scans:
-        require_signal(scan)
-    inside = _masks(masks, scans)
+    acquired = scans_of(scans, slice_thickness=slice_thickness, slice_profile=slice_profile, masks=masks)
+    if len(acquired) < 2:
+        raise InvsrError(f"{len(acquired)} scan: motion is found between scans, give at least two")
     with torch.no_grad():
-        return find_motion(
-            scans,
-            target_grid(scans, spacing, inside),
-            slice_thickness=_per_scan(slice_thickness, scans, "slice thickness"),
-            slice_profile=_per_scan(slice_profile, scans, "slice profile"),
-            masks=inside,
-            motion=motion,
-            progress=progress,
-        )
+        found = estimate_motion(acquired, choose_grid(acquired, spacing), motion, progress)
+    assert found is not None  # there are at least two scans
+    return found
 
 
-def _slices(scan: Volume, target: Grid, thickness: float | None) -> Slices:
-    across = scan.grid.through_plane
-    between = float(scan.grid.spacing[across])
-    width = thickness or scan.slice_thickness or between
-    axis = int(np.abs(scan.grid.directions[:, across] @ target.directions).argmax())
-    voxel = float(target.spacing[axis])
-    return Slices(axis, width / voxel, (between - width) / voxel)
+def find_device(name: str) -> torch.device:
+    """A device by its name; "auto" is a GPU where there is one.
 
-
-def _per_scan(value: Any, scans: Sequence[Volume], what: str) -> list[Any]:
-    if value is None or isinstance(value, float | int | str | Path | Volume):
-        return [value] * len(scans)
-    values = list(value)
-    if len(values) == 1:
-        values = values * len(scans)
-    if len(values) != len(scans):
-        raise InvsrError(f"{len(values)} values of {what} for {len(scans)} scans: give one, or one for each scan")
-    return values
-
-
-def _masks(masks: Volume | Sequence[Volume] | None, scans: Sequence[Volume]) -> list[Tensor | None]:
-    if masks is None:
-        return [None] * len(scans)
-    found = [masks] if isinstance(masks, Volume) else list(masks)
-    if len(found) != len(scans):
-        raise InvsrError(f"{len(found)} masks for {len(scans)} scans: give one for each scan, in the same order")
-    out: list[Tensor | None] = []
-    for mask, scan in zip(found, scans, strict=True):
-        if mask.grid != scan.grid:
-            raise InvsrError(
-                f"{mask.name}: the mask lies on {mask.grid} but {scan.name} on {scan.grid}: resample it onto the scan"
-            )
-        inside = mask.data.to(scan.data.device) != 0
-        if not bool(inside.any()):
-            raise InvsrError(f"{mask.name}: the mask is empty: every voxel is 0")
-        out.append(inside)
-    return out
-
-
-def _device(name: str) -> torch.device:
+    Raises
+    ------
+    InvsrError
+        When it cannot be used.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from invsr.pipeline.problem import Prepared
+from invsr.pipeline import Reconstruction
 from invsr.report import plot
 from invsr.report.layers import DIVERGING, GRAY, SHARE, Layer, lookup_tables, packed, shown, window
 from invsr.solvers.residuals import Residual, as_tuple
-from invsr.solvers.solution import Solution
 from invsr.uncertainty.evidence import Evidence
 from invsr.volume import Volume
 
@@ -23,7 +22,7 @@ LEAST_SHARE = 0.2
 
 
 def layers_of(
-    names: Sequence[str], solution: Solution, cubic: Tensor, left: Sequence[Residual], split: Evidence
+    names: Sequence[str], result: Reconstruction, cubic: Tensor, left: Sequence[Residual], split: Evidence
 ) -> tuple[list[Layer], dict[str, list[str]]]:
     """What the viewer offers, and its sets of three.
 
@@ -31,17 +30,16 @@ def layers_of(
     ----------
     names : sequence of str
         Of the scans.
-    solution : Solution
-        With its problem.
-    cubic : Tensor, shape of the solution's x
-        Cubic interpolation of the scans, in its units.
+    result : Reconstruction
+    cubic : Tensor, shape of the result's x
+        Cubic interpolation of the scans, in intensity units.
     left : sequence of Residual
         One for each scan.
     split : Evidence
     """
-    problem: Prepared = solution.problem
-    scale, grid = problem.scale, solution.grid
-    low, high = window(solution.x)
+    problem = result.problem
+    scale, grid = problem.scale, result.grid
+    low, high = window(result.x)
     several = len(names) > 1
     scans = [f"scan {n + 1}" if several else "scan" for n in range(len(names))]
     layers = []
@@ -55,7 +53,7 @@ def layers_of(
             "cubic", cubic, grid, low, high, GRAY, "Cubic interpolation between the slices: no model, no prior.",
             COMPARED,
         ),
-        Layer("result", solution.x, grid, low, high, GRAY, f"What method {solution.method} made of it."),
+        Layer("result", result.x, grid, low, high, GRAY, f"What method {result.method} made of it."),
     ]  # fmt: skip
     reach = float(np.quantile(split.prior.abs().flatten()[:: max(1, split.prior.numel() // 2_000_000)].cpu(), 0.995))
     layers += [
@@ -74,12 +72,10 @@ def layers_of(
             COARSE,
         ),
     ]  # fmt: skip
-    if solution.std is not None:
-        _, most = window(solution.std)
+    if result.std is not None:
+        _, most = window(result.std)
         layers.append(
-            Layer(
-                "standard deviation", solution.std, grid, 0.0, most, SHARE, "Stated uncertainty of each voxel.", COARSE
-            )
+            Layer("standard deviation", result.std, grid, 0.0, most, SHARE, "Stated uncertainty of each voxel.", COARSE)
         )
     rest = [f"residual {n + 1}" if several else "residual" for n in range(len(names))]
     for called, one, where in zip(rest, left, problem.grids, strict=True):
@@ -97,17 +93,17 @@ def layers_of(
     }
     if several:
         sets["Scans"] = [*scans, "result"][:3]
-    if solution.std is not None:
+    if result.std is not None:
         sets["Uncertainty"] = ["cubic", "standard deviation", "result"]
     return layers, sets
 
 
-def packed_views(layers: Sequence[Layer], sets: Mapping[str, Sequence[str]], solution: Solution) -> dict[str, Any]:
+def packed_views(layers: Sequence[Layer], sets: Mapping[str, Sequence[str]], result: Reconstruction) -> dict[str, Any]:
     """All that `viewer.js` needs, as JSON: layers on their grids, and the upright display they are drawn on."""
     prepared = [shown(layer) for layer in layers]
     index = {layer.name: n for n, layer in enumerate(layers)}
     display = prepared[index["result"]].grid
-    start = np.rint(display.to_voxel(plot.bright_centre(Volume(solution.x.cpu(), solution.grid))))
+    start = np.rint(display.to_voxel(plot.bright_centre(Volume(result.x.cpu(), result.grid))))
     return {
         "shape": display.shape,
         "affine": display.affine[:3].tolist(),

@@ -16,12 +16,11 @@ from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.io.files import write_whole
 from invsr.numerics.iteration import Status
-from invsr.operators.scan_model import slice_profile_of
-from invsr.pipeline.problem import Prepared
+from invsr.pipeline import InverseProblem, Reconstruction
 from invsr.report import page, plot
 from invsr.report.views import layers_of, packed_views
 from invsr.solvers.residuals import Residual, as_tuple, residuals
-from invsr.solvers.solution import CHI2_EXPECTED, Solution
+from invsr.solvers.solution import CHI2_EXPECTED
 from invsr.uncertainty.evidence import Evidence, evidence
 from invsr.volume import Volume
 
@@ -30,11 +29,9 @@ PACKAGES = ("invsr", "torch", "numpy", "scipy", "nibabel")
 
 def write_report(
     folder: Path,
-    names: Sequence[str],
-    solution: Solution,
+    result: Reconstruction,
     *,
     command: str = "",
-    seed: int = 0,
     files: Mapping[str, Path] | None = None,
 ) -> list[Path]:
     """Write ``report.html`` and ``report.json`` into `folder`; their paths.
@@ -43,40 +40,37 @@ def write_report(
     ----------
     folder : Path
         Made where there is none.
-    names : sequence of str
-        Of the scans.
-    solution : Solution
-        Of `invsr.reconstruct`.
+    result : Reconstruction
+        What `invsr.reconstruct` returned.
     command : str
         What was run.
-    seed : int
     files : mapping from role to Path, optional
         Whose checksums are recorded.
 
     Raises
     ------
     InvsrError
-        When the solution is a solver's own, without its problem, or the folder cannot be made.
+        When the problem was not made of scans, or the folder cannot be made.
     """
-    problem: Prepared | None = solution.problem
-    if problem is None:
-        raise InvsrError("a report is made of what invsr.reconstruct returns: this solution does not know its data")
-    names = _distinct(names)
+    problem = result.problem
+    if not problem.scans:
+        raise InvsrError("a report is made of scans: this problem was made of an operator and data")
+    names = _distinct(problem.names)
     make_folder(folder)
-    x = solution.x / problem.scale
-    cubic = problem.interpolated(problem.y) * problem.scale
-    left = residuals(problem.operator, problem.likelihoods, problem.y, solution.prediction)
+    x = result.x / problem.scale
+    cubic = problem.interpolated() * problem.scale
+    left = residuals(problem.operator, problem.likelihoods, problem.y, result.prediction)
     gap = max(float(grid.spacing[grid.through_plane]) for grid in problem.grids)
     split = evidence(problem.operator, x, problem.sigma, 2 * gap, (x != 0) if len(names) > 1 else None)
-    record = _record(names, solution, left, split, command, seed, files or {})
-    layers, sets = layers_of(names, solution, cubic, left, split)
+    record = _record(names, result, left, split, command, files or {})
+    layers, sets = layers_of(names, result, cubic, left, split)
     text = page.page(
-        title=f"{', '.join(names)}: {solution.method}",
-        subtitle=f"{'; '.join(map(_size, problem.grids))} to {_size(solution.grid)}",
-        cards=_cards(solution, split),
-        remarks=solution.remarks(),
-        sections=_sections(names, solution, cubic, left, record),
-        layers=packed_views(layers, sets, solution),
+        title=f"{', '.join(names)}: {result.method}",
+        subtitle=f"{'; '.join(map(_size, problem.grids))} to {_size(result.grid)}",
+        cards=_cards(result, split),
+        remarks=result.remarks(),
+        sections=_sections(names, result, cubic, left, record),
+        layers=packed_views(layers, sets, result),
     )
     paths = [folder / "report.html", folder / "report.json"]
     for path, words in zip(paths, (text, json.dumps(record, indent=2) + "\n"), strict=True):
@@ -108,45 +102,44 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 def _record(
     names: Sequence[str],
-    solution: Solution,
+    result: Reconstruction,
     left: Sequence[Residual],
     split: Evidence,
     command: str,
-    seed: int,
     files: Mapping[str, Path],
 ) -> dict[str, Any]:
-    problem: Prepared = solution.problem
-    scans = []
+    problem = result.problem
+    scans: list[dict[str, Any]] = []
     for n, (name, grid, one) in enumerate(zip(names, problem.grids, left, strict=True)):
-        model = problem.slices[n]
+        scan = problem.scans[n]
         scans.append(
             {
                 "name": name,
                 "grid": _grid(grid),
-                "slice_profile": str(model.profile),
-                "slice_thickness": model.thickness,
+                "slice_profile": str(scan.slice_profile),
+                "slice_thickness": scan.thickness,
                 "sigma": problem.sigma * problem.scale * problem.levels[n],
-                "sigma_is": "given" if problem.noise_given[n] else "estimated",
+                "sigma_is": "estimated" if scan.noise is None else "given",
                 "slice_chi2": [None if math.isnan(value) else value for value in one.slice_chi2.tolist()],
             }
         )
-    if solution.motion is not None:
-        for entry, one in zip(scans, solution.motion.scans, strict=True):
-            entry |= {"gain": one.gain, "slices_left_out": one.rejected, "motion": one.motion.tolist()}
+    if result.motion is not None:
+        for entry, moved in zip(scans, result.motion.scans, strict=True):
+            entry |= {"gain": moved.gain, "slices_left_out": moved.rejected, "motion": moved.motion.tolist()}
     return {
-        "method": solution.method,
+        "method": str(result.method),
         "command": command,
-        "seed": seed,
+        "seed": result.seed,
         "scans": scans,
-        "grid": _grid(solution.grid),
-        "status": solution.status.value,
-        "lam": solution.lam,
-        "sigma": solution.sigma,
-        "chi2": solution.chi2,
-        "gain": solution.gain,
+        "grid": _grid(result.grid),
+        "status": result.status.value,
+        "lam": result.lam,
+        "sigma": result.sigma,
+        "chi2": result.chi2,
+        "gain": result.gain,
         "evidence": {"prior_share_of_energy": split.energy, "prior_share_of_detail": split.detail},
-        "remarks": solution.remarks(),
-        "history": solution.history,
+        "remarks": result.remarks(),
+        "history": result.history,
         "sha256": {role: hashlib.sha256(path.read_bytes()).hexdigest() for role, path in files.items()},
         "versions": {name: version(name) for name in PACKAGES},
     }
@@ -164,9 +157,9 @@ def _size(grid: Grid) -> str:
 # Words ----------------------------------------------------------------------------------------------
 
 
-def _cards(solution: Solution, split: Evidence) -> list[tuple[str, str, bool | None]]:
+def _cards(result: Reconstruction, split: Evidence) -> list[tuple[str, str, bool | None]]:
     low, high = CHI2_EXPECTED
-    chi2 = solution.chi2
+    chi2 = result.chi2
     fits = chi2 is not None and low <= chi2 <= high
     return [
         (
@@ -175,14 +168,14 @@ def _cards(solution: Solution, split: Evidence) -> list[tuple[str, str, bool | N
             fits,
         ),
         (
-            f"gain {solution.gain:.3f}",
+            f"gain {result.gain:.3f}",
             "Of the result, measured again, against the data; 1 where intensities are kept.",
-            abs(solution.gain - 1) <= 0.01,
+            abs(result.gain - 1) <= 0.01,
         ),
         (
-            f"{len(solution.history)} iterations" if solution.history else "no iterations",
-            _ending(solution),
-            solution.status is Status.CONVERGED,
+            f"{len(result.history)} iterations" if result.history else "no iterations",
+            _ending(result),
+            result.status is Status.CONVERGED,
         ),
         (
             f"{split.detail:.0%} of the detail",
@@ -192,27 +185,26 @@ def _cards(solution: Solution, split: Evidence) -> list[tuple[str, str, bool | N
     ]
 
 
-def _ending(solution: Solution) -> str:
-    if solution.status is not Status.CONVERGED:
+def _ending(result: Reconstruction) -> str:
+    if result.status is not Status.CONVERGED:
         return "It stopped before it settled."
-    return "A fixed number of steps: nothing is left to settle." if solution.method == "unrolled" else "It settled."
+    return "A fixed number of steps: nothing is left to settle." if result.method.name == "unrolled" else "It settled."
 
 
 def _sections(
-    names: Sequence[str], solution: Solution, cubic: Tensor, left: Sequence[Residual], record: Mapping[str, Any]
+    names: Sequence[str], result: Reconstruction, cubic: Tensor, left: Sequence[Residual], record: Mapping[str, Any]
 ) -> list[str]:
-    problem: Prepared = solution.problem
+    problem = result.problem
     first, across = problem.grids[0], problem.grids[0].through_plane
     spacing = float(first.spacing[across])
     profiles = {}
-    for model in problem.slices:
-        if model.thickness is not None:
-            kind = Path(model.profile).name
-            profiles[f"{kind}, {model.thickness:g} mm"] = slice_profile_of(model.profile, model.thickness)
+    for scan in problem.scans:
+        if scan.thickness is not None:
+            profiles[f"{Path(scan.slice_profile).name}, {scan.thickness:g} mm"] = scan.profile
     volumes = {
         "scan": Volume((as_tuple(problem.y)[0] * problem.scale).cpu(), first),
-        "cubic": Volume(cubic.cpu(), solution.grid),
-        "result": Volume(solution.x.detach().cpu(), solution.grid),
+        "cubic": Volume(cubic.cpu(), result.grid),
+        "result": Volume(result.x.detach().cpu(), result.grid),
     }
     direction = first.directions[:, across]
     chi2 = {name: one.slice_chi2.cpu().numpy() for name, one in zip(names, left, strict=True)}
@@ -239,25 +231,23 @@ def _sections(
         page.section("What was measured across the slices", page.charts(*figures)),
         page.section("Noise", page.table(_noise(names, problem))),
     ]
-    if solution.history:
+    if result.history:
         caption = "Change and χ² from iteration to iteration; shaded: χ² as expected."
         sections.append(
-            page.section("Convergence", page.charts(page.chart(plot.convergence(solution), caption, wide=True)))
+            page.section("Convergence", page.charts(page.chart(plot.convergence(result.solution), caption, wide=True)))
         )
-    if solution.motion is not None and any(not one.still for one in solution.motion.scans):
+    if result.motion is not None and any(not one.still for one in result.motion.scans):
         caption = "Shift and turn of each slice about the volume's middle; dotted: slices that were left out."
-        sections.append(
-            page.section("Motion", page.charts(page.chart(plot.motion(solution.motion), caption, wide=True)))
-        )
+        sections.append(page.section("Motion", page.charts(page.chart(plot.motion(result.motion), caption, wide=True))))
     sections.append(page.section("How this was made", page.table(_made(record))))
     return sections
 
 
-def _noise(names: Sequence[str], problem: Prepared) -> dict[str, str]:
+def _noise(names: Sequence[str], problem: InverseProblem) -> dict[str, str]:
     rows = {}
-    for name, level, given in zip(names, problem.levels, problem.noise_given, strict=True):
+    for name, level, scan in zip(names, problem.levels, problem.scans, strict=True):
         sigma = problem.sigma * problem.scale * level
-        basis = "given" if given else "estimated in flat tissue, from differences between pixels"
+        basis = "given" if scan.noise is not None else "estimated in flat tissue, from differences between pixels"
         rows[name] = f"standard deviation {sigma:.4g}, {problem.sigma * level:.2%} of bright tissue; {basis}"
     return rows
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
@@ -35,34 +34,22 @@ class Solution:
     gain : float
         Of the re-simulated data against the data (`invsr.solvers.residuals.gain`): about 1 when intensities
         are kept.
-    method : str
-        Of `invsr.reconstruct`; empty for a solver's own result.
     std : Tensor or None, shape (batch, channel, i, j, k)
         Standard deviation of x's error, where it was asked for.
     samples : Tensor or None, shape (n, 1, i, j, k)
         Draws from the posterior, of which x is the mean.
-    motion : invsr.motion.Motion or None
-        Of several scans: where their slices lay, and their intensities' gains.
-    problem : invsr.pipeline.problem.Prepared or None
-        What `invsr.reconstruct` solved: operator, scaled data, noise; reports are made of it.
-    prediction : Tensor, tuple of them for several scans, or None
-        What the operator of `problem` makes of the result, as its y.
     """
 
     x: Tensor
     grid: Grid
-    status: Status
+    status: Status = Status.CONVERGED
     history: list[dict[str, float]] = field(default_factory=list)
     lam: float = 0.0
     sigma: float | None = None
     chi2: float | None = None
     gain: float = 1.0
-    method: str = ""
     std: Tensor | None = None
     samples: Tensor | None = None
-    motion: Any = None
-    problem: Any = None
-    prediction: Any = None
 
     @classmethod
     def of_run(

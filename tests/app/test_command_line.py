@@ -272,7 +272,7 @@ def test_full_disk_leaves_nothing(tmp_path, scan):
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # noqa: E731  # the file gets no larger
     done = subprocess.run(
         [sys.executable, "-c", "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-         "from invsr.cli import main; main()", "reconstruct", scan, "-o", out, "--method", "cubic"],
+         "from invsr.app.command_line import main; main()", "reconstruct", scan, "-o", out, "--method", "cubic"],
         capture_output=True, text=True, preexec_fn=limit, check=False,
     )  # fmt: skip
     assert done.returncode == 1
@@ -419,3 +419,30 @@ def test_a_report_that_cannot_be_written_is_told_before_the_work(run, tmp_path, 
     (tmp_path / "file").write_text("")
     code, _, err = run("reconstruct", scan, "-o", tmp_path / "o.nii", "--report", tmp_path / "file")
     assert code == 1 and "no report can be written there" in err and not (tmp_path / "o.nii").exists()
+
+
+# Options belong to methods ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--method", "tv", "--solver", "pgd"], "method tv does not use the option solver (pgd)"),
+        (["--method", "tv", "--denoiser", "nonsense"], "method tv does not use the option denoiser"),
+        (["--method", "tv", "--model", "nonsense"], "method tv does not use the option model"),
+        (["--method", "unrolled", "--lam", "0.5"], "method unrolled does not use the option lam"),
+        (["--method", "cubic", "--max-iter", "1"], "method cubic does not use the option max_iter"),
+        (["--method", "tikhonov", "--adapt"], "method tikhonov does not use the option adapt"),
+        (["--method", "tv", "--samples", "3"], "method tv does not use the option n_samples"),
+        (["--huber", "0.1", "--solver", "hqs"], "no method uses all of the options huber, solver"),
+    ],
+)
+def test_an_option_that_the_method_does_not_use_is_refused(run, tmp_path, scan, options, words):
+    out = tmp_path / "out.nii.gz"
+    refused(run("reconstruct", scan, "-o", out, *options), out, words)
+
+
+def test_an_option_implies_its_method(run, tmp_path, scan):
+    out = tmp_path / "out.nii.gz"
+    code, text, err = run("reconstruct", scan, "-o", out, "--huber", "0.05", "--spacing", "2")
+    assert code == 0 and text.startswith("tv: "), err

@@ -1,5 +1,6 @@
 """The whole job in Python: geometry, likelihoods, weights, several scans, and what a Solution says of itself."""
 
+import dataclasses
 import importlib
 import itertools
 import math
@@ -9,12 +10,13 @@ import pytest
 import torch
 
 import invsr
-from invsr.errors import InvsrError
+from invsr.errors import InvsrError, InvsrWarning
 from invsr.grid import Grid
+from invsr.pipeline import memory
+from invsr.pipeline.choice import method_of
+from invsr.pipeline.methods import METHODS, options_of
 from invsr.solvers import Status
 from invsr.testing.phantoms import centred_grid, shapes
-
-module = importlib.import_module("invsr.pipeline.memory")
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +106,8 @@ def test_ramp_stays_in_place_on_an_oblique_reference(scan):
     sloped = invsr.Volume(ramp(scan.grid) + 40, scan.grid)
     # The reference covers part of the scan only: slices and pixels outside it do not count.
     for method, tolerance in (("cubic", 2e-2), ("tikhonov", 0.25), ("tv", 0.25)):
-        found = invsr.reconstruct(sloped, method=method, reference=target, noise=0.05, lam=1e-4)
+        weight = {} if method == "cubic" else {"lam": 1e-4}
+        found = invsr.reconstruct(sloped, method=method, reference=target, noise=0.05, **weight)
         inner = (slice(None), slice(None), *(slice(7, -7),) * 3)
         assert float((found.x - ramp(target) - 40)[inner].abs().max()) < tolerance
 
@@ -201,7 +204,7 @@ def test_noise_free_data_are_no_special_case(truth):
 
 def test_the_default_is_what_fits_the_scan(truth, scan):
     def chosen(*scans, **options):
-        return invsr.reconstruct(list(scans), reference=truth.grid, **options).method
+        return invsr.reconstruct(list(scans), reference=truth.grid, **options).method.name
 
     assert chosen(scan) == "unrolled"
     assert chosen(scan, lam=0.01) == chosen(scan, noise_model="huber") == "tv"
@@ -215,7 +218,7 @@ def test_the_default_is_what_fits_the_scan(truth, scan):
 
 
 def test_memory_is_checked_before_starting(monkeypatch, scan):
-    monkeypatch.setattr(module, "free_memory", lambda device: 2**20)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 2**20)
     with pytest.raises(InvsrError, match=r"needs about .* GiB of memory and 0.0 GiB are free: use a spacing of"):
         invsr.reconstruct(scan)
 
@@ -225,16 +228,20 @@ def test_oblique_and_moving_scans_are_known_to_take_more_memory(monkeypatch, tru
     turn[:2, :2] = [[np.cos(0.2), -np.sin(0.2)], [np.sin(0.2), np.cos(0.2)]]
     parallel, oblique = scan.grid, Grid(scan.grid.shape, turn @ scan.grid.affine)
     cpu = torch.device("cpu")
-    voxels = module.VOLUMES_IN_MEMORY["tv"] * truth.grid.size + 4 * parallel.size
-    monkeypatch.setattr(module, "free_memory", lambda device: 4 * voxels)
-    module.require_memory(truth.grid, [parallel], "tv", cpu)
-    for grid, moving in ((oblique, False), (parallel, True)):
-        with pytest.raises(InvsrError, match="GiB of memory"):
-            module.require_memory(truth.grid, [grid], "tv", cpu, moving)
+    needed = [
+        memory.needed_memory(invsr.methods.TV.volumes_in_memory, truth.grid, [grid], moving)
+        for grid, moving in ((parallel, False), (oblique, False), (parallel, True))
+    ]
+    assert needed[0] < min(needed[1:])
+    monkeypatch.setattr(memory, "free_memory", lambda device: needed[0])
+    memory.require_memory("tv", needed[0], truth.grid, cpu)
+    for more in needed[1:]:
+        with pytest.raises(InvsrError, match="tv on .* GiB of memory"):
+            memory.require_memory("tv", more, truth.grid, cpu)
 
 
 def test_memory_limit_of_the_process_counts():
-    assert 0 < module.free_memory(torch.device("cpu")) < 2**50
+    assert 0 < memory.free_memory(torch.device("cpu")) < 2**50
 
 
 def test_one_value_per_scan(scan):
@@ -300,3 +307,144 @@ def test_adaptation_is_of_the_first_scans_slices(scan, truth, monkeypatch):
         invsr.reconstruct(scan, method="tv", adapt=True)
     with pytest.raises(InvsrError, match="cannot be adapted"):
         invsr.reconstruct(scan, **{**options, "denoiser": invsr.priors.TV()})
+
+
+# Options belong to methods ----------------------------------------------------------------------------
+
+USED = {
+    "cubic": (),
+    "tikhonov": ("lam", "max_iter"),
+    "tv": ("lam", "huber", "max_iter"),
+    "pnp": ("denoiser", "solver", "lam", "adapt", "max_iter"),
+    "unrolled": ("model",),
+    "deq": ("model",),
+    "posterior": ("denoiser", "n_samples", "adapt"),
+}
+VALUES = {
+    "lam": 0.01,
+    "huber": 0.1,
+    "solver": "hqs",
+    "denoiser": "mri-denoiser-fast",
+    "adapt": True,
+    "model": "mri-unrolled",
+    "max_iter": 3,
+    "n_samples": 2,
+}
+
+
+@pytest.mark.parametrize("option", VALUES)
+@pytest.mark.parametrize("method", USED)
+def test_an_option_that_the_method_does_not_use_is_an_error(method, option):
+    if option in USED[method]:
+        assert getattr(method_of(method, {option: VALUES[option]}), option) == VALUES[option]
+    else:
+        with pytest.raises(InvsrError, match=f"method {method} does not use the option {option} "):
+            method_of(method, {option: VALUES[option]})
+
+
+def test_every_method_and_option_is_in_these_tables():
+    assert {name: options_of(kind) for name, kind in METHODS.items()} == {
+        name: [*used, *(["seed"] if name in ("pnp", "posterior") else [])] for name, used in USED.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "method"),
+    [
+        (("lam",), "tv"),
+        (("max_iter",), "tv"),
+        (("huber",), "tv"),
+        (("solver",), "pnp"),
+        (("denoiser",), "pnp"),
+        (("adapt",), "pnp"),
+        (("n_samples",), "posterior"),
+        (("model",), "unrolled"),
+        (("lam", "solver"), "pnp"),
+        (("denoiser", "n_samples"), "posterior"),
+    ],
+)
+def test_an_option_without_a_method_implies_one(options, method):
+    assert method_of("auto", {name: VALUES[name] for name in options}).name == method
+    assert method_of("auto", {"model": "mri-deq"}).name == "deq"
+
+
+def test_options_that_no_method_shares_are_an_error():
+    with pytest.raises(InvsrError, match="no method uses all of the options huber, solver"):
+        method_of("auto", {"huber": 0.1, "solver": "hqs"})
+
+
+def test_a_method_object_owns_its_options(scan, truth):
+    found = invsr.reconstruct(scan, method=invsr.methods.TV(lam=0.01, max_iter=4), reference=truth.grid)
+    assert found.method.lam == found.lam == 0.01 and len(found.history) == 4
+    with pytest.raises(InvsrError, match="lam given beside a TV object"):
+        invsr.reconstruct(scan, method=invsr.methods.TV(), lam=0.01)
+
+
+def test_auto_takes_the_next_method_where_memory_is_short(monkeypatch, scan, truth):
+    needed = memory.needed_memory(invsr.methods.TV.volumes_in_memory, truth.grid, [scan.grid])
+    monkeypatch.setattr(memory, "free_memory", lambda device: needed)
+    with pytest.warns(InvsrWarning, match="method unrolled needs about .* tv is used instead"):
+        found = invsr.reconstruct(scan, reference=truth.grid)
+    assert found.method.name == "tv"
+    # Thick slices on fine pixels are not what the network was trained for: TV is chosen, and its memory is what counts.
+    assert invsr.reconstruct(scan, reference=truth.grid, slice_thickness=1.0).method.name == "tv"
+
+
+# Into the package and out of it -----------------------------------------------------------------------
+
+
+def test_arrays_are_a_way_in(truth, scan):
+    with pytest.raises(InvsrError, match=r"a ndarray is not a scan: make one with invsr.Volume.from_array"):
+        invsr.reconstruct(scan.numpy())
+    counts = (1000 * scan.numpy().clip(0)).astype(np.uint16)
+    volume = invsr.Volume.from_array(counts, affine=scan.grid.affine, name="counts", slice_thickness=4.0)
+    found = invsr.reconstruct(volume, method="tv", reference=truth.grid)
+    plain = invsr.reconstruct(scan, method="tv", reference=truth.grid)
+    assert float((found.x / 1000 - plain.x).abs().mean()) < 0.01
+
+
+def test_the_result_keeps_its_name_and_space(tmp_path, scan):
+    talairach = dataclasses.replace(scan, name="head.nii.gz", form_code=4)
+    found = invsr.reconstruct(talairach, method="cubic")
+    assert found.volume.name == "head.nii.gz" and found.volume.form_code == 4
+    assert found.volume.slice_thickness is None  # slices of the scan no longer exist
+    found.save(tmp_path / "out.nii.gz")
+    assert invsr.load(tmp_path / "out.nii.gz").form_code == 4
+
+
+def test_a_scan_knows_its_acquisition(truth, scan):
+    plain = invsr.reconstruct(scan, method="tv", reference=truth.grid, slice_thickness=3.0, noise=0.02)
+    own = invsr.reconstruct(invsr.Scan(scan, slice_thickness=3.0, noise=0.02), method="tv", reference=truth.grid)
+    assert torch.equal(plain.x, own.x)
+    with pytest.raises(InvsrError, match="noise given beside a Scan"):
+        invsr.reconstruct(invsr.Scan(scan), noise=0.1)
+
+
+def test_any_operator_is_solved_by_the_same_call(truth):
+    mask = torch.rand(truth.grid.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    A = invsr.operators.Diagonal(truth.grid, mask.float())
+    noise = 0.01 * torch.randn(truth.data.shape, generator=torch.Generator().manual_seed(1))
+    y = 500 * mask * (truth.data + noise)
+    found = invsr.solve(A, y, sigma=5.0, method="tv")
+    filled = found.x / 500
+    assert 0.5 < found.chi2 < 1.3 and found.volume.grid == truth.grid
+    assert error_of(filled, truth) < 0.3 * error_of(y / 500, truth)
+
+
+def error_of(x, truth):
+    return float((x - truth.data).square().mean().sqrt())
+
+
+def test_a_method_of_ones_own(truth, scan):
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Adjoint(invsr.methods.Method):
+        name = "adjoint"
+        gain: float = 1.0
+
+        def solve(self, problem, progress=None):
+            return invsr.solvers.Solution(self.gain * problem.operator.adjoint(problem.y), problem.domain)
+
+    found = invsr.reconstruct(scan, method=Adjoint(gain=2.0), reference=truth.grid)
+    assert str(found.method) == "adjoint" and found.grid == truth.grid
+    # What the solver does not say is worked out: twice the adjoint explains the data badly.
+    assert found.chi2 > 10 and found.gain != 1.0 and "chi2" in " ".join(found.remarks())

@@ -17,9 +17,7 @@ from invsr.grid import Grid
 from invsr.operators import acquisition
 from invsr.report import write_report
 from invsr.report.layers import MOST, Layer, packed, shown, upright
-from invsr.solvers import iterate
 from invsr.solvers.residuals import residuals
-from invsr.solvers.steps import ADMM
 from invsr.testing.phantoms import centred_grid, shapes
 
 SIDE = 32
@@ -34,7 +32,7 @@ def solution():
     scan = invsr.simulate(invsr.Volume(data, grid), slice_thickness=4.0, axis=2, noise=0.01)
     flipped = Grid(scan.grid.shape, scan.grid.affine @ _turned(scan.grid.shape))
     scan = invsr.Volume(scan.data.flip(2, 3, 4), flipped, "scan <1>.nii.gz")
-    return invsr.reconstruct(scan, method="tv")
+    return invsr.reconstruct(scan, method="tv", seed=3)
 
 
 def _turned(shape):
@@ -48,7 +46,7 @@ def folder(solution, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     some = folder / "input.bin"
     some.write_bytes(b"voxels")
-    write_report(folder, ["scan <1>.nii.gz"], solution, command="invsr reconstruct x", seed=3, files={"input": some})
+    write_report(folder, solution, command="invsr reconstruct x", files={"input": some})
     return folder
 
 
@@ -81,25 +79,25 @@ def test_the_page_needs_nothing_else(folder):
     assert re.search(r'aria-label="[^"]*χ² of each slice', page)
 
 
-def test_a_solvers_own_solution_is_refused(tmp_path):
+def test_a_problem_without_scans_is_refused(tmp_path):
     grid = centred_grid((8, 8, 8))
     A = acquisition(grid.coarsen((1, 1, 4)), reference=grid)
     x = shapes(grid, size=6.0, n_samples=32)
-    with pytest.raises(InvsrError, match="a report is made of what invsr.reconstruct returns"):
-        write_report(tmp_path, ["x"], iterate(ADMM(), A, A(x), invsr.priors.TV(), sigma=0.01, max_iter=2))
+    with pytest.raises(InvsrError, match="a report is made of scans"):
+        write_report(tmp_path, invsr.solve(A, A(x), sigma=0.01, max_iter=2))
 
 
 def test_a_folder_that_cannot_be_made_is_refused(solution, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InvsrError, match="file: no report can be written there"):
-        write_report(tmp_path / "file", ["x"], solution)
+        write_report(tmp_path / "file", solution)
 
 
 def test_scans_of_one_name_are_told_apart(tmp_path):
     grid = centred_grid((16, 16, 16))
-    truth = invsr.Volume(shapes(grid, size=14.0, n_samples=16), grid)
+    truth = invsr.Volume(shapes(grid, size=14.0, n_samples=16), grid, "T2w.nii.gz")
     scans = [invsr.simulate(truth, slice_thickness=4.0, axis=axis, noise=0.01) for axis in (2, 1)]
-    _, path = write_report(tmp_path, ["T2w.nii.gz"] * 2, invsr.reconstruct(scans, method="tv", reference=grid))
+    _, path = write_report(tmp_path, invsr.reconstruct(scans, method="tv", reference=grid))
     record = json.loads(path.read_text())
     assert [scan["name"] for scan in record["scans"]] == ["T2w.nii.gz (1)", "T2w.nii.gz (2)"]
     page = (tmp_path / "report.html").read_text()
@@ -109,7 +107,7 @@ def test_scans_of_one_name_are_told_apart(tmp_path):
 def test_negative_intensities_are_no_special_case(solution, tmp_path):
     problem = solution.problem
     scan = invsr.Volume(problem.y - 5.0, problem.grids[0])
-    write_report(tmp_path, ["x"], invsr.reconstruct(scan, method="tv"))
+    write_report(tmp_path, invsr.reconstruct(scan, method="tv"))
     assert 0 <= json.loads((tmp_path / "report.json").read_text())["evidence"]["prior_share_of_detail"] <= 1
 
 

@@ -1,0 +1,85 @@
+"""The options of the command line: what each is called, takes, and says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# Scans and files -------------------------------------------------------------------------------------
+
+Scans = Annotated[list[Path], typer.Argument(help="Thick-slice scans of one anatomy, NIfTI.", metavar="SCAN.nii.gz")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="NIfTI file to write.")]
+MotionOutput = Annotated[
+    Path, typer.Option("--output", "-o", help="JSON file to write; .tfm files come beside it.", metavar="MOTION.json")
+]
+Reference = Annotated[Path | None, typer.Option(help="NIfTI file whose grid the result gets.")]
+Masks = Annotated[list[Path] | None, typer.Option(help="Use only the data inside; one per scan.")]
+VolumeIndex = Annotated[int | None, typer.Option(help="Which volume of a 4-D file, from 0.")]
+ReportFolder = Annotated[Path | None, typer.Option(help="Folder for an HTML page and a JSON of the run.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+
+# How the scans were acquired -------------------------------------------------------------------------
+
+Thickness = Annotated[
+    list[float] | None,
+    typer.Option(help="FWHM of the slice profile, mm; one, or one per scan. Default: sidecar, else slice spacing."),
+]
+Profile = Annotated[
+    list[str] | None,
+    typer.Option(help="gaussian, boxcar, sinc, slr or a file (mm, amplitude); one, or one per scan. [gaussian]"),
+]
+InPlane = Annotated[str | None, typer.Option(help="Pixels as kspace truncation, gaussian or none. [kspace]")]
+Noise = Annotated[list[float] | None, typer.Option(help="Noise sigma in intensity units. Default: estimated.")]
+NoiseModel = Annotated[str | None, typer.Option(help="gaussian, rician, huber or l1. [gaussian]")]
+MotionLevel = Annotated[
+    str, typer.Option(help="How several scans moved: none, stack (each as a whole) or slice, estimated.")
+]
+Transforms = Annotated[Path | None, typer.Option(help="Motion that `invsr register` wrote, instead of --motion.")]
+RegisterLevel = Annotated[str, typer.Option(help="stack, or slice: a motion for each slice.")]
+Spacing = Annotated[str | None, typer.Option(help="Target spacing, mm: 1.0 or 0.8x0.8x1. [finest, isotropic]")]
+
+# How to solve ----------------------------------------------------------------------------------------
+
+MethodName = Annotated[
+    str, typer.Option(help="auto, cubic, tikhonov, tv, pnp, unrolled, deq or posterior; auto: what suits the scan.")
+]
+Solver = Annotated[str | None, typer.Option(help="With pnp: hqs, admm, pgd or red. [admm]")]
+DenoiserName = Annotated[
+    str | None,
+    typer.Option(help="With pnp, posterior: see `invsr models`; a weights file; deepinv:CLASS. [mri-denoiser]"),
+]
+Adapt = Annotated[
+    bool, typer.Option("--adapt", help="With pnp, posterior: train the denoiser on the scan's own slices first.")
+]
+Model = Annotated[str | None, typer.Option(help="With unrolled, deq: trained weights; see `invsr models`, or a file.")]
+Weight = Annotated[
+    str | None, typer.Option(help="With tikhonov, tv, pnp: regularisation parameter at peak intensity 1. [auto]")
+]
+HuberSlope = Annotated[float | None, typer.Option(help="With tv: slope (peak per mm) below which to smooth. [0]")]
+MaxIter = Annotated[int | None, typer.Option(help="With tikhonov, tv, pnp: largest number of iterations. [60]", min=1)]
+Samples = Annotated[
+    int | None, typer.Option(help="With posterior: number of samples; with the bootstrap: repetitions. [8]")
+]
+Uncertainty = Annotated[
+    str | None,
+    typer.Option(
+        help="bootstrap: a standard deviation per voxel, beside the result. Too small so far: its 68 % intervals held "
+        "42 to 52 % of the voxels."
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Seed = Annotated[int, typer.Option(help="For whatever is drawn at random.")]
+
+# Simulation ------------------------------------------------------------------------------------------
+
+HighResolution = Annotated[Path, typer.Argument(help="High-resolution volume, NIfTI.", metavar="HIGH.nii.gz")]
+SimulatedThickness = Annotated[float, typer.Option(help="Slice thickness, mm.")]
+Gap = Annotated[float, typer.Option(help="Gap between slices, mm.")]
+SimulatedProfile = Annotated[str, typer.Option(help="gaussian, boxcar, sinc, slr or a file.")]
+SliceAxis = Annotated[str | None, typer.Option(help="Slice axis: i, j or k. Default: largest voxels.")]
+InPlaneFactor = Annotated[float, typer.Option(help="Pixels that many times larger.")]
+SimulatedNoise = Annotated[float, typer.Option(help="Sigma as a share of the 99.9th percentile.")]
+SimulatedNoiseModel = Annotated[str, typer.Option(help="gaussian or rician.")]
+NoiseSeed = Annotated[int, typer.Option(help="Seed of the noise.")]

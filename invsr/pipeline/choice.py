@@ -1,0 +1,117 @@
+"""From a name and options to a method object, and which one suits a problem when none is named."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from invsr.errors import InvsrError, InvsrWarning
+from invsr.models.registry import known
+from invsr.operators.separable import Separable
+from invsr.operators.stack import Stack
+from invsr.pipeline import memory
+from invsr.pipeline.methods import METHODS, TV, Equilibrium, Method, PnP, Posterior, Unrolled, options_of
+from invsr.pipeline.problem import InverseProblem
+from invsr.solvers.trained import DEQ, load_solver
+
+# Whichever `choose_method` finds.
+AUTO = "auto"
+# Asked in turn for the options that imply a method.
+IMPLIED = (TV, PnP, Posterior)
+# Belongs to the run: methods that draw no random numbers have no use for it.
+SEED = "seed"
+
+
+def method_of(method: str | Method, options: Mapping[str, Any], seed: int = 0) -> Method | None:
+    """The method of a name and the options that were given (not None); None where `choose_method` is to decide.
+
+    Parameters
+    ----------
+    method : str or Method
+        A name, "auto", or a method with its own options.
+    options : mapping
+        By name; None for those that were not given.
+    seed : int
+        For methods that draw random numbers.
+
+    Raises
+    ------
+    InvsrError
+        When the method is unknown or does not use an option; the message names both.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if isinstance(method, Method):
+        if given:
+            names = ", ".join(given)
+            raise InvsrError(f"{names} given beside a {type(method).__name__} object: put the options into the object")
+        return method
+    if method == AUTO:
+        if not given:
+            return None
+        return _made(_implied(given), given, seed)
+    if method not in METHODS:
+        raise InvsrError(f"unknown method {method!r}: use one of {AUTO}, {', '.join(METHODS)}")
+    return _made(METHODS[method], given, seed)
+
+
+def _made(kind: type[Method], given: Mapping[str, Any], seed: int) -> Method:
+    own = options_of(kind)
+    for name, value in given.items():
+        if name not in own:
+            users = [one.name for one in METHODS.values() if name in options_of(one)]
+            advice = f"leave it out, or use method {' or '.join(users)}" if users else "leave it out"
+            raise InvsrError(f"method {kind.name} does not use the option {name} ({value}): {advice}")
+    return kind(**given, **({SEED: seed} if SEED in own else {}))
+
+
+def _implied(given: Mapping[str, Any]) -> type[Method]:
+    """The method that options without a name ask for."""
+    if "model" in given:
+        model = str(given["model"])
+        if model.endswith(".safetensors"):
+            kind = type(load_solver(model, None)[0]).__name__
+            return Unrolled if kind == "Unrolled" else Equilibrium
+        return Equilibrium if known(model)["kind"] == DEQ else Unrolled
+    for candidate in IMPLIED:
+        if set(given) <= set(options_of(candidate)):
+            return candidate
+    raise InvsrError(f"no method uses all of the options {', '.join(given)}: name a method, or leave some out")
+
+
+def choose_method(problem: InverseProblem, seed: int = 0) -> Method:
+    """The best method for a problem that the benchmarks show, and that fits into the memory.
+
+    One scan that the unrolled network was trained for: "unrolled". Several parallel scans: "pnp". Everything else,
+    oblique and moving scans and other noise models included: "tv".
+    """
+    device = _device_of(problem)
+    for method in _ranked(problem, seed):
+        needed, free = method.memory(problem), memory.free_memory(device)
+        if needed <= free or method.name == TV.name:
+            return method
+        warnings.warn(
+            f"method {method} needs about {needed / 2**30:.1f} GiB of memory and {free / 2**30:.1f} GiB are free: "
+            f"{TV.name} is used instead",
+            InvsrWarning,
+            stacklevel=2,
+        )
+    return TV()
+
+
+def _ranked(problem: InverseProblem, seed: int) -> list[Method]:
+    if not problem.is_gaussian:
+        return [TV()]
+    if isinstance(problem.operator, Stack):
+        # Where scans lie obliquely, or moved, plug-and-play falls behind TV (benchmarks, table of stacks).
+        parallel = all(isinstance(one, Separable) for one in problem.operator.operators)
+        return [PnP(seed=seed), TV()] if parallel else [TV()]
+    unrolled = Unrolled()
+    return [TV()] if unrolled.objections(problem) else [unrolled, TV()]
+
+
+def _device_of(problem: InverseProblem) -> torch.device:
+    y = problem.y
+    return (y[0] if isinstance(y, tuple) else y).device

@@ -1,0 +1,55 @@
+"""On which grid the unknown volume lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from invsr.errors import InvsrError
+from invsr.grid import Grid
+from invsr.pipeline.scan import Scan
+
+# What the target has around the masks of several scans, mm.
+MASK_MARGIN = 10.0
+
+
+def choose_grid(
+    scans: Sequence[Scan], spacing: float | Sequence[float] | None = None, reference: Grid | None = None
+) -> Grid:
+    """The reference, or the grid along the first scan that covers all fields of view, or all masks with a margin.
+
+    Voxels lie where the first scan alone would have them.
+
+    Raises
+    ------
+    InvsrError
+        When both are given, a scan has a single slice, or overlaps none of the others.
+    """
+    if reference is not None:
+        if spacing is not None:
+            raise InvsrError("give either a target spacing or a reference grid, not both")
+        return reference
+    first = scans[0]
+    if len(scans) == 1:
+        if first.grid.shape[first.through_plane] < 2:
+            raise InvsrError(f"{first.name}: has a single slice: at least two are needed to resolve between them")
+        return _refined(first.grid, spacing)
+    for n, scan in enumerate(scans):
+        if not any(scan.grid.overlaps(other.grid) for m, other in enumerate(scans) if m != n):
+            raise InvsrError(
+                f"{scan.name}: does not overlap any other scan in world space: check its orientation, or leave it out"
+            )
+    reached = []
+    for scan in scans:
+        if scan.mask is None:
+            reached.append(scan.grid.corners())
+        else:
+            reached.append(scan.grid.to_world(torch.nonzero(scan.mask.data[0, 0]).cpu().numpy()))
+    margin = 0.0 if all(scan.mask is None for scan in scans) else MASK_MARGIN
+    return _refined(first.grid, spacing).covering(np.concatenate(reached), margin)
+
+
+def _refined(grid: Grid, spacing: float | Sequence[float] | None) -> Grid:
+    return grid.isotropic() if spacing is None else grid.refine(spacing)

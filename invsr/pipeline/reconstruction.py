@@ -1,0 +1,123 @@
+"""What a user gets: the volume, and all that is known of how it came about."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+
+from invsr.grid import Grid
+from invsr.io.nifti import save
+from invsr.motion import Motion
+from invsr.numerics.iteration import Status
+from invsr.operators.base import Data
+from invsr.pipeline.methods import Method
+from invsr.pipeline.problem import InverseProblem
+from invsr.solvers.solution import Solution
+from invsr.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """A reconstructed volume in intensity units, with the problem, the method and the solver's solution behind it.
+
+    Attributes
+    ----------
+    x : Tensor, shape (1, channel, *grid.shape)
+        Intensities, in the first scan's units.
+    problem : InverseProblem
+        What was solved, in scaled intensities.
+    method : Method
+    solution : Solution
+        What the solver knows: iterations, status, chi2, in scaled intensities.
+    std : Tensor or None, shape of x
+        Standard deviation of the error of x, where it was asked for.
+    samples : Tensor or None, shape (n, 1, *grid.shape)
+        Draws from the posterior, of which x is the mean.
+    seed : int
+        For what the method drew at random.
+    """
+
+    x: Tensor
+    problem: InverseProblem
+    method: Method
+    solution: Solution
+    std: Tensor | None = None
+    samples: Tensor | None = None
+    seed: int = 0
+
+    @property
+    def grid(self) -> Grid:
+        """Where the volume lies."""
+        return self.problem.domain
+
+    @property
+    def volume(self) -> Volume:
+        """The result with its grid; it keeps the first scan's name and the space that its header names."""
+        return self._volume(self.x)
+
+    def _volume(self, x: Tensor) -> Volume:
+        if not self.problem.scans:
+            return Volume(x, self.grid)
+        return self.problem.scans[0].volume.with_data(x, self.grid)
+
+    @property
+    def std_volume(self) -> Volume | None:
+        """`std` with its grid."""
+        return None if self.std is None else self._volume(self.std)
+
+    @property
+    def sample_volumes(self) -> list[Volume]:
+        """`samples` with their grid."""
+        return [] if self.samples is None else [self._volume(one[None]) for one in self.samples]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the volume: see `invsr.save`."""
+        save(self.volume, path)
+
+    @cached_property
+    def prediction(self) -> Data:
+        """What the operator makes of the result, as the problem's y."""
+        found: Data = self.problem.operator(self.solution.x)
+        return found
+
+    @property
+    def motion(self) -> Motion | None:
+        """Where the scans and their slices lay, and their gains; None for one scan that did not move."""
+        return self.problem.motion
+
+    @property
+    def status(self) -> Status:
+        """How the iteration ended."""
+        return self.solution.status
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Figures of each iteration."""
+        return self.solution.history
+
+    @property
+    def lam(self) -> float:
+        """Regularisation parameter that was used, for data scaled to a peak of 1."""
+        return self.solution.lam
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of the first scan's noise, in intensity units."""
+        return self.problem.sigma * self.problem.scale
+
+    @property
+    def chi2(self) -> float | None:
+        """Mean squared standardised residual per measured voxel."""
+        return self.solution.chi2
+
+    @property
+    def gain(self) -> float:
+        """Gain of the re-simulated data against the data."""
+        return self.solution.gain
+
+    def remarks(self) -> list[str]:
+        """One line for each thing about this run that a user should know."""
+        return self.solution.remarks()

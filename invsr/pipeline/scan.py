@@ -1,0 +1,248 @@
+"""A scan: a volume, and how it was acquired."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from invsr.errors import InvsrError
+from invsr.grid import Grid
+from invsr.motion.order import by_times
+from invsr.noise.estimation import estimate_sigma
+from invsr.operators.base import LinearOperator
+from invsr.operators.profiles import AxisProfile
+from invsr.operators.scan_model import acquisition, slice_profile_of
+from invsr.volume import Volume, require_signal
+
+# Voxels whose edges differ by less than this share are isotropic: without a thickness they are samples.
+ISOTROPIC = 0.01
+# Axes whose voxels are at most this many times as long as the shortest are fine: noise is estimated along them.
+FINE = 1.5
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A thick-slice scan and what is known of its acquisition.
+
+    Parameters
+    ----------
+    volume : Volume
+    slice_thickness : float, mm, optional
+        Full width at half maximum of the slice profile. By default what the sidecar says, else the slice spacing;
+        isotropic voxels without a thickness are samples of the volume.
+    slice_profile : {"gaussian", "boxcar", "sinc", "slr"} or path
+    in_plane : {"kspace", "gaussian", "none"}
+        What a target finer than the pixels assumes.
+    noise : float, in intensity units, optional
+        Standard deviation; estimated by default.
+    noise_model : {"gaussian", "rician", "huber", "l1"}
+        The likelihood; the last two forgive outliers.
+    mask : Volume, optional
+        On the scan's grid; data outside (where it is 0) are not used.
+
+    Raises
+    ------
+    InvsrError
+        When the volume holds no signal, a number is not above zero, or the mask is empty or on another grid.
+
+    Examples
+    --------
+    >>> scan = Scan(Volume.from_array(np.random.default_rng(0).random((16, 16, 4)), spacing=(1, 1, 4)))
+    >>> scan.thickness
+    4.0
+    """
+
+    volume: Volume
+    slice_thickness: float | None = None
+    slice_profile: str | Path = "gaussian"
+    in_plane: str = "kspace"
+    noise: float | None = None
+    noise_model: str = "gaussian"
+    mask: Volume | None = None
+
+    def __post_init__(self) -> None:
+        require_signal(self.volume)
+        for what, value in (("slice thickness", self.slice_thickness), ("noise", self.noise)):
+            if value is not None and not (np.isfinite(value) and value > 0):
+                raise InvsrError(f"{self.name}: {what} {value}: it must be finite and above zero")
+        if self.mask is None:
+            return
+        if self.mask.grid != self.grid:
+            raise InvsrError(
+                f"{self.mask.name}: the mask lies on {self.mask.grid} but {self.name} on {self.grid}: "
+                "resample it onto the scan"
+            )
+        if not bool(self.mask.data.any()):
+            raise InvsrError(f"{self.mask.name}: the mask is empty: every voxel is 0")
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.volume.name
+
+    @property
+    def grid(self) -> Grid:
+        """Where its voxels lie."""
+        return self.volume.grid
+
+    @property
+    def data(self) -> Tensor:
+        """Intensities, shape (1, 1, *grid.shape)."""
+        return self.volume.data
+
+    @property
+    def inside(self) -> Tensor | None:
+        """Where data are used, bool, shape of `data`; None for everywhere."""
+        return None if self.mask is None else self.mask.data != 0
+
+    @property
+    def through_plane(self) -> int:
+        """The axis across the slices."""
+        return self.grid.through_plane
+
+    @property
+    def slice_spacing(self) -> float:
+        """Distance between slice centres, mm."""
+        return float(self.grid.spacing[self.through_plane])
+
+    @property
+    def thickness(self) -> float | None:
+        """Slice thickness that the model takes, mm; None where voxels are samples of the volume."""
+        given = self.volume.slice_thickness if self.slice_thickness is None else self.slice_thickness
+        if given is not None:
+            return float(given)
+        isotropic = self.grid.spacing.max() < (1 + ISOTROPIC) * self.grid.spacing.min()
+        return None if isotropic else self.slice_spacing
+
+    @property
+    def profile(self) -> AxisProfile:
+        """What a slice averages."""
+        return slice_profile_of("none", 1.0) if self.thickness is None else slice_profile_of(*self._profile)
+
+    @property
+    def _profile(self) -> tuple[str | Path, float]:
+        return ("none", 1.0) if self.thickness is None else (self.slice_profile, self.thickness)
+
+    @property
+    def slice_order(self) -> Tensor | None:
+        """Slice numbers as they were acquired, shape (n_slices,); None where no sidecar tells."""
+        times = self.volume.slice_times
+        return by_times(times) if times is not None and len(times) == self.grid.shape[self.through_plane] else None
+
+    def sigma(self) -> float:
+        """Standard deviation of the noise in intensity units: as given, else estimated inside the mask."""
+        if self.noise is not None:
+            return float(self.noise)
+        spacing = self.grid.spacing
+        fine = [n for n in (0, 1, 2) if spacing[n] < FINE * spacing.min()]
+        try:
+            return estimate_sigma(self.data, axes=fine, mask=self.inside)
+        except InvsrError as error:
+            raise InvsrError(f"{self.name}: {error} (noise=, command line: --noise)") from None
+
+    def operator(self, target: Grid, motion: Array | None = None, centre: Array | None = None) -> LinearOperator:
+        """The forward model from a volume on `target` to this scan; motion as in `invsr.operators.acquisition`."""
+        profile, thickness = self._profile
+        try:
+            found = acquisition(
+                self.grid,
+                reference=target,
+                slice_thickness=thickness,
+                slice_profile=profile,
+                in_plane=self.in_plane,
+                motion=motion,
+                centre=centre,
+            )
+        except InvsrError as error:
+            raise InvsrError(f"{self.name}: {error}") from None
+        return found.to(self.data.device)
+
+    def to(self, device: torch.device | str) -> Scan:
+        """The same scan with its data on `device`."""
+        mask = None if self.mask is None else self.mask.to(device)
+        return replace(self, volume=self.volume.to(device), mask=mask)
+
+    def cropped(self) -> Scan:
+        """The scan without the rows and columns in which the mask is empty; all slices stay."""
+        if self.mask is None:
+            return self
+        at = torch.nonzero(self.mask.data[0, 0])
+        low, high = at.amin(0).tolist(), (at.amax(0) + 1).tolist()
+        low[self.through_plane], high[self.through_plane] = 0, self.grid.shape[self.through_plane]
+        i, j, k = (slice(a, b) for a, b in zip(low, high, strict=True))
+        affine = self.grid.affine.copy()
+        affine[:3, 3] = self.grid.to_world(low)
+        grid = Grid((i.stop - i.start, j.stop - j.start, k.stop - k.start), affine)
+        volume, mask = (replace(v, data=v.data[..., i, j, k], grid=grid) for v in (self.volume, self.mask))
+        return replace(self, volume=volume, mask=mask, slice_thickness=self.thickness)
+
+
+def scans_of(
+    volumes: Volume | Scan | Sequence[Volume | Scan],
+    *,
+    slice_thickness: float | Sequence[float] | None = None,
+    slice_profile: str | Path | Sequence[str | Path] | None = None,
+    in_plane: str | None = None,
+    noise: float | Sequence[float] | None = None,
+    noise_model: str | None = None,
+    masks: Volume | Sequence[Volume] | None = None,
+) -> list[Scan]:
+    """Volumes with what is known of their acquisition; each value is one for all, or one for each.
+
+    Raises
+    ------
+    InvsrError
+        When there is no scan, something else than a volume, a number of values that does not fit, or an acquisition
+        option beside a `Scan`, which has its own.
+    """
+    given = [volumes] if isinstance(volumes, Volume | Scan) else list(volumes)
+    if not given:
+        raise InvsrError("no scan given: name at least one NIfTI file")
+    for one in given:
+        if not isinstance(one, Volume | Scan):
+            raise InvsrError(
+                f"a {type(one).__name__} is not a scan: make one with invsr.Volume.from_array(array, spacing=...), or "
+                "invsr.load(path)"
+            )
+    if masks is not None:
+        masks = [masks] if isinstance(masks, Volume) else list(masks)
+        if len(masks) != len(given):
+            raise InvsrError(f"{len(masks)} masks for {len(given)} scans: give one for each scan, in the same order")
+    options = {
+        "slice_thickness": _per_scan(slice_thickness, len(given), "slice thickness"),
+        "slice_profile": _per_scan(slice_profile, len(given), "slice profile"),
+        "in_plane": _per_scan(in_plane, len(given), "in-plane model"),
+        "noise": _per_scan(noise, len(given), "noise"),
+        "noise_model": _per_scan(noise_model, len(given), "noise model"),
+        "mask": _per_scan(masks, len(given), "masks"),
+    }
+    found = []
+    for n, one in enumerate(given):
+        own = {name: values[n] for name, values in options.items() if values[n] is not None}
+        if isinstance(one, Volume):
+            found.append(Scan(one, **own))
+        elif own:
+            raise InvsrError(f"{one.name}: {', '.join(own)} given beside a Scan: put it into the Scan")
+        else:
+            found.append(one)
+    return found
+
+
+def _per_scan(value: Any, count: int, what: str) -> list[Any]:
+    if value is None or isinstance(value, float | int | str | Path) or not isinstance(value, Sequence):
+        return [value] * count
+    values = list(value)
+    if len(values) == 1:
+        values = values * count
+    if len(values) != count:
+        raise InvsrError(f"{len(values)} values of {what} for {count} scans: give one, or one for each scan")
+    return values
