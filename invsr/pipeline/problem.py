@@ -330,9 +330,8 @@ def _sigma(scan: Volume, given: float | None, mask: Tensor | None) -> float:
         if not (np.isfinite(given) and given > 0):
             raise InvsrError(f"{scan.name}: noise {given}: a standard deviation must be above zero")
         return float(given)
-    fine = [n for n in (0, 1, 2) if scan.grid.spacing[n] < 1.5 * scan.grid.spacing.min()]
     try:
-        return estimate_sigma(scan.data, axes=fine, mask=mask)
+        return estimate_sigma(scan.data, axes=scan.grid.fine_axes, mask=mask)
     except InvsrError as error:
         raise InvsrError(f"{scan.name}: {error} (noise=, command line: --noise)") from None
 
