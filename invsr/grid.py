@@ -17,6 +17,8 @@ SAME_POSITION = 1e-3
 # Sine of the largest angle by which two voxel axes may miss being perpendicular. Headers store
 # direction cosines in float32 and converters round them, hence not zero.
 LARGEST_SHEAR = 5e-3
+# Axes are fine whose spacing is less than this many times the finest.
+FINE = 1.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +75,61 @@ class Grid:
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "affine", matrix)
 
+    @classmethod
+    def from_spacing(
+        cls,
+        shape: Sequence[int],
+        spacing: float | Sequence[float],
+        *,
+        origin: Sequence[float] | None = None,
+        centre: Sequence[float] | None = None,
+        directions: npt.ArrayLike | None = None,
+    ) -> Grid:
+        """The grid of a voxel spacing in mm, for arrays that come without an affine.
+
+        Parameters
+        ----------
+        shape : sequence of 3 int
+        spacing : float or sequence of 3 float, mm
+            Distance between voxel centres along i, j, k.
+        origin : sequence of 3 float, mm, optional
+            World position of the centre of voxel (0, 0, 0).
+        centre : sequence of 3 float, mm, optional
+            World position of the middle of the field of view, instead of `origin`; by default (0, 0, 0).
+        directions : array_like, shape (3, 3), optional
+            Direction cosines of the voxel axes, one per column; by default along x, y and z (right, anterior,
+            superior).
+
+        Raises
+        ------
+        InvsrError
+            When a spacing is not above zero, the directions are not orthogonal unit vectors, or both `origin` and
+            `centre` are given.
+
+        Examples
+        --------
+        >>> Grid.from_spacing((256, 256, 24), (0.9, 0.9, 5.0), origin=(-115, -115, -60))
+        Grid(256x256x24, 0.9x0.9x5 mm, origin -115x-115x-60 mm)
+        >>> Grid.from_spacing((4, 4, 4), 1.0).centre
+        array([0., 0., 0.])
+        """
+        if origin is not None and centre is not None:
+            raise InvsrError("give either the origin of a grid or its centre, not both")
+        if len(shape) != 3:
+            raise InvsrError(f"a grid needs three positive voxel counts, not {tuple(shape)}")
+        axes = np.eye(3) if directions is None else np.asarray(directions, float)
+        if axes.shape != (3, 3) or not np.allclose(np.linalg.norm(axes, axis=0), 1, atol=LARGEST_SHEAR):
+            raise InvsrError("directions of a grid are three unit vectors, the columns of a 3x3 matrix")
+        axes = axes / np.linalg.norm(axes, axis=0)
+        affine = np.eye(4)
+        affine[:3, :3] = axes * _three(spacing)
+        if origin is not None:
+            affine[:3, 3] = _position(origin, "origin")
+        else:
+            middle = np.zeros(3) if centre is None else _position(centre, "centre")
+            affine[:3, 3] = middle - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+        return cls(shape, affine)
+
     @property
     def spacing(self) -> Array:
         """Distance between voxel centres along each axis, mm, shape (3,)."""
@@ -108,6 +165,11 @@ class Grid:
         """The axis of the thickest voxels; the last one where several are equal (within 1 %)."""
         spacing = self.spacing
         return int(np.flatnonzero(spacing > 0.99 * spacing.max())[-1])
+
+    @property
+    def fine_axes(self) -> tuple[int, ...]:
+        """The axes whose spacing is less than 1.5 times the finest: those within the slices of a thick-slice scan."""
+        return tuple(np.flatnonzero(self.spacing < FINE * self.spacing.min()).tolist())
 
     def to_world(self, ijk: npt.ArrayLike) -> Array:
         """World positions, mm, of voxel indices, both of shape (..., 3)."""
@@ -215,8 +277,18 @@ class Grid:
         return f"Grid({'x'.join(map(str, self.shape))}, {_mm(self.spacing)}, origin {_mm(self.origin)})"
 
 
+def _position(values: Sequence[float], name: str) -> Array:
+    position = np.asarray(values, float)
+    if position.shape != (3,) or not np.isfinite(position).all():
+        raise InvsrError(f"the {name} of a grid is three finite numbers in mm, not {values}")
+    return position
+
+
 def _three(spacing: float | Sequence[float]) -> Array:
-    target = np.broadcast_to(np.asarray(spacing, float), 3).copy()
+    target = np.asarray(spacing, float)
+    if target.shape not in ((), (1,), (3,)):
+        raise InvsrError(f"spacing {spacing} mm: give one number or three")
+    target = np.broadcast_to(target, 3).copy()
     if not (np.isfinite(target).all() and (target > 0).all()):
         raise InvsrError(f"spacing {spacing} mm: every spacing must be above zero")
     return np.asarray(target)

@@ -362,3 +362,48 @@ def test_covering_keeps_voxels_in_place_and_reaches_the_points():
     assert grid.covering(grid.corners(), margin=1.0).shape == tuple(
         n + 2 * int(np.ceil(1.0 / s - 1e-3)) for n, s in zip(grid.shape, grid.spacing, strict=True)
     )
+
+
+# From numbers in millimetres ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_grids_from_numbers_in_millimetres(seed):
+    expected = random_grid(seed)
+    directions = expected.directions
+    for where in ({"origin": expected.origin}, {"centre": expected.centre}):
+        assert Grid.from_spacing(expected.shape, expected.spacing, directions=directions, **where) == expected
+    upright = Grid.from_spacing(expected.shape, 1.5)
+    np.testing.assert_allclose(upright.centre, 0, atol=1e-12)
+    np.testing.assert_array_equal(upright.directions, np.eye(3))
+    np.testing.assert_array_equal(upright.spacing, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"spacing": 0.0}, "above zero"),
+        ({"spacing": (1, np.nan, 1)}, "above zero"),
+        ({"spacing": (1, 2)}, "one number or three"),
+        ({"spacing": np.ones((2, 3))}, "one number or three"),
+        ({"origin": (0, 0, 0), "centre": (0, 0, 0)}, "not both"),
+        ({"origin": (0, 0)}, "three finite numbers"),
+        ({"centre": (0, 0, np.inf)}, "three finite numbers"),
+        ({"directions": np.diag([1.0, 1.0, 5.0])}, "unit vectors"),
+        ({"directions": np.eye(4)}, "unit vectors"),
+        ({"directions": np.array([[1, 1, 0], [0, 0, 0], [0, 0, 1.0]])}, "parallel"),
+        ({"shape": (4, 4)}, "three positive"),
+        ({"shape": (4, 0, 4)}, "three positive"),
+    ],
+)
+def test_refuses_numbers_that_make_no_grid(given, message):
+    with pytest.raises(InvsrError, match=message):
+        Grid.from_spacing(**{"shape": (4, 5, 6), "spacing": 1.0} | given)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "axes"),
+    [((1, 1, 1), (0, 1, 2)), ((0.9, 0.8, 5), (0, 1)), ((5, 1, 1.49), (1, 2)), ((1, 1.5, 5), (0,))],
+)
+def test_fine_axes_are_those_below_one_and_a_half_times_the_finest(spacing, axes):
+    assert Grid.from_spacing((4, 5, 6), spacing).fine_axes == axes

@@ -10,6 +10,11 @@ import torch
 from torch import nn
 
 
+def learnable(module: nn.Module) -> bool:
+    """Whether one of a module's parameters or buffers asks for a gradient: what follows from it then needs a graph."""
+    return any(t.requires_grad for t in [*module.parameters(), *module.buffers()])
+
+
 class TensorState:
     """Values, device and dtype of a module's tensors, to be compared: equal states allow cached results.
 

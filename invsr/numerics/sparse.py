@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invsr.numerics.cache import StateCache
+from invsr.numerics.cache import StateCache, learnable
 
 # From this use on a matrix is kept, which takes as long to make; and how many entries it may have at most, before
 # those of one voxel are added up.
@@ -50,7 +50,7 @@ class CachedSparseMatrix:
         make : callable
             The samples, as `linear_matrix` takes them.
         """
-        asked = like.requires_grad or any(tensor.requires_grad for tensor in module.parameters())
+        asked = like.requires_grad or learnable(module)
         if (torch.is_grad_enabled() and asked) or entries > LARGEST or like.device.type != "cpu":
             return None
         dtype = like.real.dtype

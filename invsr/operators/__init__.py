@@ -2,7 +2,7 @@
 
 from invsr.noise.estimation import estimate_sigma
 from invsr.noise.sampling import add_noise
-from invsr.operators.base import Diagonal, LinearOperator, Scaling
+from invsr.operators.base import Diagonal, LinearOperator
 from invsr.operators.kspace import KSpaceCrop, KSpaceFilter, KSpaceMask, zero_fill
 from invsr.operators.kspace_weights import apodisation, elliptic, partial_fourier, random_mask
 from invsr.operators.moving_slices import Slices
@@ -27,7 +27,6 @@ __all__ = [
     "Resample",
     "Rigid",
     "Sampling",
-    "Scaling",
     "Separable",
     "Slices",
     "Stack",

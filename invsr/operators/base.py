@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from numbers import Number
 from typing import overload
 
 import torch
@@ -10,25 +13,14 @@ from torch import Tensor, nn
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.numerics.cache import StateCache
-from invsr.numerics.differences import NEUMANN, laplacian, smoothed
-from invsr.numerics.linear import (
-    LinearSolution,
-    conjugate_gradient,
-    inner,
-    nonlinearity,
-    number,
-    random_like,
-    solve_implicit,
-)
+from invsr.numerics.linear import LinearSolution, number
+from invsr.operators.normal_equations import IDENTITY, NormalEquations, check_shape
 
-IDENTITY, GRADIENT = "identity", "gradient"
 # What an operator maps to: one tensor, or a tuple of them from a `Stack`.
 Data = Tensor | tuple[Tensor, ...]
-# Relative deviation from linearity above which `_forward` is refused.
-NONLINEAR = 1e-2
 
 
-class LinearOperator(nn.Module):
+class LinearOperator(NormalEquations):
     """A linear map from volumes on the `domain` grid to volumes on the `range` grid.
 
     A subclass writes `_forward`, and `_adjoint` where it is faster than the default (the exact
@@ -45,12 +37,11 @@ class LinearOperator(nn.Module):
     ``A(x)``: (batch, channel, *domain.shape) to (batch, channel, *range.shape).
     """
 
-    domain: Grid
     range: Grid
-    #: Boundary of finite differences on the domain, per axis, that suits `solve`.
-    boundary: tuple[str, str, str] = (NEUMANN, NEUMANN, NEUMANN)
     #: Whether the operator maps to complex data (k-space); its adjoint then takes complex data.
     complex_range: bool = False
+    # NumPy's numbers leave `c * A` to the operator.
+    __array_ufunc__ = None
 
     def __init__(self, domain: Grid, range: Grid) -> None:
         super().__init__()
@@ -59,9 +50,6 @@ class LinearOperator(nn.Module):
         self._cache = StateCache()
 
     # What a subclass writes -------------------------------------------------------------------------
-
-    def _forward(self, x: Tensor) -> Tensor:
-        raise TypeError(f"{type(self).__name__} does not define _forward(x)")
 
     def _adjoint(self, y: Tensor) -> Tensor:
         zeros = torch.zeros((*y.shape[:2], *self.domain.shape), dtype=y.dtype, device=y.device)
@@ -75,12 +63,12 @@ class LinearOperator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """A x, shape (batch, channel, *range.shape)."""
-        _check(x, self.domain, self, "x")
+        check_shape(x, self.domain, self, "x")
         return self._forward(x)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """A* y, shape (batch, channel, *domain.shape)."""
-        _check(y, self.range, self, "y")
+        check_shape(y, self.range, self, "y")
         return self._adjoint(y)
 
     def gram(self, x: Tensor) -> Tensor:
@@ -109,130 +97,58 @@ class LinearOperator(nn.Module):
             seen = self(ones).abs().amax((0, 1))
         return r[..., seen > 0.5 * seen.max()]
 
+    # Algebra ----------------------------------------------------------------------------------------
+
     @overload
     def __matmul__(self, other: LinearOperator) -> LinearOperator: ...
     @overload
     def __matmul__(self, other: Tensor) -> Tensor: ...
     def __matmul__(self, other: LinearOperator | Tensor) -> LinearOperator | Tensor:
         """``(A @ B)(x) = A(B(x))``; ``A @ x`` is ``A(x)``."""
-        return self(other) if isinstance(other, Tensor) else self._composed(other)
+        if isinstance(other, LinearOperator):
+            return self._composed(other)
+        if not isinstance(other, Tensor | tuple):
+            return NotImplemented
+        y: Tensor = self(other)
+        return y
 
     def _composed(self, inner: LinearOperator) -> LinearOperator:
+        if isinstance(inner, Scaled):  # the number comes last: what remains may be merged
+            return Scaled(self @ inner.operator, inner.factor)
         return Composition(self, inner)
 
     def __add__(self, other: LinearOperator) -> LinearOperator:
         """``(A + B)(x) = A(x) + B(x)``, on the same grids."""
-        return Sum(self, other)
+        return Sum(self, other) if isinstance(other, LinearOperator) else NotImplemented
 
     def __sub__(self, other: LinearOperator) -> LinearOperator:
         """``(A - B)(x) = A(x) - B(x)``, on the same grids."""
-        return self + other * -1.0
+        return self + -other if isinstance(other, LinearOperator) else NotImplemented
 
     def __neg__(self) -> LinearOperator:
         return self * -1.0
 
     def __mul__(self, factor: float | Tensor) -> LinearOperator:
-        """``(A * c)(x) = c A(x)``, c a number or a tensor of weights on the range's voxels."""
-        if isinstance(factor, Tensor) and factor.ndim:
+        """``(A * c)(x) = c A(x)``, c a real number or a real tensor of weights on the range's voxels."""
+        if isinstance(factor, Tensor) and factor.numel() != 1:
             return Diagonal(self.range, factor) @ self
-        return Scaling(self.range, factor) @ self
+        return Scaled(self, factor) if isinstance(factor, Number | Tensor) else NotImplemented
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: float | Tensor) -> LinearOperator:
+        if not isinstance(divisor, Number | Tensor):
+            return NotImplemented
+        if not bool(torch.as_tensor(divisor).detach().all()):
+            raise InvsrError(f"{type(self).__name__} divided by zero: a divisor differs from zero everywhere")
         return self * (1 / divisor)
 
-    def solve(
-        self,
-        b: Tensor,
-        rho: float | Tensor,
-        regulariser: str = IDENTITY,
-        x0: Tensor | None = None,
-        rtol: float = 1e-6,
-        max_iter: int = 200,
-    ) -> LinearSolution:
-        """Solve ``(A* A + rho R) x = b`` with R the identity or the Laplacian ``grad* grad``.
-
-        Operators that know a basis in which this is diagonal solve it directly; the others by
-        preconditioned conjugate gradients. The result is differentiable in `b`, `rho` and the
-        operator's parameters either way.
-
-        Parameters
-        ----------
-        b : Tensor, shape (batch, channel, *domain.shape)
-        rho : float or scalar Tensor
-            Weight of R, above zero; in squared operator units ("identity") or times mm^2 ("gradient").
-        regulariser : {"identity", "gradient"}
-        x0 : Tensor, optional
-            Start of the iteration; ignored by direct solves.
-        rtol, max_iter
-            Relative residual and iteration limit of the iterative case.
-
-        Returns
-        -------
-        LinearSolution
-            ``x``, ``status``, ``n_iter`` (0 where direct), ``residual``.
-
-        Raises
-        ------
-        InvsrError
-            When rho is not above zero or the regulariser is unknown.
-        """
-        _check(b, self.domain, self, "b")
-        if not number(rho) > 0:
-            raise InvsrError(f"rho is {number(rho)}: the data step needs a penalty above zero")
-        if regulariser not in (IDENTITY, GRADIENT):
-            raise InvsrError(f"unknown regulariser {regulariser!r}: use 'identity' or 'gradient'")
-        return self._solve(b, rho, regulariser, x0, rtol, max_iter)
-
-    def _solve(
-        self, b: Tensor, rho: float | Tensor, regulariser: str, x0: Tensor | None, rtol: float, max_iter: int
-    ) -> LinearSolution:
-        self._cache.get(self, "linear", lambda: self._require_linear(b))
-
-        def solve(rhs: Tensor, start: Tensor | None) -> LinearSolution:
-            return conjugate_gradient(
-                lambda x: self.normal(x, number(rho), regulariser),
-                rhs,
-                start,
-                lambda r: self._precondition(r, number(rho), regulariser),
-                rtol,
-                max_iter,
-            )
-
-        traced = [b, *self.parameters()] + ([rho] if isinstance(rho, Tensor) else [])
-        differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in traced)
-        return solve_implicit(solve, lambda x: self.normal(x, rho, regulariser), b, x0, differentiable)
-
-    def _require_linear(self, like: Tensor) -> bool:
-        shape = (1, 1, *self.domain.shape)
-        if nonlinearity(self._forward, random_like(shape, like, 0), random_like(shape, like, 1)) > NONLINEAR:
-            raise InvsrError(
-                f"{type(self).__name__} is not linear: _forward(u + v) differs from _forward(u) + _forward(v), or "
-                "_forward(0) is not 0: move constant terms into the data, and linearise what bends"
-            )
-        return True
-
-    def normal(self, x: Tensor, rho: float | Tensor, regulariser: str = IDENTITY) -> Tensor:
-        """``(A* A + rho R) x``, what `solve` inverts."""
-        if regulariser == IDENTITY:
-            return self.gram(x) + rho * x
-        return self.gram(x) + rho * laplacian(x, self.domain.spacing.tolist(), self.boundary)
-
-    def _precondition(self, r: Tensor, rho: float, regulariser: str) -> Tensor:
-        """An approximate inverse of `normal`, symmetric positive definite.
-
-        By default A* A is taken for its mean eigenvalue, which leaves a system that cosines diagonalise.
-        """
-        if regulariser == IDENTITY:
-            return r
-        mean: float = self._cache.get(self, ("mean", r.dtype), lambda: self._mean_eigenvalue(r))
-        return smoothed(r, mean, rho, self.domain.spacing.tolist(), self.boundary)
-
-    def _mean_eigenvalue(self, like: Tensor) -> float:
-        """Mean eigenvalue of A* A, by Hutchinson's estimate of the trace."""
-        probe = random_like((1, 1, *self.domain.shape), like, 0)
-        return max(float(inner(probe, self.gram(probe)) / inner(probe, probe)), 1e-6)
+    def _register(self, name: str, values: Tensor) -> None:
+        """Keep `values` as a parameter where it is one, and as a buffer otherwise."""
+        if isinstance(values, nn.Parameter):
+            self.register_parameter(name, values)
+        else:
+            self.register_buffer(name, values)
 
     def extra_repr(self) -> str:
         return f"{self.domain} -> {self.range}"
@@ -264,10 +180,10 @@ class Transpose(LinearOperator):
         self.operator = operator
 
     def _forward(self, x: Tensor) -> Tensor:
-        return self.operator._adjoint(x.conj()).conj()
+        return map_parts(torch.conj, self.operator._adjoint(map_parts(torch.conj, x)))
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return self.operator._forward(y.conj()).conj()
+        return map_parts(torch.conj, self.operator._forward(map_parts(torch.conj, y)))
 
     @property
     def T(self) -> LinearOperator:
@@ -288,7 +204,7 @@ class Composition(LinearOperator):
         super().__init__(inner.domain, outer.range)
         self.outer, self.inner = outer, inner
         self.boundary = inner.boundary
-        self.complex_range = outer.complex_range
+        self.complex_range = outer.complex_range or (isinstance(outer, Diagonal) and inner.complex_range)
 
     def _forward(self, x: Tensor) -> Tensor:
         return self.outer._forward(self.inner._forward(x))
@@ -297,10 +213,20 @@ class Composition(LinearOperator):
         return self.inner._adjoint(self.outer._adjoint(y))
 
     def measured_coordinates(self, r: Tensor) -> Tensor:
-        if isinstance(self.outer, Scaling):
-            return self.inner.measured_coordinates(r)
-        # k-space has no extent.
+        if isinstance(self.outer, Diagonal):
+            return self._weighted_coordinates(r, self.outer)
+        # k-space has no extent: its samples are selected, not compared with those of a constant.
         return self.outer.measured_coordinates(r) if self.complex_range else super().measured_coordinates(r)
+
+    def _weighted_coordinates(self, r: Tensor, outer: Diagonal) -> Tensor:
+        """Samples of weight zero are left out; how large the others' weights are makes no difference."""
+        weights = outer.weights.detach().to(r).expand(r.shape)
+        if self.complex_range:
+            return self.inner.measured_coordinates(r)[self.inner.measured_coordinates(weights) != 0]
+        with torch.no_grad():
+            ones = torch.ones((1, 1, *self.domain.shape), dtype=r.real.dtype, device=r.device)
+            seen = self(ones).abs()
+        return r[((seen > 1e-6 * seen.max()) & (weights != 0)).expand(r.shape)]
 
 
 class Sum(LinearOperator):
@@ -333,9 +259,13 @@ class Diagonal(LinearOperator):
 
     def __init__(self, grid: Grid, weights: Tensor) -> None:
         super().__init__(grid, grid)
-        if weights.ndim < 3 or any(w not in (1, n) for w, n in zip(weights.shape[-3:], grid.shape, strict=True)):
-            raise InvsrError(f"weights of shape {tuple(weights.shape)} do not fit the grid {grid}")
-        self.register_buffer("weights", weights)
+        fits = weights.ndim >= 3 and all(w in (1, n) for w, n in zip(weights.shape[-3:], grid.shape, strict=True))
+        if not fits or weights.is_complex():
+            raise InvsrError(
+                f"weights of shape {tuple(weights.shape)}, {weights.dtype}, do not fit {grid}: give real ones, "
+                "one for each voxel"
+            )
+        self._register("weights", weights)
 
     def _forward(self, x: Tensor) -> Tensor:
         return self.weights.to(x.real.dtype) * x
@@ -354,11 +284,54 @@ class Diagonal(LinearOperator):
         return super()._solve(b, rho, regulariser, x0, rtol, max_iter)
 
 
-class Scaling(Diagonal):
-    """``A x = c x`` on a grid."""
+class Scaled(LinearOperator):
+    """``c A`` with a real number c; `solve` is that of A, ``(c^2 A* A + rho R)^-1 = c^-2 (A* A + rho / c^2 R)^-1``.
 
-    def __init__(self, grid: Grid, factor: float | Tensor) -> None:
-        super().__init__(grid, torch.as_tensor(factor, dtype=torch.float64).reshape(1, 1, 1))
+    Raises
+    ------
+    InvsrError
+        When the factor is not one finite real number.
+    """
+
+    factor: Tensor
+
+    def __init__(self, operator: LinearOperator, factor: float | Tensor) -> None:
+        super().__init__(operator.domain, operator.range)
+        wide = torch.complex128 if isinstance(factor, complex) else torch.float64
+        value = factor if isinstance(factor, Tensor) else torch.tensor(factor, dtype=wide)
+        if value.numel() != 1 or value.is_complex() or not math.isfinite(float(value.detach())):
+            raise InvsrError(f"{type(operator).__name__} times {factor}: the factor must be a finite real number")
+        self.operator = operator
+        self._register("factor", value)
+        self.boundary, self.complex_range = operator.boundary, operator.complex_range
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return map_parts(self._times, self.operator._forward(x))
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return map_parts(self._times, self.operator._adjoint(y))
+
+    def _times(self, x: Tensor) -> Tensor:
+        return self.factor.reshape(()).to(x.real.dtype) * x
+
+    def _composed(self, inner: LinearOperator) -> LinearOperator:
+        return Scaled(self.operator @ inner, self.factor)
+
+    def measured_coordinates(self, r: Tensor) -> Tensor:
+        return self.operator.measured_coordinates(r)
+
+    def _solve(
+        self, b: Tensor, rho: float | Tensor, regulariser: str, x0: Tensor | None, rtol: float, max_iter: int
+    ) -> LinearSolution:
+        square = self.factor.reshape(()) ** 2 if self.factor.requires_grad else number(self.factor) ** 2
+        if number(square) == 0:
+            return super()._solve(b, rho, regulariser, x0, rtol, max_iter)
+        return self.operator._solve(b / square, rho / square, regulariser, x0, rtol, max_iter)
+
+
+def map_parts(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A function of a tensor, or of each tensor of a stack's tuple."""
+    return tuple(map(function, x)) if isinstance(x, tuple) else function(x)
 
 
 def meet(outer: LinearOperator, inner: LinearOperator) -> None:
@@ -367,12 +340,4 @@ def meet(outer: LinearOperator, inner: LinearOperator) -> None:
         raise InvsrError(
             f"{type(outer).__name__} starts from {outer.domain} but {type(inner).__name__} ends on "
             f"{inner.range}: compose operators whose grids meet"
-        )
-
-
-def _check(x: Tensor, grid: Grid, operator: LinearOperator, name: str) -> None:
-    if x.ndim != 5 or tuple(x.shape[-3:]) != grid.shape:
-        raise InvsrError(
-            f"{type(operator).__name__} takes {name} of shape (batch, channel, {', '.join(map(str, grid.shape))}), "
-            f"not {tuple(x.shape)}"
         )

@@ -18,7 +18,8 @@ class JointBasis:
         self.vectors, self.gram, self.laplacian = vectors, gram, laplacian
 
 
-def _joint_eigenbasis(gram: Tensor | None, laplacian: Tensor) -> JointBasis | None:
+def joint_eigenbasis(gram: Tensor | None, laplacian: Tensor) -> JointBasis | None:
+    """The basis of both, or None where they do not commute; a Gram matrix of None is the identity."""
     if gram is None:
         values, vectors = torch.linalg.eigh(laplacian)
         return JointBasis(vectors, torch.ones_like(values), values.clamp(min=0))

@@ -17,7 +17,8 @@ from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.numerics.differences import NEUMANN, PERIODIC, laplacian_spectrum
 from invsr.numerics.linear import LinearSolution
-from invsr.operators.base import IDENTITY, LinearOperator
+from invsr.operators.base import LinearOperator
+from invsr.operators.normal_equations import IDENTITY
 from invsr.operators.separable import Separable
 
 AXES = (-3, -2, -1)

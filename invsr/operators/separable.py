@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.numerics.axes import diagonal_in, multiply, range_basis
+from invsr.numerics.cache import learnable
 from invsr.numerics.differences import NEUMANN, laplacian, laplacian_matrix
 from invsr.numerics.linear import LinearSolution, number
-from invsr.operators.base import IDENTITY, LinearOperator, meet
-from invsr.operators.eigenbases import _joint_eigenbasis
+from invsr.operators.base import LinearOperator, meet
+from invsr.operators.eigenbases import joint_eigenbasis
+from invsr.operators.normal_equations import IDENTITY
 
 # Distinct weights that the solved axis may be coupled to; each costs one eigenbasis.
 MOST_GROUPS = 6
@@ -105,7 +107,7 @@ class Separable(LinearOperator):
     def _solve(
         self, b: Tensor, rho: float | Tensor, regulariser: str, x0: Tensor | None, rtol: float, max_iter: int
     ) -> LinearSolution:
-        if any(p.requires_grad for p in self.parameters()):
+        if learnable(self):
             return super()._solve(b, rho, regulariser, x0, rtol, max_iter)  # CG, exactly preconditioned
         if regulariser == IDENTITY:
             return LinearSolution(self._solve_identity(b, rho))
@@ -170,7 +172,7 @@ class Separable(LinearOperator):
         joint = self._cache.get(
             self,
             ("joint", like.is_complex()),
-            lambda: [_joint_eigenbasis(g, lap) for g, lap in zip(grams, laplacians, strict=True)],
+            lambda: [joint_eigenbasis(g, lap) for g, lap in zip(grams, laplacians, strict=True)],
         )
         stubborn = [n for n in (0, 1, 2) if joint[n] is None]
         if len(stubborn) > 1:
@@ -250,7 +252,7 @@ class Separable(LinearOperator):
         def cast(matrix: Tensor | None) -> Tensor | None:
             return None if matrix is None else _realise(matrix, like.is_complex()).to(like.dtype)
 
-        if torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
+        if torch.is_grad_enabled() and learnable(self):
             return [cast(m) for m in self.matrices()]
         key = ("cast", like.dtype)
         found: list[Tensor | None] = self._cache.get(self, key, lambda: [cast(m) for m in self.matrices()])

@@ -12,7 +12,8 @@ from invsr.grid import Grid
 from invsr.numerics.axes import diagonal_in
 from invsr.numerics.cache import StateCache
 from invsr.numerics.differences import NEUMANN, PERIODIC, laplacian_matrix
-from invsr.operators.base import IDENTITY, Composition, LinearOperator, Scaling
+from invsr.operators.base import Composition, LinearOperator, Scaled
+from invsr.operators.normal_equations import IDENTITY, check_shape
 from invsr.operators.separable import Separable
 
 # Bases for this many penalties are kept; an iteration that changes rho leaves one behind each time.
@@ -108,18 +109,15 @@ class Stack(LinearOperator):
 
     def adjoint(self, y: Sequence[Tensor]) -> Tensor:  # type: ignore[override]  # data is a tuple
         """A* y, ``sum_n sqrt(w_n) A_n* y_n``, shape (batch, channel, *domain.shape)."""
+        check_shape(y, self.range, self, "y")
         return self._adjoint(y)
 
     def _adjoint(self, y: Sequence[Tensor]) -> Tensor:  # type: ignore[override]  # data is a tuple
         between: dict[LinearOperator | None, list[Tensor]] = {}
         for (inner, rest), part in zip(self._parts, self.weigh(y), strict=True):
-            between.setdefault(inner, []).append(rest.adjoint(part))
+            between.setdefault(inner, []).append(rest._adjoint(part))
         sums = ((inner, _sum(parts)) for inner, parts in between.items())
         return _sum([part if inner is None else inner._adjoint(part) for inner, part in sums])
-
-    @property
-    def H(self) -> LinearOperator:
-        return _StackAdjoint(self)
 
     def measured_coordinates(self, r: Sequence[Tensor]) -> Tensor:  # type: ignore[override]  # data is a tuple
         """The members' coordinates of their parts of r, flat, one after the other."""
@@ -185,25 +183,6 @@ class Stack(LinearOperator):
         return [basis.to(like.dtype) for basis in bases], inverse.to(like.real.dtype)
 
 
-class _StackAdjoint(LinearOperator):
-    """A* of a stack: takes a tuple, returns a volume."""
-
-    def __init__(self, stack: Stack) -> None:
-        nn.Module.__init__(self)
-        self.stack = stack
-        self.domain, self.range = stack.range, stack.domain  # type: ignore[assignment]  # a tuple of grids
-
-    def forward(self, x: Sequence[Tensor]) -> Tensor:  # type: ignore[override]  # data is a tuple
-        return self.stack.adjoint(x)
-
-    def adjoint(self, y: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]  # data is a tuple
-        return self.stack.forward(y)  # type: ignore[return-value]
-
-    @property
-    def H(self) -> LinearOperator:
-        return self.stack
-
-
 def _factored(operators: Sequence[LinearOperator]) -> list[tuple[LinearOperator | None, LinearOperator]]:
     """Each operator as (what it does first, the rest); None and itself where no other one starts alike.
 
@@ -218,6 +197,9 @@ def _factored(operators: Sequence[LinearOperator]) -> list[tuple[LinearOperator 
 
 
 def _started(operator: LinearOperator) -> tuple[LinearOperator | None, LinearOperator]:
+    if isinstance(operator, Scaled):
+        first, rest = _started(operator.operator)
+        return first, Scaled(rest, operator.factor)
     if not isinstance(operator, Composition):
         return None, operator
     first, rest = _started(operator.inner)
@@ -239,9 +221,9 @@ def _separable_part(operator: LinearOperator, like: Tensor) -> tuple[float, list
     """A factor, and per domain axis a Gram matrix (None for the identity), that stand in for ``A* A``."""
     if isinstance(operator, Separable):
         return 1.0, operator._grams(like)
-    if isinstance(operator, Composition) and isinstance(operator.outer, Scaling):
-        factor, grams = _separable_part(operator.inner, like)
-        return factor * float(operator.outer.weights) ** 2, grams
+    if isinstance(operator, Scaled):
+        factor, grams = _separable_part(operator.operator, like)
+        return factor * float(operator.factor) ** 2, grams
     # What the others see depends on place: a guess that is too small somewhere costs more steps than none.
     ones = torch.ones((1, 1, *operator.domain.shape), dtype=like.real.dtype, device=like.device)
     return max(float(operator.gram(ones).real.mean()), 1e-6), [None, None, None]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.numerics.cache import StateCache
+from invsr.numerics.cache import StateCache, learnable
 from invsr.numerics.interpolation import (
     SLAB,
     Sample,
@@ -128,8 +128,7 @@ class Resample(LinearOperator):
         Kept from call to call, for the last device and dtype only, unless a derivative is asked for.
         """
         dtype = like.real.dtype
-        tensors = [*self.parameters(), *self.buffers()]
-        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        if torch.is_grad_enabled() and learnable(self):
             return self._find_positions(like.device, dtype)
         key = (like.device, dtype)
         found: tuple[Tensor, Tensor] = self._position_cache.get(

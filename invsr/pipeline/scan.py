@@ -23,8 +23,6 @@ from invsr.volume import Volume, require_signal
 
 # Voxels whose edges differ by less than this share are isotropic: without a thickness they are samples.
 ISOTROPIC = 0.01
-# Axes whose voxels are at most this many times as long as the shortest are fine: noise is estimated along them.
-FINE = 1.5
 
 Array = npt.NDArray[np.float64]
 
@@ -142,10 +140,8 @@ class Scan:
         """Standard deviation of the noise in intensity units: as given, else estimated inside the mask."""
         if self.noise is not None:
             return float(self.noise)
-        spacing = self.grid.spacing
-        fine = [n for n in (0, 1, 2) if spacing[n] < FINE * spacing.min()]
         try:
-            return estimate_sigma(self.data, axes=fine, mask=self.inside)
+            return estimate_sigma(self.data, axes=self.grid.fine_axes, mask=self.inside)
         except InvsrError as error:
             raise InvsrError(f"{self.name}: {error} (noise=, command line: --noise)") from None
 

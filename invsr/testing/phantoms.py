@@ -35,7 +35,7 @@ def centred_grid(shape: Sequence[int], spacing: float | Sequence[float] = 1.0) -
     >>> centred_grid((4, 4, 2), (1, 1, 3)).origin
     array([-1.5, -1.5, -1.5])
     """
-    return _grid_about(shape, spacing, [(n - 1) / 2 for n in shape])
+    return Grid.from_spacing(shape, spacing)
 
 
 def shepp_logan(
@@ -70,7 +70,8 @@ def shepp_logan(
     >>> x.shape, grid
     (torch.Size([1, 1, 16, 16, 8]), Grid(16x16x8, 1x1x2 mm, origin -8x-8x-8 mm))
     """
-    grid = _grid_about(shape, spacing, [n // 2 for n in shape])
+    centred = Grid.from_spacing(shape, spacing)
+    grid = Grid.from_spacing(shape, spacing, origin=-centred.spacing * (np.array(centred.shape) // 2))
     import sigpy
 
     # sigpy's array axes are z, y, x. Its sums of tenths leave -1e-17 for 0.
@@ -241,17 +242,6 @@ def _layout(rng: np.random.Generator, size: float) -> tuple[_Solid, list[_Solid]
             half = np.array([0.08 * size, 0.08 * size, rng.uniform(0.5, 1.0) / 64 * size])
         solids.append(_Solid(centre, half, _random_rotation(rng), amplitude(centre), kind != "ellipsoid"))
     return head, solids
-
-
-def _grid_about(shape: Sequence[int], spacing: float | Sequence[float], ijk: Sequence[float]) -> Grid:
-    """An unrotated grid with the world's origin at voxel `ijk`."""
-    steps = np.ravel(np.asarray(spacing, float))
-    if len(steps) not in (1, 3) or not (steps > 0).all():
-        raise InvsrError(f"spacing {spacing} mm: give one or three numbers above zero")
-    affine = np.diag([*np.broadcast_to(steps, 3), 1.0])
-    at_origin = Grid(shape, affine)
-    affine[:3, 3] = -at_origin.to_world(ijk)
-    return Grid(shape, affine)
 
 
 def _random_rotation(rng: np.random.Generator) -> Array:

@@ -167,9 +167,8 @@ def _scan(path: str | Path, patch: Sequence[int]) -> Measured:
     if shape[across] < LEAST_SLICES:
         raise InvsrError(f"{volume.name}: has {shape[across]} slices: at least {LEAST_SLICES} are needed to train on")
     scale = peak(volume.data)
-    fine = [n for n in (0, 1, 2) if grid.spacing[n] < 1.5 * grid.spacing.min()]
     try:
-        sigma = estimate_sigma(volume.data, axes=fine) / scale
+        sigma = estimate_sigma(volume.data, axes=grid.fine_axes) / scale
     except InvsrError as error:
         raise InvsrError(f"{volume.name}: {error}") from None
     thickness = volume.slice_thickness or between

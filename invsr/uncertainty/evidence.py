@@ -10,7 +10,8 @@ from torch import Tensor
 from invsr.numerics.axes import gaussian_means, multiply
 from invsr.numerics.differences import gradient
 from invsr.numerics.linear import inner
-from invsr.operators.base import GRADIENT, LinearOperator
+from invsr.operators.base import LinearOperator
+from invsr.operators.normal_equations import GRADIENT
 
 # Voxels further from 0 than this share of the peak are anatomy, whose slopes are what noise is compared with.
 BRIGHT = 0.1

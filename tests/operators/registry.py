@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from invsr.grid import Grid
 from invsr.operators import (
@@ -27,7 +27,6 @@ from invsr.operators import (
     LinearOperator,
     Resample,
     Rigid,
-    Scaling,
     Separable,
     Slices,
     Stack,
@@ -136,7 +135,7 @@ def _separable() -> Separable:
 
 def _learnable_separable() -> Separable:
     a, _, c = _matrices(SMALL, (2, 5, 3))
-    return Separable(SMALL, grid((2, 5, 3)), (torch.nn.Parameter(a), None, torch.nn.Parameter(c)))
+    return Separable(SMALL, grid((2, 5, 3)), (nn.Parameter(a), None, nn.Parameter(c)))
 
 
 def _chain() -> LinearOperator:
@@ -169,6 +168,10 @@ def _coils(g: Grid, n: int = 3) -> Tensor:
 
 def _mask(g: Grid) -> Tensor:
     return (noise(*g.shape, seed=3) > -0.3).double() * apodisation(g.shape)
+
+
+def _some_zeros(g: Grid) -> Tensor:
+    return (noise(*g.shape, seed=5) > -0.5) * noise(*g.shape, seed=6)
 
 
 def _oblique() -> LinearOperator:
@@ -228,7 +231,7 @@ CASES: dict[str, Case] = {
     # Pointwise and compositions
     "diagonal": Case(lambda: Diagonal(SMALL, noise(*SMALL.shape).clamp(min=0))),
     "diagonal on complex volumes": Case(lambda: Diagonal(SMALL, noise(*SMALL.shape).abs()), complex_domain=True),
-    "scaling": Case(lambda: Scaling(SMALL, -0.3)),
+    "scaled identity": Case(lambda: -0.3 * Identity(SMALL)),
     "scaled sampling": Case(lambda: 0.3 * acquisition(THICK, reference=VOLUME)),
     "composition": Case(_oblique),
     "composition to k-space": Case(
@@ -276,6 +279,18 @@ CASES: dict[str, Case] = {
     "difference": Case(lambda: acquisition(THICK, reference=VOLUME) - 0.5 * acquisition(THICK, reference=VOLUME)),
     "negative, divided": Case(lambda: -acquisition(THICK, reference=VOLUME) / 2),
     "weights per sample": Case(lambda: acquisition(THICK, reference=VOLUME) * noise(*THICK.shape).abs().add(0.5)),
+    "weights per sample of k-space": Case(
+        lambda: KSpaceMask(SMALL, _mask(SMALL)) * _some_zeros(SMALL), complex_domain=True
+    ),
+    "learnable weights per sample": Case(lambda: Identity(SMALL) * nn.Parameter(noise(*SMALL.shape).abs() + 0.5)),
+    "learnable factor": Case(lambda: acquisition(THICK, reference=VOLUME) * nn.Parameter(torch.tensor(-0.8).double())),
+    "learnable factor before k-space": Case(
+        lambda: KSpaceCrop(SMALL, (3, 3, 4)) @ (Identity(SMALL) * nn.Parameter(torch.tensor([1.3]).double()))
+    ),
+    "scaled k-space mask": Case(lambda: -2 * KSpaceMask(SMALL, _mask(SMALL)), complex_domain=True),
+    "scaled stack": Case(lambda: _orthogonal_stack() / -2),
+    "transpose of a stack": Case(lambda: _orthogonal_stack().T, solves=False),
+    "gram of a stack": Case(lambda: _orthogonal_stack().H @ _orthogonal_stack(), keeps_range=False),
     # k-space
     "k-space crop": Case(lambda: KSpaceCrop(VOLUME, (4, 3, 8))),
     "k-space crop, complex volumes": Case(lambda: KSpaceCrop(VOLUME, (4, 3, 8)), complex_domain=True),

@@ -11,7 +11,7 @@ from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.numerics.differences import gradient
 from invsr.numerics.linear import conjugate_gradient
-from invsr.operators import Identity, Scaling, Stack, acquisition
+from invsr.operators import Identity, Stack, acquisition
 from invsr.priors import TV, Tikhonov
 from invsr.solvers import ADMM, Huber, Status, cubic, iterate, likelihood, solve_quadratic
 from invsr.solvers.weighting import CHI2_TARGET, CHI2_TOLERANCE
@@ -197,7 +197,7 @@ def test_conjugate_gradient():
 
 
 def test_scale_of_the_data_does_not_matter_to_the_tolerance():
-    operator = Scaling(GRID, 2.0)
+    operator = 2.0 * Identity(GRID)
     b = noise(GRID.shape)
     small = operator.solve(1e-8 * b, 0.3, "gradient", rtol=1e-8)
     large = operator.solve(b, 0.3, "gradient", rtol=1e-8)

@@ -12,9 +12,10 @@ from invsr.grid import Grid
 from invsr.models.gradient_step import GradientStep
 from invsr.models.networks import DnCNN, UNet
 from invsr.numerics.differences import NEUMANN, gradient
-from invsr.operators.base import Diagonal, Scaling
+from invsr.operators.base import Diagonal
 from invsr.operators.kspace import KSpaceMask
 from invsr.operators.scan_model import acquisition
+from invsr.operators.separable import Identity
 from invsr.operators.stack import Stack
 from invsr.priors.tv import TV
 from invsr.training.losses import (
@@ -244,7 +245,7 @@ def test_physics_is_1_for_noise_alone():
 
 
 def test_physics_with_a_level_for_each_volume():
-    x, A = torch.zeros(2, 1, 12, 12, 12), Scaling(GRID, 2.0)
+    x, A = torch.zeros(2, 1, 12, 12, 12), 2.0 * Identity(GRID)
     y = torch.ones_like(x)
     assert float(physics(x, A, y, torch.tensor([1.0, 0.5]))) == approx((1 + 4) / 2)
 
@@ -265,7 +266,7 @@ def test_physics_of_several_scans():
 
 
 def test_physics_refuses():
-    x, A = torch.zeros(2, 1, 12, 12, 12), Scaling(GRID, 1.0)
+    x, A = torch.zeros(2, 1, 12, 12, 12), Identity(GRID)
     with pytest.raises(InvsrError, match=r"produces data of shape \[\(2, 1, 12"):
         physics(x, A, torch.zeros(1, 1, 12, 12, 12), 1.0)
     for sigma in (0.0, -1.0, math.nan, math.inf, torch.tensor([1.0, 0.0])):
@@ -331,6 +332,6 @@ def test_what_cannot_be_read(text, words):
 @pytest.mark.parametrize("missing", ["operator", "y", "sigma"])
 def test_physics_needs_the_scan(missing):
     x = torch.zeros(1, 1, 12, 12, 12)
-    given = {"operator": Scaling(GRID, 1.0), "y": x, "sigma": 1.0, missing: None}
+    given = {"operator": Identity(GRID), "y": x, "sigma": 1.0, missing: None}
     with pytest.raises(InvsrError, match="operator, y and sigma"):
         combined("l1 + physics")(x, x, **given)
