@@ -44,14 +44,14 @@ def write_report(
     folder : Path
         Made where there is none.
     names : sequence of str
-        Of the scans.
+        Names of the scans.
     solution : Solution
-        Of `invsr.reconstruct`.
+        What `invsr.reconstruct` returned.
     command : str
-        What was run.
+        The command line that was run.
     seed : int
     files : mapping from role to Path, optional
-        Whose checksums are recorded.
+        Files whose checksums are recorded.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def write_report(
 
 
 def make_folder(folder: Path) -> None:
-    """Make a report's folder, to be called before the work that it is to report on.
+    """Make the folder of a report; call it before the reconstruction starts.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def make_folder(folder: Path) -> None:
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Scans of one name in several folders are told apart by their number."""
+    """Names with a number appended where several scans share one."""
     return [name if names.count(name) == 1 else f"{name} ({n})" for n, name in enumerate(names, start=1)]
 
 
@@ -171,12 +171,12 @@ def _cards(solution: Solution, split: Evidence) -> list[tuple[str, str, bool | N
     return [
         (
             f"χ² {chi2:.2f}" if chi2 is not None else "no χ²",
-            f"Residual per measured voxel; {low} to {high} where slice profile and noise level are right.",
+            f"Mean squared residual per measured voxel; {low} to {high} if slice profile and noise level are right.",
             fits,
         ),
         (
             f"gain {solution.gain:.3f}",
-            "Of the result, measured again, against the data; 1 where intensities are kept.",
+            "Intensity of the data simulated from the result, relative to the scan; 1 if intensities are preserved.",
             abs(solution.gain - 1) <= 0.01,
         ),
         (
@@ -186,7 +186,7 @@ def _cards(solution: Solution, split: Evidence) -> list[tuple[str, str, bool | N
         ),
         (
             f"{split.detail:.0%} of the detail",
-            f"and {split.energy:.1%} of the whole image was supplied by the prior, the rest measured.",
+            f"and {split.energy:.1%} of the whole image come from the prior; the rest was measured.",
             None,
         ),
     ]
@@ -194,63 +194,67 @@ def _cards(solution: Solution, split: Evidence) -> list[tuple[str, str, bool | N
 
 def _ending(solution: Solution) -> str:
     if solution.status is not Status.CONVERGED:
-        return "It stopped before it settled."
-    return "A fixed number of steps: nothing is left to settle." if solution.method == "unrolled" else "It settled."
+        return "Stopped before convergence."
+    return "A fixed number of steps." if solution.method == "unrolled" else "Converged."
 
 
 def _sections(
     names: Sequence[str], solution: Solution, cubic: Tensor, left: Sequence[Residual], record: Mapping[str, Any]
 ) -> list[str]:
     problem: Prepared = solution.problem
-    first, across = problem.grids[0], problem.grids[0].through_plane
-    spacing = float(first.spacing[across])
-    profiles = {}
-    for model in problem.slices:
-        if model.thickness is not None:
-            kind = Path(model.profile).name
-            profiles[f"{kind}, {model.thickness:g} mm"] = slice_profile_of(model.profile, model.thickness)
+    sections = [
+        _fit_section(names, left),
+        _through_plane_section(solution, cubic),
+        page.section("Noise", page.table(_noise(names, problem))),
+    ]
+    if solution.history:
+        caption = "Change and χ² in each iteration; shaded: the expected range of χ²."
+        chart = page.chart(plot.convergence(solution), caption, wide=True)
+        sections.append(page.section("Convergence", page.charts(chart)))
+    if solution.motion is not None and any(not one.still for one in solution.motion.scans):
+        caption = "Translation and rotation of each slice about the volume's centre; dotted: outlier slices, left out."
+        chart = page.chart(plot.motion(solution.motion), caption, wide=True)
+        sections.append(page.section("Motion", page.charts(chart)))
+    sections.append(page.section("How this was made", page.table(_made(record))))
+    return sections
+
+
+def _fit_section(names: Sequence[str], left: Sequence[Residual]) -> str:
+    chi2 = {name: one.slice_chi2.cpu().numpy() for name, one in zip(names, left, strict=True)}
+    chart = page.chart(plot.slice_chi2(chi2), "χ² of each slice; shaded: the expected range.", wide=True)
+    advice = (
+        "A slice with a higher χ² than the others has more noise or, where several scans cover the same anatomy, moved "
+        "or lost signal. If χ² is off in all slices, the noise level is wrong; if the residual shows edges, the slice "
+        "profile or the slice thickness is wrong."
+    )
+    return page.section("Does the model fit?", page.charts(chart), page.text(advice))
+
+
+def _through_plane_section(solution: Solution, cubic: Tensor) -> str:
+    problem: Prepared = solution.problem
+    first, axis = problem.grids[0], problem.grids[0].through_plane
+    spacing = float(first.spacing[axis])
+    profiles = {
+        f"{Path(model.profile).name}, {model.thickness:g} mm": slice_profile_of(model.profile, model.thickness)
+        for model in problem.slices
+        if model.thickness is not None
+    }
+    charts = []
+    if profiles:
+        caption = "Slice profile; dotted: the centres of the neighbouring slices."
+        charts.append(page.chart(plot.profile(profiles, spacing), caption))
     volumes = {
         "scan": Volume((as_tuple(problem.y)[0] * problem.scale).cpu(), first),
         "cubic": Volume(cubic.cpu(), solution.grid),
         "result": Volume(solution.x.detach().cpu(), solution.grid),
     }
-    direction = first.directions[:, across]
-    chi2 = {name: one.slice_chi2.cpu().numpy() for name, one in zip(names, left, strict=True)}
-    figures = [
-        page.chart(
-            plot.spectrum(volumes, direction.tolist(), 0.5 / spacing),
-            "Frequencies across the slices of the first scan: up to the shaded part slices were dense enough to tell "
-            "them apart, within it the model and the prior filled in.",
-        )
-    ]
-    if profiles:
-        caption = "What each slice averages; dotted: the neighbours' middles."
-        figures.insert(0, page.chart(plot.profile(profiles, spacing), caption))
-    sections = [
-        page.section(
-            "Does the model fit?",
-            page.charts(page.chart(plot.slice_chi2(chi2), "χ² of each slice; shaded: as expected.", wide=True)),
-            page.text(
-                "A slice that stands out has more noise than the others or, where several scans see the same, moved or "
-                "lost signal. A level that is off everywhere is a wrong noise level; edges in the residual mean a "
-                "wrong profile or thickness."
-            ),
-        ),
-        page.section("What was measured across the slices", page.charts(*figures)),
-        page.section("Noise", page.table(_noise(names, problem))),
-    ]
-    if solution.history:
-        caption = "Change and χ² from iteration to iteration; shaded: χ² as expected."
-        sections.append(
-            page.section("Convergence", page.charts(page.chart(plot.convergence(solution), caption, wide=True)))
-        )
-    if solution.motion is not None and any(not one.still for one in solution.motion.scans):
-        caption = "Shift and turn of each slice about the volume's middle; dotted: slices that were left out."
-        sections.append(
-            page.section("Motion", page.charts(page.chart(plot.motion(solution.motion), caption, wide=True)))
-        )
-    sections.append(page.section("How this was made", page.table(_made(record))))
-    return sections
+    caption = (
+        "Power spectrum across the slices of the first scan. The slices sample frequencies below the shaded band "
+        "(Nyquist); above it the model and the prior supply them."
+    )
+    direction = first.directions[:, axis].tolist()
+    charts.append(page.chart(plot.spectrum(volumes, direction, 0.5 / spacing), caption))
+    return page.section("What was measured across the slices", page.charts(*charts))
 
 
 def _noise(names: Sequence[str], problem: Prepared) -> dict[str, str]:
