@@ -18,7 +18,7 @@ import torch
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.io.files import _create_beside
+from invsr.io.files import OUTPUT_ENDINGS, whole_file
 from invsr.io.sidecars import _sidecar, _warn
 from invsr.volume import Volume
 
@@ -115,26 +115,17 @@ def save(volume: Volume, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     InvsrError
-        As `check_writable`, and when the disk is full. Nothing is left behind then, and an older file stays.
+        As `whole_file`.
     """
     import nibabel
 
-    temporary = _create_beside(path)
-    try:
-        kind: Any = nibabel.Nifti2Image if max(volume.grid.shape) > LARGEST_NIFTI1 else nibabel.Nifti1Image
+    kind: Any = nibabel.Nifti2Image if max(volume.grid.shape) > LARGEST_NIFTI1 else nibabel.Nifti1Image
+    with whole_file(path, OUTPUT_ENDINGS) as part:
         image = kind(volume.numpy(), volume.grid.affine)
         image.set_qform(volume.grid.affine, volume.form_code)
         image.set_sform(volume.grid.affine, volume.form_code)
         image.header.set_xyzt_units("mm")
-        image.to_filename(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file)  # network disks report that they are full only here
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InvsrError(f"{path}: could not be written ({reason}): free some space or change the folder") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        image.to_filename(part)
 
 
 def _nifti_class(path: Path) -> Any:
