@@ -22,7 +22,7 @@ from invsr.training.muon import Muon
 
 # Steps between lines of the log.
 LOG_EVERY = 50
-ENDING = ".safetensors"
+WEIGHTS_ENDING = ".safetensors"
 Objective = Callable[[Any, Sequence[Tensor]], tuple[Tensor, dict[str, float]]]
 
 
@@ -49,7 +49,7 @@ def check(out: Path, recipe: LoopRecipe, *, devices: int, workers: int, save_eve
     for name, value, least in (("devices", devices, 1), ("workers", workers, 0), ("save_every", save_every, 1)):
         if value < least:
             raise InvsrError(f"{name} is {value}: use at least {least}")
-    check_writable(out, (ENDING,))
+    check_writable(out, (WEIGHTS_ENDING,))
     if recipe.batch % devices:
         raise InvsrError(f"batch is {recipe.batch}: {devices} devices cannot share it evenly: use a multiple")
 

@@ -24,7 +24,9 @@ def stripes(n=40):
 
 def test_learns_what_slices_hide(monkeypatch):
     """Thick slices wipe the stripes out, nearly; an adapted prior puts back what one that was not cannot know."""
-    monkeypatch.setattr("invsr.training.adapt.RATE", 5e-3)  # a small network that knows nothing learns in large steps
+    monkeypatch.setattr(
+        "invsr.training.adapt.ADAPTATION_RATE", 5e-3
+    )  # a small network that knows nothing learns in large steps
     prior, truth = Denoiser(network(), symmetries=False, bfloat16=False), stripes()
     figures = []
     adapted = adapt(
