@@ -15,7 +15,7 @@ from torch import Tensor
 
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.grid import Grid
-from invsr.motion.align import Scan
+from invsr.motion.align import RegisteredScan
 from invsr.motion.bias import N_TERMS, field
 from invsr.motion.joint import NONE, SLICE, estimate, matched
 from invsr.motion.order import by_times
@@ -253,7 +253,7 @@ def find_motion(
         raise InvsrError("motion of slices is found against scans in other directions: give at least two, or none")
     centre = torch.from_numpy(target.centre)
     known = [
-        Scan(
+        RegisteredScan(
             data=one, grid=scan.grid, profile=slice_profile_of("none" if width is None else profile, width or 1.0),
             axis=scan.grid.through_plane, mask=mask, centre=centre,
             motion=torch.zeros(scan.grid.shape[scan.grid.through_plane], 6, dtype=torch.float64),
