@@ -18,7 +18,7 @@ import torch
 
 import invsr
 from invsr.errors import InvsrWarning
-from invsr.motion.align import Scan, align
+from invsr.motion.align import RegisteredScan, align
 from invsr.operators import Resample, acquisition
 from invsr.operators.scan_model import slice_profile_of
 from invsr.solvers.residuals import peak
@@ -32,7 +32,7 @@ def placed(volume, grid, scan, mask, thickness):
     """Motion of the slices that were left out, for each of `WHERE`."""
     n = scan.grid.shape[scan.grid.through_plane]
     top = peak(volume)
-    one = Scan(
+    one = RegisteredScan(
         data=scan.data / top, grid=scan.grid, profile=slice_profile_of("gaussian", thickness),
         axis=scan.grid.through_plane, mask=mask, motion=torch.zeros(n, 6, dtype=torch.float64),
         centre=torch.from_numpy(grid.centre), weights=torch.ones(n, dtype=torch.float64), order=torch.arange(n),

@@ -2,7 +2,10 @@
 
 import sys
 
+import nibabel as nib
+import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from invsr.app import command_line as cli
 
@@ -22,3 +25,26 @@ def run(monkeypatch, capsys):
         return code, out, err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def write():
+    """Write an array as NIfTI, 1 mm: (path, data) to path."""
+
+    def call(path, data):
+        nib.save(nib.Nifti1Image(np.asarray(data), np.eye(4)), path)
+        return path
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory, write):
+    """A folder with an image and, one folder down, a label map."""
+    home = tmp_path_factory.mktemp("data")
+    rough = np.random.default_rng(0).random((40, 36, 38))
+    smooth = gaussian_filter(rough, 2)
+    write(home / "image.nii.gz", np.float32(100 + 900 * (smooth > 0.5) + 100 * rough))
+    (home / "deeper").mkdir()
+    write(home / "deeper" / "labels.nii.gz", np.uint8(np.digitize(smooth, np.quantile(smooth, [0.2, 0.4, 0.6, 0.8]))))
+    return home

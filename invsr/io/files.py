@@ -1,10 +1,11 @@
-"""Text files, written whole or not at all."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from invsr.errors import InvsrError
@@ -13,7 +14,7 @@ OUTPUT_ENDINGS = (".nii.gz", ".nii")
 
 
 def check_writable(path: str | os.PathLike[str], endings: Sequence[str] = OUTPUT_ENDINGS) -> None:
-    """Raise unless a file could be written here: worth knowing before a long computation. Leaves nothing behind.
+    """Raise unless a file can be written at `path`; call it before a long computation. It leaves nothing behind.
 
     Raises
     ------
@@ -21,13 +22,65 @@ def check_writable(path: str | os.PathLike[str], endings: Sequence[str] = OUTPUT
         When the name has none of the endings, the folder is missing or not writable, or the path is taken by
         something other than a writable file.
     """
-    _create_beside(path, endings).unlink()
+    _create_beside(Path(path), endings).unlink()
 
 
-def _create_beside(path: str | os.PathLike[str], endings: Sequence[str] = OUTPUT_ENDINGS) -> Path:
-    """An empty new file in the folder of `path`, with its ending."""
+@contextmanager
+def whole_file(path: str | os.PathLike[str], endings: Sequence[str] = ()) -> Iterator[Path]:
+    """A new file to write to, which takes the place of `path` at the end of the block.
+
+    Until then an older file of that name stays as it is; after an error it still does, and the new one is removed.
+
+    Parameters
+    ----------
+    path : path
+    endings : sequence of str, optional
+        Endings that the name may have; by default any.
+
+    Raises
+    ------
+    InvsrError
+        When `check_writable` raises it, or the disk is full.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "notes.txt")
+    ...     with whole_file(path) as part:
+    ...         _ = part.write_text("all of it")
+    ...     path.read_text()
+    'all of it'
+    """
     path = Path(path)
-    ending = next((e for e in endings if path.name.lower().endswith(e)), None)
+    temporary = _create_beside(path, endings)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file)  # network disks report that they are full only here
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InvsrError(f"{path}: could not be written ({reason}): free some space or change the folder") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file (UTF-8), whole or not at all.
+
+    Raises
+    ------
+    InvsrError
+        As `whole_file`.
+    """
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def _create_beside(path: Path, endings: Sequence[str]) -> Path:
+    """An empty new file in the folder of `path`, with the ending of `path`."""
+    ending = next((e for e in endings or [path.suffix] if path.name.lower().endswith(e.lower())), None)
     if ending is None:
         raise InvsrError(f"{path}: an output file must end in {' or '.join(reversed(endings))}: rename it")
     temporary = path.parent / f".invsr-{secrets.token_hex(8)}{ending}"
@@ -38,26 +91,9 @@ def _create_beside(path: str | os.PathLike[str], endings: Sequence[str] = OUTPUT
             raise InvsrError(f"{path}: is not a regular file: choose another name for the output")
         if path.exists() and not os.access(path, os.W_OK):
             raise InvsrError(f"{path}: exists and is write-protected: choose another name for the output")
-        # Not by `tempfile`, whose files are private to their owner: this one is to become the output.
+        # Files of `tempfile` are private to their owner; this one becomes the output.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
         reason = error.strerror or error
         raise InvsrError(f"{path}: the folder is not writable ({reason}): choose another folder") from error
     return temporary
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write beside the path, then rename: an older file stays until the new one is complete.
-
-    Raises
-    ------
-    InvsrError
-        When it cannot be written; nothing is left behind then.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InvsrError(f"{path}: cannot be written ({error.strerror}): choose another folder") from None

@@ -18,8 +18,8 @@ import torch
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.io.files import _create_beside
-from invsr.io.sidecars import _sidecar, _warn
+from invsr.io.files import OUTPUT_ENDINGS, whole_file
+from invsr.io.sidecars import read_sidecar, warn
 from invsr.volume import Volume
 
 # Millimetres per unit by NIfTI's code for metre and micron; mm and "unknown" are taken as they are.
@@ -91,7 +91,7 @@ def load(path: str | os.PathLike[str], index: int | None = None) -> Volume:
     except InvsrError as error:
         raise InvsrError(f"{path}: {error}") from None
     if not form_code:
-        _warn(f"{path}: the header has neither sform nor qform: voxels assumed to run from right to left")
+        warn(f"{path}: the header has neither sform nor qform: voxels assumed to run from right to left")
     count = math.prod(shape[3:])
     if index is None and count > 1:
         raise InvsrError(f"{path}: holds {count} volumes: choose one from 0 with index= (command line: --volume N)")
@@ -103,7 +103,7 @@ def load(path: str | os.PathLike[str], index: int | None = None) -> Volume:
         while count == 1 and str(image).lower().endswith(".gz") and file.read(2**20):
             pass  # only the end of the stream holds the checksum
     data = _float32(path, raw, 1.0 if slope is None else slope, 0.0 if inter is None else inter)
-    thickness, spacing, times = _sidecar(path, grid, slice_axis)
+    thickness, spacing, times = read_sidecar(path, grid, slice_axis)
     return Volume(torch.from_numpy(data)[None, None], grid, path.name, thickness, spacing, form_code or 1, times)
 
 
@@ -115,26 +115,17 @@ def save(volume: Volume, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     InvsrError
-        As `check_writable`, and when the disk is full. Nothing is left behind then, and an older file stays.
+        As `whole_file`.
     """
     import nibabel
 
-    temporary = _create_beside(path)
-    try:
-        kind: Any = nibabel.Nifti2Image if max(volume.grid.shape) > LARGEST_NIFTI1 else nibabel.Nifti1Image
+    kind: Any = nibabel.Nifti2Image if max(volume.grid.shape) > LARGEST_NIFTI1 else nibabel.Nifti1Image
+    with whole_file(path, OUTPUT_ENDINGS) as part:
         image = kind(volume.numpy(), volume.grid.affine)
         image.set_qform(volume.grid.affine, volume.form_code)
         image.set_sform(volume.grid.affine, volume.form_code)
         image.header.set_xyzt_units("mm")
-        image.to_filename(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file)  # network disks report that they are full only here
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InvsrError(f"{path}: could not be written ({reason}): free some space or change the folder") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        image.to_filename(part)
 
 
 def _nifti_class(path: Path) -> Any:
@@ -196,7 +187,7 @@ def _float32(path: Path, raw: npt.NDArray[Any], slope: float, inter: float) -> n
     if nan + infinite == data.size:
         raise InvsrError(f"{path}: none of its {data.size} voxels is a finite number: export it again")
     if nan + infinite:
-        _warn(f"{path}: {nan} NaN and {infinite} infinite of {data.size} voxels replaced by 0")
+        warn(f"{path}: {nan} NaN and {infinite} infinite of {data.size} voxels replaced by 0")
     return data
 
 

@@ -14,7 +14,7 @@ from invsr.grid import Grid
 SAME_SPACING = 0.01
 
 
-def _sidecar(
+def read_sidecar(
     path: Path, grid: Grid, slice_axis: int | None
 ) -> tuple[float | None, float | None, tuple[float, ...] | None]:
     """Slice thickness and spacing, mm, and times, s, from the BIDS sidecar, each None where it does not tell."""
@@ -27,24 +27,24 @@ def _sidecar(
     except (OSError, ValueError, RecursionError) as error:
         raise InvsrError(f"{sidecar}: cannot be read as JSON ({error}): repair it, or move it away") from error
     if not isinstance(entries, dict):
-        _warn(f"{sidecar}: is not a JSON object: ignored")
+        warn(f"{sidecar}: is not a JSON object: ignored")
         return None, None, None
     values = []
     for key in ("SliceThickness", "SpacingBetweenSlices"):
         value = entries.get(key)
         if value is not None and not (_is_number(value) and value > 0):
-            _warn(f"{sidecar}: {key} is {value!r}, not a length in mm above zero: ignored")
+            warn(f"{sidecar}: {key} is {value!r}, not a length in mm above zero: ignored")
             value = None
         values.append(None if value is None else float(value))
     axis = grid.through_plane if slice_axis is None else slice_axis
     spacing = float(grid.spacing[axis])
     if values[1] is not None and abs(values[1] - spacing) > SAME_SPACING * spacing:
-        _warn(f"{sidecar}: SpacingBetweenSlices is {values[1]:g} mm but the affine's is {spacing:.4g} mm: affine used")
+        warn(f"{sidecar}: SpacingBetweenSlices is {values[1]:g} mm but the affine's is {spacing:.4g} mm: affine used")
     times = entries.get("SliceTiming")
     if times is not None and not (
         isinstance(times, list) and len(times) == grid.shape[axis] and all(map(_is_number, times))
     ):
-        _warn(f"{sidecar}: SliceTiming is not one number for each of {grid.shape[axis]} slices: ignored")
+        warn(f"{sidecar}: SliceTiming is not one number for each of {grid.shape[axis]} slices: ignored")
         times = None
     if times is not None and str(entries.get("SliceEncodingDirection", "")).endswith("-"):
         times = times[::-1]
@@ -55,5 +55,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
 
 
-def _warn(message: str) -> None:
+def warn(message: str) -> None:
+    """Warn about the file that the caller reads."""
     warnings.warn(message, InvsrWarning, stacklevel=3)

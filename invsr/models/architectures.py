@@ -1,4 +1,4 @@
-"""Networks by name, as weights files describe them, and what they cost."""
+"""Networks by name and configuration, and their arithmetic cost."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def build(architecture: str, config: dict[str, Any]) -> Network:
         if architecture == "GradientStep":
             inner = dict(config["network"])
             return GradientStep(build(inner.pop("architecture"), inner))
-        made: Network = {"UNet": UNet, "DnCNN": DnCNN}[architecture](**config)
-        return made
+        network: Network = {"UNet": UNet, "DnCNN": DnCNN}[architecture](**config)
+        return network
     except (KeyError, IndexError, TypeError) as error:
         raise InvsrError(f"no network {architecture!r} with configuration {config}: {error}") from None
 
 
 def multiply_adds(network: Network) -> float:
-    """Multiply-adds per voxel of one application, from the sizes of the convolutions."""
+    """Multiply-adds per voxel of one forward pass, from the sizes of the convolutions."""
     size = 4 * network.multiple
     image = torch.zeros((1, 1 + 2 * network.neighbours, *[size] * network.dim))
     total: int = 0

@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 
 from invsr.models.networks import Network
 
-# Intensities that are no images', for a peak of 1: a gradient-step denoiser brings them back.
+# Range of plausible intensities for a peak of 1: the denoiser draws intensities outside it back.
 RANGE = (-0.1, 1.5)
 
 
@@ -23,8 +23,8 @@ class GradientStep(Network):
         g(x) = 1/2 ||x - N(x)||^2 + 1/2 ||x - P(x)||^2        P: nearest intensities in RANGE
 
     With it, plug-and-play half-quadratic splitting minimises ``data term + lam / sigma^2 g``: see `invsr.solvers.HQS`.
-    The second term is 0 for images scaled to a peak of 1. Without it g is low at intensities far from any that N has
-    seen, and a descent that goes on for long ends there.
+    The second term is 0 for images scaled to a peak of 1. Without it, g is low at intensities far from those that N was
+    trained on, and a long descent ends there.
 
     Parameters
     ----------

@@ -20,21 +20,21 @@ TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 
 
 class Network(nn.Module):
-    """What every denoising network shares: ``D(x, sigma) = x - N(x, sigma)`` with N a convolutional body.
+    """Base class of the denoising networks: ``D(x, sigma) = x - N(x, sigma)`` with N a convolutional body.
 
     Parameters
     ----------
     dim : {2, 3}
-        Convolutions over slices or over volumes.
+        2 for convolutions over slices, 3 over volumes.
     neighbours : int
-        With ``dim=2``: slices on either side of the denoised one that enter as channels (2.5-D).
+        With ``dim=2``: number of slices on either side of the denoised one that enter as channels (2.5-D).
 
     Attributes
     ----------
     multiple : int
         Image sides must be multiples of it.
     reach : int
-        An output pixel does not depend on input pixels farther away than this.
+        Radius of the receptive field: an output pixel depends on no input pixel farther away.
 
     Shape
     -----
@@ -71,14 +71,14 @@ class Network(nn.Module):
 
 
 class UNet(Network):
-    """DRUNet's shape in any size: residual blocks on several scales, strided and transposed convolutions between.
+    """A DRUNet of any size: residual blocks on several scales, joined by strided and transposed convolutions.
 
     Parameters
     ----------
     dim, neighbours
         See `Network`.
     channels : sequence of int
-        Per scale, finest first.
+        Number of channels on each scale, finest first.
     blocks : int
         Residual blocks (two convolutions each) per scale, going down and again going up.
     activation : {"relu", "elu"}
@@ -140,7 +140,7 @@ class UNet(Network):
 
 
 class DnCNN(Network):
-    """A plain chain of convolutions and ReLUs, without normalisation, told the noise level.
+    """A chain of convolutions and ReLUs without normalisation; the noise level is an input.
 
     References
     ----------
@@ -188,7 +188,7 @@ class _Residual(nn.Module):
         self.second = convolution(channels, channels, 3, padding=1, bias=False)
         # In place, here and below: what is overwritten is no layer's input that its gradient needs.
         self.activation = {"relu": nn.ReLU, "elu": nn.ELU}[activation](inplace=activation == "relu")
-        # Blocks start out as the identity, nearly: deep stacks then train without normalisation.
+        # Blocks start near the identity, so that deep networks train without normalisation.
         with torch.no_grad():
             self.second.weight.mul_(0.1)
 

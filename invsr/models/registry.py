@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from invsr.errors import InvsrError
-from invsr.models.weights import DRIVER, _metadata
+from invsr.models.weights import DRIVER, metadata
 
-# Weights, their cards and `models.json`, which says what there is and what each file's SHA-256 is.
+# Weights, model cards, and `models.json`, which lists the models and the SHA-256 of their files.
 ROOM = Path(__file__).parent / "files"
 DEFAULT = "mri-denoiser"
-# How deepinv's denoisers are named here, before their class: "deepinv:DRUNet".
+# Prefix of deepinv's denoisers, before the name of their class: "deepinv:DRUNet".
 DEEPINV = "deepinv:"
 
 
 def models(kind: str | None = None) -> dict[str, dict[str, Any]]:
-    """What comes with the package: name to file, kind, sha256, what it is for, parameters, noise range.
+    """The models of the package: from name to file, kind, sha256, purpose, parameters and noise range.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def models(kind: str | None = None) -> dict[str, dict[str, Any]]:
 
 
 def card(name: str) -> str:
-    """A model's card: data, licence, noise range, figures, limits.
+    """The card of a model: training data, licence, noise range, figures and limits.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def card(name: str) -> str:
 
 
 def weights_of(name: str, kind: str | None = None) -> tuple[Path, str]:
-    """The weights file of a model that comes with the package, and its SHA-256.
+    """The weights file of a model of the package, and its SHA-256.
 
     Raises
     ------
@@ -58,18 +58,18 @@ def weights_of(name: str, kind: str | None = None) -> tuple[Path, str]:
 
 
 def holds_solver(name: str | Path) -> bool:
-    """Whether a model of the package, or a weights file, is a whole solver and no denoiser."""
+    """Whether a model of the package, or a weights file, is a trained solver rather than a denoiser."""
     if not str(name).endswith(".safetensors"):
         return str(name) in models() and str(name) not in models("denoiser")
     try:
-        about: dict[str, Any] = json.loads(_metadata(Path(name).read_bytes())["invsr"])
+        about: dict[str, Any] = json.loads(metadata(Path(name).read_bytes())["invsr"])
     except (OSError, KeyError, ValueError):
-        return False  # whoever reads it as weights says what is wrong
+        return False  # `read_weights` says what is wrong with it
     return DRIVER in about
 
 
 def known(name: str, kind: str | None = None) -> dict[str, Any]:
-    """The entry of a model that comes with the package.
+    """The entry of a model of the package.
 
     Raises
     ------

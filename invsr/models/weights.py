@@ -1,4 +1,4 @@
-"""Weights files: written, checked and read back."""
+"""Weights files: writing, checking and reading."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from invsr.errors import InvsrError
+from invsr.io.files import whole_file
 from invsr.models.architectures import build
 from invsr.models.networks import Network
 
-# What a description has of a whole solver: which, and how its steps go.
+# Key under which the description of a trained solver says which solver it is and how its steps go.
 DRIVER = "driver"
 Module = TypeVar("Module", bound=nn.Module)
 
 
 def save_weights(network: Network, path: str | Path, description: dict[str, Any]) -> None:
-    """Write a network's weights, half precision, with what is needed to build it again.
+    """Write the weights of a network in half precision, with the configuration to build it from.
 
     Parameters
     ----------
     network : Network
     path : path
     description : dict
-        Kept with the weights; JSON.
+        Stored with the weights, as JSON.
 
     Raises
     ------
     InvsrError
-        When the file cannot be written; nothing is left of it then.
+        As `invsr.io.files.whole_file`.
     """
     write_weights(network.state_dict(), path, describe(network) | description)
 
@@ -44,24 +45,24 @@ def load_weights(path: str | Path, sha256: str | None = None) -> tuple[Network, 
     ----------
     path : path
     sha256 : str, optional
-        What the file's checksum has to be.
+        Checksum that the file must have.
 
     Raises
     ------
     InvsrError
-        When the file is missing, damaged, not the one that the checksum belongs to, or not made by invsr.
+        When the file is missing or damaged, does not match the checksum, or was not written by invsr.
     """
 
     def make(about: dict[str, Any]) -> Network:
         if DRIVER in about:
-            raise ValueError(f"it belongs to a whole solver: use it with --method {about[DRIVER]['kind']}")
+            raise ValueError(f"it belongs to a trained solver: use it with --method {about[DRIVER]['kind']}")
         return build(about["architecture"], about["config"])
 
     return read_weights(path, make, sha256)
 
 
 def describe(network: Network) -> dict[str, Any]:
-    """What `build` needs to make a network again."""
+    """Architecture and configuration of a network, from which `build` makes it again."""
     return {"architecture": type(network).__name__, "config": network.config}
 
 
@@ -71,27 +72,19 @@ def write_weights(tensors: Mapping[str, Tensor], path: str | Path, about: dict[s
     Raises
     ------
     InvsrError
-        When the file cannot be written; nothing is left of it then.
+        As `invsr.io.files.whole_file`.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     halves = {name: value.detach().cpu().half().contiguous() for name, value in tensors.items()}
-    path = Path(path)
-    beside = path.with_name(path.name + ".part")
-    try:
-        save_file(halves, beside, {"invsr": json.dumps(about)})
-        beside.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise InvsrError(f"{path}: cannot be written ({error})") from None
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole_file(path) as part:
+        part.write_bytes(save(halves, {"invsr": json.dumps(about)}))
 
 
 def read_weights(
     path: str | Path, make: Callable[[dict[str, Any]], Module], sha256: str | None = None
 ) -> tuple[Module, dict[str, Any]]:
-    """The module that `make` builds from the description in a weights file, with the weights in it; and that.
+    """A module built by `make` from the description in a weights file, with its weights; and the description.
 
     Raises
     ------
@@ -114,7 +107,7 @@ def read_weights(
         )
     try:
         tensors = {name: value.float() for name, value in load(content).items()}
-        about = json.loads(_metadata(content)["invsr"])
+        about = json.loads(metadata(content)["invsr"])
         module = make(about)
         module.load_state_dict(tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -124,7 +117,7 @@ def read_weights(
     return module, about
 
 
-def _metadata(content: bytes) -> dict[str, str]:
+def metadata(content: bytes) -> dict[str, str]:
     """The header of a safetensors file: its length in 8 bytes, little-endian, then JSON."""
     length = int.from_bytes(content[:8], "little")
     found: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__", {})

@@ -1,4 +1,4 @@
-"""Where scans and their slices lay: estimated together with the volume, kept in files."""
+"""Motion of scans and slices: estimation by slice-to-volume registration, and files."""
 
 from invsr.motion.joint import LEVELS, NONE, SLICE, STACK, estimate
 from invsr.motion.transforms import Motion, ScanMotion, load_motion, save_motion

@@ -1,4 +1,4 @@
-"""Where slices lie in a volume: rigid registration by Gauss-Newton on the slices' own forward model."""
+"""Rigid slice-to-volume registration: Gauss-Newton on the residuals of the forward model of the slices."""
 
 from __future__ import annotations
 
@@ -15,46 +15,48 @@ from invsr.numerics.interpolation import Sample
 from invsr.operators.moving_slices import Slices
 from invsr.operators.profiles import AxisProfile
 
-# Residuals, in robust standard deviations, from which on pixels count for less (Geman & McClure).
-OUTLYING = 3.0
-# Neighbouring pixels err together: as if this many were one.
-CORRELATED = 10.0
-# A rotation moves the surface of a brain by its angle times this, mm.
+# Residual, in robust standard deviations, above which pixels are down-weighted (Geman & McClure).
+OUTLIER_RESIDUAL = 3.0
+# Errors of neighbouring pixels are correlated: this many pixels count as one.
+CORRELATED_PIXELS = 10.0
+# Least standard deviation of the residuals, as a share of the peak.
+LEAST_RESIDUAL_SD = 1e-3
+# Radius of a brain, mm: a rotation moves its surface by the angle times this.
 RADIUS = 50.0
 N_ITER = 8
-# Of the peak: what is bright enough to compare intensities.
-BRIGHT = 0.1
+# Intensities are compared where they exceed this share of the peak.
+LEAST_INTENSITY = 0.1
 
 
 @dataclass(frozen=True)
-class Scan:
-    """What registration needs of one scan.
+class RegisteredScan:
+    """A scan with its estimated motion, gain and bias field.
 
     Attributes
     ----------
     data : Tensor, shape (1, 1, *grid.shape)
-        Intensities of all scans on one scale.
+        Intensities, all scans on one scale.
     grid : Grid
     profile : AxisProfile
     axis : int
-        Across the slices.
+        Axis across the slices.
     mask : Tensor or None, bool, shape of data
     motion : Tensor, shape (n_slices, 6), float64
-        Rotation vectors (radians) about `centre` and translations (mm), from the scan to the volume.
+        Rotation vectors (radians) about `centre` and translations (mm), from scan to volume coordinates.
     centre : Tensor, shape (3,), mm, float64
-        The same for all scans.
+        Centre of rotation, the same for all scans.
     weights : Tensor, shape (n_slices,)
-        1 for slices that are used, 0 for rejected ones.
+        1 for used slices, 0 for outlier slices.
     order : Tensor, shape (n_slices,)
-        Slice numbers as they were acquired, or as is assumed until their motion tells.
+        Slice numbers in the order of acquisition; assumed, until it is estimated from the motion, unless `ordered`.
     ordered : bool
-        Whether the order is known.
+        Whether the order of acquisition is known.
     gain : float
-        By which the data were divided: of this scan's intensities against the volume's.
+        Intensity of this scan relative to the volume; the data were divided by it.
     bias : Tensor, shape (9,)
-        Of the field by which they were divided too (`invsr.motion.bias`).
+        Coefficients of the bias field, by which the data were also divided (`invsr.motion.bias`).
     correlation : float
-        With what the volume predicts.
+        Correlation of the data with the prediction of the volume.
     """
 
     data: Tensor
@@ -72,11 +74,11 @@ class Scan:
     correlation: float = 1.0
 
     def slices(self, domain: Grid) -> Slices:
-        """The scan's forward model for a volume on `domain`, its pixels points."""
+        """The forward model of the scan for a volume on `domain`; pixels are point samples in-plane."""
         return Slices(domain, self.grid, self.profile, self.motion, centre=self.centre, through_plane=self.axis)
 
-    def coarser(self, spacing: float) -> Scan:
-        """The same with about `spacing` between pixels, the mean of Gaussian weights of that width."""
+    def coarser(self, spacing: float) -> RegisteredScan:
+        """The scan with in-plane pixels of about `spacing` mm, Gaussian-weighted means of the original ones."""
         data, mask = self.data, None if self.mask is None else self.mask.to(self.data)
         seen = torch.ones_like(data) if mask is None else mask
         data = data * seen
@@ -96,27 +98,28 @@ class Scan:
 
 
 @dataclass(frozen=True)
-class Fit:
-    """How well each slice fits: normal equations and figures.
+class SliceFit:
+    """Fit of each slice to a volume: normal equations and measures of fit.
 
     Attributes
     ----------
     curvature, slope : Tensor, shapes (n_slices, 6, 6), (n_slices, 6)
-        Of the cost in small motions (rotation about the centre, translation) after the present one.
+        Gauss-Newton curvature and negative gradient of half the cost, for small rotations about the centre and
+        translations that follow the present motion.
     cost : Tensor, shape (n_slices,)
-        Robust, per effective pixel.
+        Robust cost, in units of effective pixels.
     misfit : Tensor, shape (n_slices,)
         Root mean square residual of each slice, in intensities.
     signal : Tensor, shape (n_slices,)
         Root mean square of each slice's prediction.
     counts : Tensor, shape (n_slices,)
         Pixels that see the volume, inside the mask.
-    spread : float
+    residual_sd : float
         Robust standard deviation of all residuals.
     correlation : float
-        Between all slices and their prediction.
+        Correlation of all slices with their prediction.
     gain : float
-        Of the scan against the volume.
+        Intensity of the scan relative to the volume.
     """
 
     curvature: Tensor
@@ -125,98 +128,124 @@ class Fit:
     misfit: Tensor
     signal: Tensor
     counts: Tensor
-    spread: float
+    residual_sd: float
     correlation: float
     gain: float
 
 
-def fit(volume: Tensor, domain: Grid, scan: Scan, spread: float | None = None) -> Fit:
-    """Residuals of a scan's slices against a volume, and how they change with motion.
+def fit(volume: Tensor, domain: Grid, scan: RegisteredScan, residual_sd: float | None = None) -> SliceFit:
+    """Residuals of a scan's slices against a volume, and their derivatives with respect to motion.
 
     Parameters
     ----------
     volume : Tensor, shape (1, 1, *domain.shape)
     domain : Grid
-    scan : Scan
-    spread : float, optional
-        Standard deviation from which outliers are told; by default estimated here.
+    scan : RegisteredScan
+    residual_sd : float, optional
+        Standard deviation of the residuals, relative to which outliers are down-weighted; estimated by default.
     """
     slices = scan.slices(domain)
-    channels = torch.cat([volume, _gradient(volume, domain)], 1)
-    a, b = slices.in_plane
     data = scan.data.movedim(2 + scan.axis, 2)[0, 0]
+    predicted, gradient, seen = _predicted(volume, domain, slices, data.shape)
     masked = torch.ones_like(data, dtype=torch.bool) if scan.mask is None else scan.mask.movedim(2 + scan.axis, 2)[0, 0]
-    means, seen = [], []
-    for _, at, share in slices.parts(volume):
-        means.append((Sample.apply(channels, at, False, None) * share).sum(-1)[0])
-        seen.append(share.sum(-1) > 0.5)
-    shape = data.shape
-    predicted, *slopes = torch.cat(means, 1).reshape(4, *shape).double()
-    inside = masked & torch.cat(seen).reshape(shape)
+    inside = masked & seen
     counted = inside * scan.weights.to(data)[:, None, None]
     data = data.double()
-    # A ratio of means: slopes are biased where the volume is smoother than the data.
-    bright = counted * (predicted > BRIGHT)
-    below = float((bright * predicted).sum())
-    gain = float((bright * data).sum()) / below if below else 1.0
+    gain = _gain(predicted, data, counted)
     residual = torch.where(inside, data / max(gain, 1e-6) - predicted, 0.0)
-    if spread is None:
+    if residual_sd is None:
         used = residual[counted > 0].abs()
-        spread = 1.4826 * float(used.median()) if used.numel() else 1.0
-        spread = max(spread, 1e-3)
-    z = (residual / spread) ** 2
-    limit = OUTLYING**2
+        residual_sd = max(1.4826 * float(used.median()) if used.numel() else 1.0, LEAST_RESIDUAL_SD)
+    z = (residual / residual_sd) ** 2
+    limit = OUTLIER_RESIDUAL**2
     weight = inside / (1 + z / limit) ** 2
-    # As if all of the mask saw the volume: there is nothing to gain by leaving it.
     counts = inside.sum((1, 2))
+    # Scaled to the whole mask: a slice gains nothing by moving out of the field of view.
     share = masked.sum((1, 2)) / counts.clamp(min=1)
-    cost = share * (inside * z / (1 + z / limit)).sum((1, 2)) / CORRELATED
-    # World position of each pixel, less the centre: the lever arm of rotations.
-    matrices = slices.matrices() @ torch.tensor(scan.grid.affine)
-    s, i, j = (torch.arange(n, dtype=torch.float64)[:, None] for n in shape)
-    m = matrices[:, :3].mT[:, :, None]
-    arm = (i * m[:, a])[:, :, None] + (j * m[:, b])[:, None] + (s[:, :, None] * m[:, scan.axis] + m[:, 3])[:, None]
-    arm = arm - scan.centre
-    gradient = torch.stack(slopes, -1)
-    jacobian = torch.cat([torch.linalg.cross(arm, gradient), gradient], -1).flatten(1, 2)
-    weighted = jacobian * (weight / (spread**2 * CORRELATED)).flatten(1)[..., None]
-    pair = torch.stack([predicted[counted > 0], data[counted > 0]])
-    correlation = float(torch.corrcoef(pair)[0, 1]) if pair.shape[1] > 1 and bool((pair.std(1) > 0).all()) else 0.0
-    return Fit(
+    cost = share * (inside * z / (1 + z / limit)).sum((1, 2)) / CORRELATED_PIXELS
+    jacobian = torch.cat([torch.linalg.cross(_lever_arms(scan, slices, data.shape), gradient), gradient], -1).flatten(
+        1, 2
+    )
+    weighted = jacobian * (weight / (residual_sd**2 * CORRELATED_PIXELS)).flatten(1)[..., None]
+    return SliceFit(
         curvature=weighted.mT @ jacobian,
         slope=(weighted.mT @ residual.flatten(1)[..., None])[..., 0],
         cost=cost,
         misfit=((inside * residual**2).sum((1, 2)) / counts.clamp(min=1)).sqrt(),
         signal=((inside * predicted**2).sum((1, 2)) / counts.clamp(min=1)).sqrt(),
         counts=counts,
-        spread=spread,
-        correlation=correlation,
+        residual_sd=residual_sd,
+        correlation=_correlation(predicted[counted > 0], data[counted > 0]),
         gain=gain,
     )
 
 
+def _predicted(volume: Tensor, domain: Grid, slices: Slices, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
+    """The slices that the volume predicts, their gradient along the world axes, and the pixels that see the volume.
+
+    All have the given shape (n_slices, a, b); the gradient, per mm, has 3 entries for each pixel.
+    """
+    channels = torch.cat([volume, _gradient(volume, domain)], 1)
+    means, seen = [], []
+    for _, at, share in slices.parts(volume):
+        means.append((Sample.apply(channels, at, False, None) * share).sum(-1)[0])
+        seen.append(share.sum(-1) > 0.5)
+    predicted, *gradient = torch.cat(means, 1).reshape(4, *shape).double()
+    return predicted, torch.stack(gradient, -1), torch.cat(seen).reshape(shape)
+
+
+def _gain(predicted: Tensor, data: Tensor, counted: Tensor) -> float:
+    """Mean of the data over mean of the prediction; a regression slope is biased if the volume is the smoother one."""
+    bright = counted * (predicted > LEAST_INTENSITY)
+    below = float((bright * predicted).sum())
+    return float((bright * data).sum()) / below if below else 1.0
+
+
+def _lever_arms(scan: RegisteredScan, slices: Slices, shape: torch.Size) -> Tensor:
+    """World position of each pixel relative to the centre of rotation, mm: (n_slices, a, b) and 3 entries."""
+    a, b = slices.in_plane
+    matrices = slices.matrices() @ torch.tensor(scan.grid.affine)
+    s, i, j = (torch.arange(n, dtype=torch.float64)[:, None] for n in shape)
+    m = matrices[:, :3].mT[:, :, None]
+    middle = s[:, :, None] * m[:, scan.axis] + m[:, 3]
+    return (i * m[:, a])[:, :, None] + (j * m[:, b])[:, None] + middle[:, None] - scan.centre
+
+
+def _correlation(predicted: Tensor, data: Tensor) -> float:
+    pair = torch.stack([predicted, data])
+    if pair.shape[1] < 2 or not bool((pair.std(1) > 0).all()):
+        return 0.0
+    return float(torch.corrcoef(pair)[0, 1])
+
+
 def _gradient(volume: Tensor, domain: Grid) -> Tensor:
-    """Slope per mm along the world axes, shape (1, 3, ...), by central differences."""
+    """Gradient per mm along the world axes, shape (1, 3, ...), by central differences."""
     slopes = torch.gradient(volume[0, 0], spacing=domain.spacing.tolist())
     directions = torch.tensor(domain.directions).to(volume)
     return torch.einsum("wn,nijk->wijk", directions, torch.stack(list(slopes)))[None]
 
 
 def align(
-    volume: Tensor, domain: Grid, scan: Scan, *, each_slice: bool, stiffness: float = 0.0, n_iter: int = N_ITER
-) -> Scan:
-    """The scan with the motion that fits a volume best, near the present one (Levenberg-Marquardt).
+    volume: Tensor,
+    domain: Grid,
+    scan: RegisteredScan,
+    *,
+    each_slice: bool,
+    stiffness: float = 0.0,
+    n_iter: int = N_ITER,
+) -> RegisteredScan:
+    """Register a scan to a volume by Levenberg-Marquardt, from its present motion.
 
     Parameters
     ----------
     volume, domain
-        What to fit to.
-    scan : Scan
+        The volume and its grid.
+    scan : RegisteredScan
     each_slice : bool
-        A motion for each slice, or one more for all of them.
+        Estimate a motion for each slice, or one for the whole scan, which follows the motion of its slices.
     stiffness : float, 1 / mm^2
-        With `each_slice`: weight of squared differences between slices acquired one after the other, in mm
-        at `RADIUS` from the centre, against squared residuals in standard deviations.
+        With `each_slice`, weight of the squared motion between consecutively acquired slices (mm, at `RADIUS` from
+        the centre) relative to squared residuals (in standard deviations).
     n_iter : int
 
     References
@@ -232,7 +261,7 @@ def align(
     for _ in range(n_iter):
         step = _step(here, scan, neighbours, stiff, damping, each_slice, units)
         moved = replace(scan, motion=composed(step, scan.motion))
-        there = fit(volume, domain, moved, here.spread)
+        there = fit(volume, domain, moved, here.residual_sd)
         after = _total(there.cost, moved.motion, neighbours, stiff, each_slice)
         better = after < cost
         damping = torch.where(better, damping / 5, damping * 20)
@@ -247,13 +276,13 @@ def align(
     return scaled(scan, here)
 
 
-def scaled(scan: Scan, found: Fit) -> Scan:
-    """The scan with its intensities brought to the volume's."""
+def scaled(scan: RegisteredScan, found: SliceFit) -> RegisteredScan:
+    """The scan with its intensities scaled to those of the volume."""
     gain = found.gain if found.gain > 0 else 1.0
     return replace(scan, gain=scan.gain * gain, data=scan.data / gain, correlation=found.correlation)
 
 
-def _chosen(better: Tensor, there: Fit, here: Fit) -> Fit:
+def _chosen(better: Tensor, there: SliceFit, here: SliceFit) -> SliceFit:
     def pick(a: Tensor, b: Tensor) -> Tensor:
         return torch.where(better.reshape(-1, *([1] * (a.ndim - 1))), a, b)
 
@@ -272,7 +301,13 @@ def _total(cost: Tensor, motion: Tensor, neighbours: Tensor, stiff: Tensor, each
 
 
 def _step(
-    here: Fit, scan: Scan, neighbours: Tensor, stiff: Tensor, damping: Tensor, each_slice: bool, units: Tensor
+    here: SliceFit,
+    scan: RegisteredScan,
+    neighbours: Tensor,
+    stiff: Tensor,
+    damping: Tensor,
+    each_slice: bool,
+    units: Tensor,
 ) -> Tensor:
     if not each_slice:
         used = scan.weights.double()
@@ -283,7 +318,7 @@ def _step(
         curvature = here.curvature + n_links[:, None, None] * torch.diag(stiff)
         slope = here.slope + ((scan.motion[neighbours] - scan.motion[:, None]) * stiff).sum(1)
     diagonal = torch.diagonal(curvature, dim1=-2, dim2=-1)
-    # Slices that see nothing stay where they are.
+    # Slices outside the volume do not move.
     least = 1e-6 * units**2 + damping[:, None] * diagonal
     step = torch.linalg.solve(curvature + torch.diag_embed(least), slope[..., None])[..., 0]
     length = (step * units).norm(dim=-1, keepdim=True)
@@ -291,7 +326,7 @@ def _step(
 
 
 def composed(step: Tensor, motion: Tensor) -> Tensor:
-    """Motion after which a small one follows: ``T' = S T``, both about the same centre; shapes (..., 6)."""
+    """The composition ``S T`` of a step S after a motion T about the same centre; shapes (..., 6)."""
     from scipy.spatial.transform import Rotation
 
     step = step.expand_as(motion)

@@ -1,7 +1,8 @@
-"""Motion and volume together: align scans to the volume, then slices, the volume anew after each round."""
+"""Joint estimation of motion and volume: register scans, then slices, and rebuild the volume after each round."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from invsr.grid import Grid
-from invsr.motion.align import N_ITER, RADIUS, Fit, Scan, align, fit, scaled
+from invsr.motion.align import N_ITER, RADIUS, RegisteredScan, SliceFit, align, fit, scaled
 from invsr.motion.bias import estimate_bias, field
 from invsr.motion.order import guessed
 from invsr.numerics.fixed_point import anderson
@@ -19,33 +20,40 @@ from invsr.operators.stack import Stack
 from invsr.priors.base import GRADIENT
 
 LEVELS = NONE, STACK, SLICE = ("none", "stack", "slice")
-# Voxels of the volumes that scans are aligned to, mm, and what they are at least of the target's.
-COARSE, FINE = 3.0, 1.5
-# Weight of the squared slope (per voxel) in these volumes.
-SMOOTHNESS = 0.01
-# Rounds of slices in coarse voxels: how stiff motion is from slice to slice (`align`). Then as many in fine voxels.
+# Voxels of the volumes that scans are registered to, coarse and fine, mm.
+COARSE_VOXEL = 3.0
+FINE_VOXEL = 1.5
+# Weight of the squared gradient (per voxel) in these volumes.
+VOLUME_SMOOTHNESS = 0.01
+# Stiffness of the motion from slice to slice (`align`) in each round in coarse voxels; the fine rounds use the last.
 STIFFNESS = (1.0, 0.3, 0.1, 0.1)
 FINE_ROUNDS = 4
-# Gauss-Newton steps of a fine round: the volume changes before more of them would pay.
+# Gauss-Newton steps of a fine round: the volume is rebuilt before more of them would help.
 FINE_STEPS = 3
-# A slice whose residual is this many robust standard deviations (of the logarithm) above its stack's median, and
-# never less than this factor, is left out.
-OUTLYING, LEAST_FACTOR = 3.5, 1.4
-# Of the median slice's signal: what is added to each one's.
+# Outlier slices: the logarithm of the misfit is this many robust standard deviations above the median of the scan ...
+OUTLIER_MISFIT = 3.5
+# ... and the misfit exceeds the median by at least this factor.
+LEAST_OUTLIER_FACTOR = 1.4
+# Standard deviation of the residuals, share of the peak, by which starting positions are compared.
+START_RESIDUAL_SD = 0.05
+# Misfits are relative to the signal of the slice, to which this share of the median slice's signal is added.
 LEAST_SIGNAL = 0.3
 
 
-def estimate(scans: Sequence[Scan], target: Grid, level: str, report: ProgressCallback | None = None) -> list[Scan]:
-    """The scans with their motion relative to the first one, gains and slice weights.
+def estimate(
+    scans: Sequence[RegisteredScan], target: Grid, level: str, report: ProgressCallback | None = None
+) -> list[RegisteredScan]:
+    """Estimate the motion of scans relative to the first one, their gains, and the weights of their slices.
 
-    Whole scans first, each to the volume of the others, coarse to fine; then, for `level` "slice", each slice to the
-    volume of all, with slices that fit nothing left out. Volumes are Tikhonov reconstructions.
+    Whole scans are registered first, each to the volume of the others, from coarse to fine. With `level` "slice" each
+    slice is then registered to the volume of all scans, and outlier slices are left out. Volumes are Tikhonov
+    reconstructions.
 
     Parameters
     ----------
-    scans : sequence of Scan
+    scans : sequence of RegisteredScan
     target : Grid
-        Whose field of view the volumes have.
+        Grid whose field of view the volumes cover.
     level : {"stack", "slice"}
     report : callable, optional
         Called with (round, rounds, figures).
@@ -57,7 +65,7 @@ def estimate(scans: Sequence[Scan], target: Grid, level: str, report: ProgressCa
     """
     found = list(scans)
     finest = float(target.spacing.min())
-    voxels = [max(COARSE, 2 * finest), max(FINE, finest)]
+    voxels = [max(COARSE_VOXEL, 2 * finest), max(FINE_VOXEL, finest)]
     total = 3 + (len(STIFFNESS) + FINE_ROUNDS if level == SLICE else 0)
     if len(found) > 1:
         found = _join(found, target, voxels[0])
@@ -78,9 +86,9 @@ def estimate(scans: Sequence[Scan], target: Grid, level: str, report: ProgressCa
 
 
 def _slices(
-    scans: Sequence[Scan], target: Grid, spacing: float, stiffness: float, n_iter: int, apart: bool = False
-) -> list[Scan]:
-    """Each slice aligned to the volume of all scans; or, with `apart`, to that of the other scans."""
+    scans: Sequence[RegisteredScan], target: Grid, spacing: float, stiffness: float, n_iter: int, apart: bool = False
+) -> list[RegisteredScan]:
+    """Register each slice to the volume of all scans or, with `apart`, of the other scans."""
     grid = target.refine(spacing)
     coarse = [scan.coarser(spacing) for scan in scans]
     volume = None if apart else volume_of(coarse, grid)
@@ -92,16 +100,20 @@ def _slices(
 
 
 def _settled(
-    scans: list[Scan], target: Grid, spacing: float, stiffness: float, tell: Callable[[int, list[Scan]], None]
-) -> list[Scan]:
-    """Rounds of `_slices`, accelerated: a slice's own share in the volume keeps it near where it was.
+    scans: list[RegisteredScan],
+    target: Grid,
+    spacing: float,
+    stiffness: float,
+    tell: Callable[[int, list[RegisteredScan]], None],
+) -> list[RegisteredScan]:
+    """Rounds of `_slices` with Anderson acceleration: its own share in the volume holds a slice near its position.
 
-    For the same reason volumes are made of the other scans, where these are at least two.
+    For the same reason the volume is made of the other scans, if there are at least two of them.
     """
     units = torch.tensor([RADIUS] * 3 + [1.0] * 3, dtype=torch.float64)
     found, sizes, n = list(scans), [len(scan.motion) for scan in scans], 0
 
-    def place(flat: Tensor) -> list[Scan]:
+    def place(flat: Tensor) -> list[RegisteredScan]:
         parts = torch.split(flat.reshape(-1, 6) / units, sizes)
         return [replace(scan, motion=part) for scan, part in zip(found, parts, strict=True)]
 
@@ -117,14 +129,14 @@ def _settled(
     return found
 
 
-def matched(scans: Sequence[Scan], target: Grid) -> list[Scan]:
-    """The scans where they are, intensities brought to the first one's."""
+def matched(scans: Sequence[RegisteredScan], target: Grid) -> list[RegisteredScan]:
+    """The scans without motion, their gains and bias fields relative to the first one."""
     return _evened(list(scans), target)
 
 
-def _evened(scans: list[Scan], target: Grid) -> list[Scan]:
-    """Gain and field of each scan against the volume of those before it."""
-    spacing = max(COARSE, 2 * float(target.spacing.min()))
+def _evened(scans: list[RegisteredScan], target: Grid) -> list[RegisteredScan]:
+    """Estimate gain and bias field of each scan relative to the volume of the preceding ones."""
+    spacing = max(COARSE_VOXEL, 2 * float(target.spacing.min()))
     grid = target.refine(spacing)
     coarse = [scan.coarser(spacing) for scan in scans]
     for n in range(1, len(scans)):
@@ -136,8 +148,8 @@ def _evened(scans: list[Scan], target: Grid) -> list[Scan]:
     return [_taken(one, other) for one, other in zip(scans, coarse, strict=True)]
 
 
-def volume_of(scans: Sequence[Scan], grid: Grid) -> Tensor:
-    """The volume that explains the scans where they are now, smooth where they leave a choice."""
+def volume_of(scans: Sequence[RegisteredScan], grid: Grid) -> Tensor:
+    """The Tikhonov reconstruction from the scans with their present motion."""
     members, data = [], []
     for scan in scans:
         shape = [1, 1, 1]
@@ -147,66 +159,71 @@ def volume_of(scans: Sequence[Scan], grid: Grid) -> Tensor:
         members.append(Diagonal(scan.grid, weights) @ scan.slices(grid))
         data.append(weights * scan.data)
     A = Stack(members)
-    smoothness = SMOOTHNESS * float(grid.spacing.min()) ** 2
+    smoothness = VOLUME_SMOOTHNESS * float(grid.spacing.min()) ** 2
     return A.solve(A.adjoint(tuple(data)), smoothness, GRADIENT, rtol=1e-2, max_iter=20).x
 
 
-def _tell(report: ProgressCallback | None, n: int, total: int, scans: Sequence[Scan]) -> None:
+def _tell(report: ProgressCallback | None, n: int, total: int, scans: Sequence[RegisteredScan]) -> None:
     if report is not None:
         rejected = sum(int((scan.weights == 0).sum()) for scan in scans)
         largest = max(float(scan.motion[:, 3:].norm(dim=1).max()) for scan in scans)
         report(n, total, {"motion_mm": largest, "rejected": float(rejected)})
 
 
-def _taken(scan: Scan, aligned: Scan) -> Scan:
-    """A scan with the motion, the gain and the field that its coarser copy was given."""
-    data, bias = scan.data * (scan.gain / aligned.gain), aligned.bias - scan.bias
-    if bool(bias.any()):
-        data = data / field(bias, scan.grid, scan.centre).to(data)
-    return replace(
-        scan, motion=aligned.motion, gain=aligned.gain, bias=aligned.bias, data=data, correlation=aligned.correlation
-    )  # fmt: skip
+def _taken(scan: RegisteredScan, aligned: RegisteredScan) -> RegisteredScan:
+    """The scan with the motion, gain and bias field of its coarser copy."""
+    gain, bias = aligned.gain, aligned.bias
+    data, change = scan.data * (scan.gain / gain), bias - scan.bias
+    if bool(change.any()):
+        data = data / field(change, scan.grid, scan.centre).to(data)
+    return replace(scan, motion=aligned.motion, gain=gain, bias=bias, data=data, correlation=aligned.correlation)
 
 
-def _ordered(scan: Scan) -> Scan:
-    """The scan with the order of slices along which its motion is smooth, unless it is known."""
+def _ordered(scan: RegisteredScan) -> RegisteredScan:
+    """The scan with the order of acquisition estimated from its motion, unless it is known."""
     if scan.ordered:
         return scan
     units = torch.tensor([RADIUS] * 3 + [1.0] * 3, dtype=torch.float64)
     return replace(scan, order=guessed(scan.motion * units, scan.weights > 0, scan.order))
 
 
-def _join(scans: list[Scan], target: Grid, spacing: float) -> list[Scan]:
-    """One scan after the other aligned to the volume of those before it."""
+def _join(scans: list[RegisteredScan], target: Grid, spacing: float) -> list[RegisteredScan]:
+    """Register one scan after the other to the volume of the preceding ones."""
     grid = target.refine(spacing)
     coarse = [scan.coarser(spacing) for scan in scans]
     for n in range(1, len(scans)):
         volume = volume_of(coarse[:n], grid)
         tried = [align(volume, grid, start, each_slice=False) for start in _starts(coarse[0], coarse[n])]
-        costs = [float((fit(volume, grid, one, spread=0.05).cost * one.weights).sum()) for one in tried]
+        costs = [
+            float((fit(volume, grid, one, residual_sd=START_RESIDUAL_SD).cost * one.weights).sum()) for one in tried
+        ]
         coarse[n] = tried[costs.index(min(costs))]
     return [_taken(one, other) for one, other in zip(scans, coarse, strict=True)]
 
 
-def _starts(first: Scan, scan: Scan) -> list[Scan]:
-    """Where to begin: in world coordinates as they are, and, with masks, with their middles in one place."""
+def _cost(volume: Tensor, grid: Grid, scan: RegisteredScan) -> float:
+    return float((fit(volume, grid, scan, START_RESIDUAL_SD).cost * scan.weights).sum())
+
+
+def _starts(first: RegisteredScan, scan: RegisteredScan) -> list[RegisteredScan]:
+    """Starting positions: world coordinates as in the headers and, with masks, their centroids on each other."""
     starts = [scan]
     if first.mask is not None and scan.mask is not None:
-        there, here = (_middle(one) for one in (first, scan))
+        there, here = (_centroid(one) for one in (first, scan))
         motion = scan.motion.clone()
         motion[:, 3:] += there - here
         starts.append(replace(scan, motion=motion))
     return starts
 
 
-def _middle(scan: Scan) -> Tensor:
+def _centroid(scan: RegisteredScan) -> Tensor:
     assert scan.mask is not None
     at = torch.nonzero(scan.mask[0, 0]).double().mean(0)
     return torch.from_numpy(scan.grid.to_world(at.numpy()))
 
 
-def _stacks(scans: list[Scan], target: Grid, spacing: float) -> list[Scan]:
-    """Each scan but the first aligned to the volume of all others."""
+def _stacks(scans: list[RegisteredScan], target: Grid, spacing: float) -> list[RegisteredScan]:
+    """Register each scan but the first to the volume of all others."""
     grid = target.refine(spacing)
     coarse = [scan.coarser(spacing) for scan in scans]
     for n in range(1, len(scans)):
@@ -215,8 +232,8 @@ def _stacks(scans: list[Scan], target: Grid, spacing: float) -> list[Scan]:
     return [_taken(one, other) for one, other in zip(scans, coarse, strict=True)]
 
 
-def _judged(scans: list[Scan], target: Grid, spacing: float) -> list[Scan]:
-    """The scans with weight 0 for slices that fit worse than the rest of their stack."""
+def _judged(scans: list[RegisteredScan], target: Grid, spacing: float) -> list[RegisteredScan]:
+    """The scans with weight 0 for outlier slices, which fit worse than the rest of their scan."""
     grid = target.refine(spacing)
     coarse = [scan.coarser(spacing) for scan in scans]
     volume = volume_of(coarse, grid)
@@ -226,11 +243,11 @@ def _judged(scans: list[Scan], target: Grid, spacing: float) -> list[Scan]:
     return out
 
 
-def _weights(found: Fit) -> Tensor:
+def _weights(found: SliceFit) -> Tensor:
     seen = found.counts >= max(10, 0.02 * float(found.counts.max()))
-    # Against what there is in the slice: those at the ends hardly show anything, and hardly err.
+    # Relative to the signal: end slices show little anatomy, and their misfit is small.
     level = (found.misfit / (found.signal + LEAST_SIGNAL * found.signal[seen].median())).clamp(min=1e-6).log()
     median = level[seen].median()
     width = 1.4826 * float((level[seen] - median).abs().median())
-    limit = max(OUTLYING * width, float(torch.tensor(LEAST_FACTOR).log()))
+    limit = max(OUTLIER_MISFIT * width, math.log(LEAST_OUTLIER_FACTOR))
     return (~(seen & (level - median > limit))).double()

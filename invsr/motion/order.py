@@ -1,4 +1,4 @@
-"""In which order slices were acquired: neighbours in time move together, neighbours in space need not."""
+"""Order of slice acquisition: slices acquired one after the other move together, neighbours in space need not."""
 
 from __future__ import annotations
 
@@ -8,39 +8,40 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Below this many slices orders cannot be told apart.
-LEAST_SLICES = 8
-# Another order is taken for the right one where motion is this much smoother along it, in squared steps.
+# With fewer slices the order cannot be estimated.
+LEAST_SLICES_FOR_ORDER = 8
+# Another order is chosen if the mean squared motion between consecutive slices falls below this share.
 SMOOTHER = 0.6
 
 
 def by_times(times: Sequence[float]) -> Tensor:
-    """Slice numbers in the order of their times; slices of one moment (multiband) in that of the file."""
+    """Slice numbers in the order of their acquisition times; simultaneous slices (multiband) in file order."""
     return torch.argsort(torch.tensor(list(times), dtype=torch.float64), stable=True)
 
 
 def interleaved(n_slices: int, step: int, first: int = 0) -> Tensor:
-    """Slice numbers of every `step`-th slice, then of those beside: 0, 2, 4, ..., 1, 3, 5, ... for a step of 2."""
+    """Slice numbers of an interleaved acquisition: 0, 2, 4, ..., 1, 3, 5, ... for a step of 2."""
     starts = [(first + n) % step for n in range(step)]
     return torch.cat([torch.arange(start, n_slices, step) for start in starts])
 
 
 def guessed(motion: Tensor, used: Tensor, now: Tensor) -> Tensor:
-    """The order along which motion that was found is smooth; `now` unless another is clearly smoother.
+    """The order along which the estimated motion is smooth; `now`, unless another is clearly smoother.
 
-    Tried are the order of the file and interleaves by 2, 3, 4 and the root of the number of slices, which vendors use.
+    Candidates are the order of the file and interleaves by 2, 3, 4 and the square root of the number of slices, as
+    vendors use them.
 
     Parameters
     ----------
     motion : Tensor, shape (n_slices, 6)
-        In comparable units (mm).
+        Motion in comparable units (mm).
     used : Tensor, bool, shape (n_slices,)
-        Slices whose motion is known.
+        Slices whose motion was estimated.
     now : Tensor, shape (n_slices,)
-        The order that is assumed so far.
+        The order assumed so far.
     """
     n = len(motion)
-    if n < LEAST_SLICES:
+    if n < LEAST_SLICES_FOR_ORDER:
         return now
     tried = [torch.arange(n), interleaved(n, 2), interleaved(n, 2, 1)]
     tried += [interleaved(n, step) for step in sorted({3, 4, max(2, round(math.sqrt(n)))})]
@@ -55,7 +56,7 @@ def guessed(motion: Tensor, used: Tensor, now: Tensor) -> Tensor:
 
 
 def links(order: Tensor) -> Tensor:
-    """For each slice those acquired before and after it; itself where there is none. Shape (n_slices, 2)."""
+    """For each slice the slices acquired before and after it, or itself at the ends; shape (n_slices, 2)."""
     found = torch.empty(len(order), 2, dtype=torch.long)
     found[order] = torch.stack([torch.cat([order[:1], order[:-1]]), torch.cat([order[1:], order[-1:]])], 1)
     return found

@@ -1,4 +1,4 @@
-"""What was found of motion: kept with a solution, written to files, read back."""
+"""Estimated motion, and its files."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from invsr.io.files import write_whole
 
 Array = npt.NDArray[np.float64]
 FORMAT = "invsr motion"
-# World axes x and y point the other way in ITK (LPS+) than here (RAS+).
+# World axes x and y of ITK (LPS+) are opposite to those of NIfTI (RAS+).
 LPS = np.array([-1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True)
 class ScanMotion:
-    """One scan's motion.
+    """The motion of one scan.
 
     Attributes
     ----------
     name : str
     grid : Grid
     motion : array, shape (n_slices, 6)
-        Of each slice: rotation vector in radians about the common centre, then translation in mm; from points of
-        the scan to points of the volume.
+        For each slice, rotation vector in radians about the common centre and translation in mm, from scan to volume
+        coordinates.
     weights : array, shape (n_slices,)
-        1 for slices that are used, 0 for those that fit nothing.
+        1 for used slices, 0 for outlier slices.
     gain : float
-        Of the scan's intensities against the first one's.
+        Intensity of the scan relative to the first one.
     bias : array, shape (9,)
-        Of the smooth field by which they differ besides (`invsr.motion.bias`).
+        Coefficients of its bias field relative to the first scan (`invsr.motion.bias`).
     """
 
     name: str
@@ -49,17 +49,17 @@ class ScanMotion:
 
     @property
     def rejected(self) -> list[int]:
-        """Slices that are left out, counted from 0."""
+        """Numbers of the outlier slices, which are left out, counted from 0."""
         return [int(n) for n in np.flatnonzero(self.weights == 0)]
 
     @property
     def still(self) -> bool:
-        """Whether nothing moved."""
+        """Whether there is no motion."""
         return not self.motion.any()
 
     @property
     def of_scan(self) -> Array | None:
-        """The motion that all slices share, shape (6,); None where they differ."""
+        """The motion that all slices share, shape (6,), or None if they differ."""
         return np.array(self.motion[0]) if (self.motion == self.motion[0]).all() else None
 
 
@@ -71,12 +71,12 @@ class Motion:
     scans: tuple[ScanMotion, ...]
 
     def fitting(self, names: Sequence[str], grids: Sequence[Grid]) -> Motion:
-        """Itself, if it belongs to scans on these grids.
+        """The motion itself, if it belongs to scans on these grids.
 
         Raises
         ------
         InvsrError
-            Naming the scan that it does not belong to.
+            When it does not; the message names the scan.
         """
         if len(grids) != len(self.scans):
             raise InvsrError(f"motion of {len(self.scans)} scans for {len(grids)}: give those it was estimated from")
@@ -87,10 +87,10 @@ class Motion:
 
 
 def save_motion(motion: Motion, path: str | Path) -> list[Path]:
-    """Write motion as JSON, and beside it one ITK transform file (.tfm) for each scan; all the paths.
+    """Write motion as JSON, and beside it an ITK transform file (.tfm) for each scan; return all paths.
 
-    A .tfm has one VersorRigid3DTransform for each slice, or one for all if they share it, in ITK's LPS+ coordinates,
-    from points of the scan to points of the volume.
+    A .tfm holds one VersorRigid3DTransform for each slice, or a single one if all slices share it, in ITK's LPS+
+    coordinates, from points of the scan to points of the volume.
 
     Raises
     ------
@@ -104,12 +104,17 @@ def save_motion(motion: Motion, path: str | Path) -> list[Path]:
         "centre": motion.centre.tolist(),
         "scans": [
             {
-                "name": one.name, "shape": one.grid.shape, "affine": one.grid.affine.tolist(), "gain": one.gain,
-                "bias": one.bias.tolist(), "weights": one.weights.tolist(), "motion": one.motion.tolist(),
+                "name": one.name,
+                "shape": one.grid.shape,
+                "affine": one.grid.affine.tolist(),
+                "gain": one.gain,
+                "bias": one.bias.tolist(),
+                "weights": one.weights.tolist(),
+                "motion": one.motion.tolist(),
             }
             for one in motion.scans
         ],
-    }  # fmt: skip
+    }
     written = {path: json.dumps(record, indent=1) + "\n"}
     stem = path.name.removesuffix(".json")
     for n, one in enumerate(motion.scans, start=1):
@@ -120,7 +125,7 @@ def save_motion(motion: Motion, path: str | Path) -> list[Path]:
 
 
 def load_motion(path: str | Path) -> Motion:
-    """Motion from a file of `save_motion`.
+    """Read motion from a file that `save_motion` wrote.
 
     Raises
     ------
@@ -156,7 +161,7 @@ def _itk(scan: ScanMotion, centre: Array) -> str:
     rows = scan.motion if scan.of_scan is None else scan.motion[:1]
     lines = ["#Insight Transform File V1.0"]
     for n, row in enumerate(rows):
-        # A rotation vector is a pseudovector: in mirrored axes (here a half turn about z) it turns like any other.
+        # LPS+ is RAS+ rotated by half a turn about z: rotation vectors turn with the axes.
         versor = Rotation.from_rotvec(row[:3] * LPS).as_quat(canonical=True)[:3]
         lines += [
             f"#Transform {n}",

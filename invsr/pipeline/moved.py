@@ -10,7 +10,7 @@ import torch
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.grid import Grid
 from invsr.motion import LEVELS, NONE, SLICE, Motion, ScanMotion
-from invsr.motion.align import Scan as RegisteredScan
+from invsr.motion.align import RegisteredScan
 from invsr.motion.bias import N_TERMS
 from invsr.motion.joint import estimate, matched
 from invsr.numerics.iteration import ProgressCallback

@@ -1,4 +1,4 @@
-"""What a run leaves for the record: one HTML file to look at, one JSON file to compute with."""
+"""The record of a reconstruction: one HTML page to look at, one JSON file to compute with."""
 
 from invsr.report.write import make_folder, write_report
 

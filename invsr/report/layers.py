@@ -1,4 +1,4 @@
-"""Volumes as the report's viewer takes them: 256 grey levels, compressed, each with its place."""
+"""Volumes for the report's viewer: quantised to 256 levels, compressed, each with its affine."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch import Tensor
 from invsr.grid import Grid
 from invsr.operators.warp import Resample
 
-# Voxels of a layer, at most: larger volumes are shown coarser, so that a report stays a file to be mailed.
-MOST = 4_300_000
+# Most voxels of a layer: larger volumes are shown coarser, so that a report can still be mailed.
+MOST_VOXELS = 4_300_000
 GRAY, DIVERGING, SHARE = "gray", "diverging", "share"
 
 Array = npt.NDArray[np.float64]
@@ -24,7 +24,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Layer:
-    """A volume to look at.
+    """A volume that the viewer can show.
 
     Attributes
     ----------
@@ -32,12 +32,12 @@ class Layer:
     data : Tensor, shape (1, 1, *grid.shape)
     grid : Grid
     low, high : float
-        Values that are drawn darkest and brightest.
+        Values drawn darkest and brightest.
     colours : {"gray", "diverging", "share"}
     what : str
         What it shows, in one sentence.
     shades : int
-        How many values are told apart, a power of two up to 256: fewer make a smaller report.
+        Number of levels, a power of two up to 256: fewer make a smaller report.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Layer:
 
 
 def window(x: Tensor) -> tuple[float, float]:
-    """0 and the 99.9th percentile of what is not 0."""
+    """0 and the 99.9th percentile of the voxels that are not 0."""
     values = np.sort(x[x != 0].abs().flatten()[:: max(1, x.numel() // 2_000_000)].cpu().numpy())
     return 0.0, float(values[int(0.999 * (len(values) - 1))]) if len(values) else 1.0
 
@@ -81,9 +81,9 @@ def upright(grid: Grid) -> tuple[Grid, tuple[int, ...], tuple[int, ...]]:
 def shown(layer: Layer) -> Layer:
     """The layer, coarser where it has more voxels than a report can carry, upright."""
     data, grid = layer.data.float(), layer.grid
-    if grid.size > MOST:
+    if grid.size > MOST_VOXELS:
         spacing = grid.spacing.copy()
-        while np.prod(np.ceil(grid.extent / spacing)) > MOST:
+        while np.prod(np.ceil(grid.extent / spacing)) > MOST_VOXELS:
             spacing[spacing == spacing.min()] *= 1.05
         coarse = grid.refine(spacing.tolist())
         with torch.no_grad():
@@ -116,7 +116,7 @@ def packed(layer: Layer, display: Grid) -> dict[str, Any]:
 
 
 def lookup_tables() -> dict[str, str]:
-    """Red, green and blue of 256 levels, for the two maps that are not grey: colour-blind readers can tell them."""
+    """Red, green and blue of 256 levels, for the two colour maps that are not grey; both suit colour-blind readers."""
     from matplotlib import colormaps
 
     tables = {}

@@ -1,4 +1,4 @@
-"""The report as one HTML page that fetches nothing."""
+"""The report as one HTML page without external resources."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ PAGE = """<!doctype html>
 <label>Sides <select id="sides"><option value="radiological">radiological</option>
 <option value="neurological">neurological</option></select></label>
 </div>
-<p class="quiet">Cross-hair at <output id="place"></output>. Click, or use the arrow keys and page up and down on a
-picture. Every layer is drawn with its own voxels: slices look as thick as they are.</p>
+<p class="quiet">Cross-hair at <output id="place"></output>. Click into a picture, or use the arrow keys and page up and
+down. Every layer is drawn with its own voxels, so thick slices look thick.</p>
 <p id="loading">Unpacking the images.</p>
 <div id="viewer"></div>
 {sections}
@@ -79,13 +79,13 @@ def page(
     ----------
     title, subtitle : str
     cards : sequence of (heading, sentence, verdict)
-        Verdict: good, bad, or None where there is nothing to judge.
+        Verdict: True for good, False for bad, None for neither.
     remarks : sequence of str
-        What a user should know.
+        Remarks on the reconstruction, shown above the images.
     sections : sequence of str
-        HTML, as `section` makes it.
+        HTML that `section` made.
     layers : mapping
-        What `viewer.js` shows.
+        The data of `viewer.js`.
     """
     room = files("invsr.report")
     style = (room / "style.css").read_text(encoding="utf-8")
@@ -109,14 +109,14 @@ def page(
         remarks="".join(f"<p>! {html.escape(one)}</p>" for one in remarks),
         sliders=sliders,
         sections="\n".join(sections),
-        # No tag can end the script early.
+        # A "</script>" in a file name must not end the script.
         layers=json.dumps(layers).replace("<", "\\u003c"),
         script=(room / "viewer.js").read_text(encoding="utf-8"),
     )
 
 
 def section(title: str, *parts: str) -> str:
-    """A heading with what belongs under it."""
+    """A heading and the parts under it."""
     return f"<section><h2>{html.escape(title)}</h2>{''.join(parts)}</section>"
 
 
@@ -126,13 +126,13 @@ def text(words: str) -> str:
 
 
 def table(rows: Mapping[str, str]) -> str:
-    """Names and values."""
+    """A table of names and values."""
     cells = (f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in rows.items())
     return f'<div class="scroll"><table>{"".join(cells)}</table></div>'
 
 
 def charts(*figures: str) -> str:
-    """Charts side by side, below each other where there is no room."""
+    """Charts side by side, or below each other on a narrow screen."""
     return f'<div class="charts">{"".join(figures)}</div>'
 
 

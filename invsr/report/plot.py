@@ -1,4 +1,4 @@
-"""Pictures of volumes at their true aspect ratio, and of what reconstructions went through."""
+"""Figures: volumes at their true aspect ratio, convergence, slice profiles, spectra and motion."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PLANES = ("sagittal", "coronal", "axial")
 RADIOLOGICAL, NEUROLOGICAL = "radiological", "neurological"
-# Told apart by colour-blind readers too (Okabe, Ito 2008, Color Universal Design).
+# Colour-blind readers can tell them apart (Okabe, Ito 2008, Color Universal Design).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
@@ -40,7 +40,7 @@ def compare(
     volumes : mapping from title to Volume
         One row each; the first sets the window (its 0 to 99.5th percentile) and the field of view.
     at : three of float, mm, optional
-        World position of the cuts; by default the middle of the first volume's bright part.
+        World position of the cuts; by default the centre of the first volume's bright part.
     captions : mapping from title to text, optional
         Written under the title.
     convention : {"radiological", "neurological"}
@@ -73,7 +73,7 @@ def orthoviews(
     ----------
     volume : Volume
     at : three of float, mm, optional
-        World position of the cuts; by default the middle of the bright part.
+        World position of the cuts; by default the centre of the bright part.
     window : two of float, optional
         Values drawn darkest and brightest; by default the 0.5th and 99.5th percentile.
     cmap : str
@@ -119,20 +119,23 @@ def _views(
             drawn.append(panel.imshow(image, cmap=cmap, vmin=low, vmax=high, interpolation="nearest"))
             panel.set_xticks([])
             panel.set_yticks([])
-            left, right = ("P", "A") if plane == 0 else ("L", "R") if mirrored else ("R", "L")
-            for x, text, side in ((0.02, left, "left"), (0.98, right, "right")):
-                panel.text(
-                    x, 0.03, text, transform=panel.transAxes, color="w", fontsize=8, ha=side,
-                    bbox={"color": "k", "pad": 1, "alpha": 0.5},
-                )  # fmt: skip
+            _label_sides(panel, plane, mirrored)
             if panels is axes[0]:
                 panel.set_title(PLANES[plane], fontsize=9)
         panels[0].set_ylabel(title, fontsize=9)
     return figure, drawn
 
 
+def _label_sides(panel: Any, plane: int, mirrored: bool) -> None:
+    """Write which side of the patient is on the left and on the right of a picture."""
+    left, right = ("P", "A") if plane == 0 else ("L", "R") if mirrored else ("R", "L")
+    style = {"transform": panel.transAxes, "color": "w", "fontsize": 8, "bbox": {"color": "k", "pad": 1, "alpha": 0.5}}
+    panel.text(0.02, 0.03, left, ha="left", **style)
+    panel.text(0.98, 0.03, right, ha="right", **style)
+
+
 def convergence(solutions: Solution | Mapping[str, Solution]) -> Figure:
-    """Change from iteration to iteration, and the residual chi2 with the band in which it is about 1.
+    """Relative change and residual chi2 of each iteration, with the expected range of chi2.
 
     Parameters
     ----------
@@ -164,14 +167,14 @@ def convergence(solutions: Solution | Mapping[str, Solution]) -> Figure:
 
 
 def profile(profiles: Mapping[str, AxisProfile], spacing: float | None = None) -> Figure:
-    """What slices average, across the slice.
+    """Slice profiles over the offset from the centre of the slice.
 
     Parameters
     ----------
     profiles : mapping from name to AxisProfile
         As `invsr.operators.slice_profile_of` makes them.
     spacing : float, mm, optional
-        Of the slices: where the neighbours' middles are.
+        Distance between slices; the neighbours' centres are marked.
 
     Returns
     -------
@@ -193,22 +196,22 @@ def profile(profiles: Mapping[str, AxisProfile], spacing: float | None = None) -
     if spacing is not None:
         for n in (-1, 1):
             panel.axvline(n * spacing, color="#808080", ls=":", lw=1)
-    panel.set(xlabel="offset from the slice's middle, mm", ylabel="sensitivity, 1/mm")
+    panel.set(xlabel="offset from the slice centre, mm", ylabel="sensitivity, 1/mm")
     panel.margins(y=0.2)  # room for the legend
     panel.legend(fontsize=8, loc="upper right")
     return figure
 
 
 def spectrum(volumes: Mapping[str, Volume], direction: Sequence[float], measured: float | None = None) -> Figure:
-    """Power over spatial frequency along one direction, the mean over all lines of voxels.
+    """Power spectral density along one direction, averaged over all lines of voxels.
 
     Parameters
     ----------
     volumes : mapping from name to Volume
     direction : three of float
-        In world space; each volume is looked at along its axis nearest to it.
+        In world space; the axis of each volume nearest to it is used.
     measured : float, 1/mm, optional
-        Up to where the slices were sampled (half over their spacing): beyond is shaded.
+        Nyquist frequency of the slices; the band above it is shaded.
 
     Returns
     -------
@@ -225,7 +228,7 @@ def spectrum(volumes: Mapping[str, Volume], direction: Sequence[float], measured
         panel.semilogy(frequencies, power, color=colour, label=name)
         far = max(far, float(frequencies[-1]))
     if measured is not None:
-        panel.axvspan(measured, max(far, measured), color="#808080", alpha=0.2, lw=0, label="beyond the slices'")
+        panel.axvspan(measured, max(far, measured), color="#808080", alpha=0.2, lw=0, label="above Nyquist")
     panel.set(xlabel="cycles per mm, across the slices", ylabel="power")
     panel.legend(fontsize=8)
     return figure
@@ -245,7 +248,7 @@ def power_along(volume: Volume, axis: int) -> tuple[Any, Any]:
 
 
 def slice_chi2(values: Mapping[str, Any]) -> Figure:
-    """The residual chi2 of each slice, with the band in which it is about 1.
+    """Residual chi2 of each slice, with its expected range.
 
     Parameters
     ----------
@@ -272,7 +275,7 @@ def slice_chi2(values: Mapping[str, Any]) -> Figure:
 
 
 def motion(found: Motion) -> Figure:
-    """How far each slice of each scan moved and turned; slices that were left out are marked.
+    """Translation and rotation of each slice of each scan; outlier slices are marked.
 
     Parameters
     ----------
@@ -308,7 +311,7 @@ def _colours(n: int) -> list[str]:
 
 
 def bright_centre(volume: Volume) -> Any:
-    """World position, mm, of the middle of the voxels above a tenth of the 99.5th percentile."""
+    """World position, mm, of the centre of the voxels above a tenth of the 99.5th percentile."""
     data = volume.numpy()
     index = np.argwhere(data > 0.1 * np.percentile(data, 99.5))
     return volume.grid.to_world((index.min(0) + index.max(0)) / 2 if len(index) else (np.array(data.shape) - 1) / 2)

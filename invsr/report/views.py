@@ -1,4 +1,4 @@
-"""Which volumes a report shows, and side by side with which."""
+"""Which volumes a report shows, and which of them side by side."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from invsr.grid import Grid
 from invsr.pipeline import Reconstruction
 from invsr.report import plot
 from invsr.report.layers import DIVERGING, GRAY, SHARE, Layer, lookup_tables, packed, shown, window
@@ -15,21 +16,21 @@ from invsr.solvers.residuals import Residual, as_tuple
 from invsr.uncertainty.evidence import Evidence
 from invsr.volume import Volume
 
-# Shades of what is there to compare with, and of maps.
+# Grey levels of volumes shown for comparison, and of maps.
 COMPARED, COARSE = 128, 64
-# The map of the prior's share never gets a finer scale than 0 to this.
+# The colour scale of the prior's share reaches at least up to this.
 LEAST_SHARE = 0.2
 
 
 def layers_of(
     names: Sequence[str], result: Reconstruction, cubic: Tensor, left: Sequence[Residual], split: Evidence
 ) -> tuple[list[Layer], dict[str, list[str]]]:
-    """What the viewer offers, and its sets of three.
+    """The layers that the viewer offers, and the sets of three that it shows side by side.
 
     Parameters
     ----------
     names : sequence of str
-        Of the scans.
+        Names of the scans.
     result : Reconstruction
     cubic : Tensor, shape of the result's x
         Cubic interpolation of the scans, in intensity units.
@@ -40,66 +41,57 @@ def layers_of(
     problem = result.problem
     scale, grid = problem.scale, result.grid
     low, high = window(result.x)
-    several = len(names) > 1
-    scans = [f"scan {n + 1}" if several else "scan" for n in range(len(names))]
+    scans, rest = _numbered("scan", len(names)), _numbered("residual", len(names))
     layers = []
-    for name, called, part, level, where in zip(
+    for name, label, part, level, where in zip(
         names, scans, as_tuple(problem.y), problem.levels, problem.grids, strict=True
     ):
         data = part * (level * scale)
-        layers.append(Layer(called, data, where, low, high, GRAY, f"{name}, its voxels as they were measured."))
-    layers += [
-        Layer(
-            "cubic", cubic, grid, low, high, GRAY, "Cubic interpolation between the slices: no model, no prior.",
-            COMPARED,
-        ),
-        Layer("result", result.x, grid, low, high, GRAY, f"What method {result.method} made of it."),
-    ]  # fmt: skip
-    reach = float(np.quantile(split.prior.abs().flatten()[:: max(1, split.prior.numel() // 2_000_000)].cpu(), 0.995))
-    layers += [
-        Layer(
-            "from the data", split.data * scale, grid, low, high, GRAY,
-            "The part of the result that the data determine, by the singular values of slices and smoothness.",
-            COMPARED,
-        ),
-        Layer(
-            "from the prior", split.prior * scale, grid, -reach * scale, reach * scale, DIVERGING,
-            "The part that the prior supplied. With the part from the data it adds up to the result.", COARSE,
-        ),
-        Layer(
-            "prior's share", split.share, grid, 0.0, max(LEAST_SHARE, window(split.share)[1]), SHARE,
-            "Of the detail around each voxel, the share that the prior supplied: 0 is all measured, 1 all supplied.",
-            COARSE,
-        ),
-    ]  # fmt: skip
+        layers.append(Layer(label, data, where, low, high, GRAY, f"{name}, its voxels as they were measured."))
+    caption = "Cubic interpolation between the slices: no model, no prior."
+    layers.append(Layer("cubic", cubic, grid, low, high, GRAY, caption, COMPARED))
+    layers.append(Layer("result", result.x, grid, low, high, GRAY, f"Reconstruction by method {result.method}."))
+    layers += _evidence_layers(split, scale, result.grid, (low, high))
     if result.std is not None:
         _, most = window(result.std)
-        layers.append(
-            Layer("standard deviation", result.std, grid, 0.0, most, SHARE, "Stated uncertainty of each voxel.", COARSE)
-        )
-    rest = [f"residual {n + 1}" if several else "residual" for n in range(len(names))]
-    for called, one, where in zip(rest, left, problem.grids, strict=True):
-        layers.append(
-            Layer(
-                called, one.map, where, -4.0, 4.0, DIVERGING,
-                "What the result does not explain of the data, in standard deviations of the noise: edges here mean a "
-                "wrong model.", COARSE,
-            )
-        )  # fmt: skip
+        caption = "Estimated standard deviation of each voxel."
+        layers.append(Layer("standard deviation", result.std, grid, 0.0, most, SHARE, caption, COARSE))
+    caption = "Data minus prediction, in standard deviations of the noise: edges mean that the model is wrong."
+    for label, one, where in zip(rest, left, problem.grids, strict=True):
+        layers.append(Layer(label, one.map, where, -4.0, 4.0, DIVERGING, caption, COARSE))
     sets = {
         "Scan, cubic, result": [scans[0], "cubic", "result"],
         "Evidence": ["from the data", "from the prior", "prior's share"],
         "Residual": [scans[0], rest[0], "result"],
     }
-    if several:
+    if len(names) > 1:
         sets["Scans"] = [*scans, "result"][:3]
     if result.std is not None:
         sets["Uncertainty"] = ["cubic", "standard deviation", "result"]
     return layers, sets
 
 
+def _numbered(word: str, count: int) -> list[str]:
+    return [f"{word} {n}" for n in range(1, count + 1)] if count > 1 else [word]
+
+
+def _evidence_layers(split: Evidence, scale: float, grid: Grid, limits: tuple[float, float]) -> list[Layer]:
+    prior = split.prior * scale
+    thinned = prior.abs().flatten()[:: max(1, prior.numel() // 2_000_000)]
+    reach = float(np.quantile(thinned.cpu(), 0.995))
+    most = max(LEAST_SHARE, window(split.share)[1])
+    determined = "The part of the result that the data determine, from the singular values of the slice operator."
+    supplied = "The part of the result that the prior supplied. The two parts add up to the result."
+    share = "Share of the local detail that the prior supplied: 0 is all measured, 1 is all prior."
+    return [
+        Layer("from the data", split.data * scale, grid, *limits, GRAY, determined, COMPARED),
+        Layer("from the prior", prior, grid, -reach, reach, DIVERGING, supplied, COARSE),
+        Layer("prior's share", split.share, grid, 0.0, most, SHARE, share, COARSE),
+    ]
+
+
 def packed_views(layers: Sequence[Layer], sets: Mapping[str, Sequence[str]], result: Reconstruction) -> dict[str, Any]:
-    """All that `viewer.js` needs, as JSON: layers on their grids, and the upright display they are drawn on."""
+    """What `viewer.js` needs, as JSON: the layers on their grids, and the upright grid of the display."""
     prepared = [shown(layer) for layer in layers]
     index = {layer.name: n for n, layer in enumerate(layers)}
     display = prepared[index["result"]].grid

@@ -43,9 +43,9 @@ def write_report(
     result : Reconstruction
         What `invsr.reconstruct` returned.
     command : str
-        What was run.
+        The command line that was run.
     files : mapping from role to Path, optional
-        Whose checksums are recorded.
+        Files whose checksums are recorded.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def write_report(
 
 
 def make_folder(folder: Path) -> None:
-    """Make a report's folder, to be called before the work that it is to report on.
+    """Make the folder of a report; call it before the reconstruction starts.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def make_folder(folder: Path) -> None:
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Scans of one name in several folders are told apart by their number."""
+    """Names with a number appended where several scans share one."""
     return [name if names.count(name) == 1 else f"{name} ({n})" for n, name in enumerate(names, start=1)]
 
 
@@ -164,12 +164,12 @@ def _cards(result: Reconstruction, split: Evidence) -> list[tuple[str, str, bool
     return [
         (
             f"χ² {chi2:.2f}" if chi2 is not None else "no χ²",
-            f"Residual per measured voxel; {low} to {high} where slice profile and noise level are right.",
+            f"Mean squared residual per measured voxel; {low} to {high} if slice profile and noise level are right.",
             fits,
         ),
         (
             f"gain {result.gain:.3f}",
-            "Of the result, measured again, against the data; 1 where intensities are kept.",
+            "Intensity of the data simulated from the result, relative to the scan; 1 if intensities are preserved.",
             abs(result.gain - 1) <= 0.01,
         ),
         (
@@ -179,7 +179,7 @@ def _cards(result: Reconstruction, split: Evidence) -> list[tuple[str, str, bool
         ),
         (
             f"{split.detail:.0%} of the detail",
-            f"and {split.energy:.1%} of the whole image was supplied by the prior, the rest measured.",
+            f"and {split.energy:.1%} of the whole image come from the prior; the rest was measured.",
             None,
         ),
     ]
@@ -187,60 +187,67 @@ def _cards(result: Reconstruction, split: Evidence) -> list[tuple[str, str, bool
 
 def _ending(result: Reconstruction) -> str:
     if result.status is not Status.CONVERGED:
-        return "It stopped before it settled."
-    return "A fixed number of steps: nothing is left to settle." if result.method.name == "unrolled" else "It settled."
+        return "Stopped before convergence."
+    return "A fixed number of steps." if result.method.name == "unrolled" else "Converged."
 
 
 def _sections(
     names: Sequence[str], result: Reconstruction, cubic: Tensor, left: Sequence[Residual], record: Mapping[str, Any]
 ) -> list[str]:
     problem = result.problem
-    first, across = problem.grids[0], problem.grids[0].through_plane
-    spacing = float(first.spacing[across])
-    profiles = {}
-    for scan in problem.scans:
-        if scan.thickness is not None:
-            profiles[f"{Path(scan.slice_profile).name}, {scan.thickness:g} mm"] = scan.profile
+    sections = [
+        _fit_section(names, left),
+        _through_plane_section(result, cubic),
+        page.section("Noise", page.table(_noise(names, problem))),
+    ]
+    if result.history:
+        caption = "Change and χ² in each iteration; shaded: the expected range of χ²."
+        chart = page.chart(plot.convergence(result.solution), caption, wide=True)
+        sections.append(page.section("Convergence", page.charts(chart)))
+    if result.motion is not None and any(not one.still for one in result.motion.scans):
+        caption = "Translation and rotation of each slice about the volume's centre; dotted: outlier slices, left out."
+        chart = page.chart(plot.motion(result.motion), caption, wide=True)
+        sections.append(page.section("Motion", page.charts(chart)))
+    sections.append(page.section("How this was made", page.table(_made(record))))
+    return sections
+
+
+def _fit_section(names: Sequence[str], left: Sequence[Residual]) -> str:
+    chi2 = {name: one.slice_chi2.cpu().numpy() for name, one in zip(names, left, strict=True)}
+    chart = page.chart(plot.slice_chi2(chi2), "χ² of each slice; shaded: the expected range.", wide=True)
+    advice = (
+        "A slice with a higher χ² than the others has more noise or, where several scans cover the same anatomy, moved "
+        "or lost signal. If χ² is off in all slices, the noise level is wrong; if the residual shows edges, the slice "
+        "profile or the slice thickness is wrong."
+    )
+    return page.section("Does the model fit?", page.charts(chart), page.text(advice))
+
+
+def _through_plane_section(result: Reconstruction, cubic: Tensor) -> str:
+    problem = result.problem
+    first, axis = problem.grids[0], problem.grids[0].through_plane
+    spacing = float(first.spacing[axis])
+    profiles = {
+        f"{Path(scan.slice_profile).name}, {scan.thickness:g} mm": scan.profile
+        for scan in problem.scans
+        if scan.thickness is not None
+    }
+    charts = []
+    if profiles:
+        caption = "Slice profile; dotted: the centres of the neighbouring slices."
+        charts.append(page.chart(plot.profile(profiles, spacing), caption))
     volumes = {
         "scan": Volume((as_tuple(problem.y)[0] * problem.scale).cpu(), first),
         "cubic": Volume(cubic.cpu(), result.grid),
         "result": Volume(result.x.detach().cpu(), result.grid),
     }
-    direction = first.directions[:, across]
-    chi2 = {name: one.slice_chi2.cpu().numpy() for name, one in zip(names, left, strict=True)}
-    figures = [
-        page.chart(
-            plot.spectrum(volumes, direction.tolist(), 0.5 / spacing),
-            "Frequencies across the slices of the first scan: up to the shaded part slices were dense enough to tell "
-            "them apart, within it the model and the prior filled in.",
-        )
-    ]
-    if profiles:
-        caption = "What each slice averages; dotted: the neighbours' middles."
-        figures.insert(0, page.chart(plot.profile(profiles, spacing), caption))
-    sections = [
-        page.section(
-            "Does the model fit?",
-            page.charts(page.chart(plot.slice_chi2(chi2), "χ² of each slice; shaded: as expected.", wide=True)),
-            page.text(
-                "A slice that stands out has more noise than the others or, where several scans see the same, moved or "
-                "lost signal. A level that is off everywhere is a wrong noise level; edges in the residual mean a "
-                "wrong profile or thickness."
-            ),
-        ),
-        page.section("What was measured across the slices", page.charts(*figures)),
-        page.section("Noise", page.table(_noise(names, problem))),
-    ]
-    if result.history:
-        caption = "Change and χ² from iteration to iteration; shaded: χ² as expected."
-        sections.append(
-            page.section("Convergence", page.charts(page.chart(plot.convergence(result.solution), caption, wide=True)))
-        )
-    if result.motion is not None and any(not one.still for one in result.motion.scans):
-        caption = "Shift and turn of each slice about the volume's middle; dotted: slices that were left out."
-        sections.append(page.section("Motion", page.charts(page.chart(plot.motion(result.motion), caption, wide=True))))
-    sections.append(page.section("How this was made", page.table(_made(record))))
-    return sections
+    caption = (
+        "Power spectrum across the slices of the first scan. The slices sample frequencies below the shaded band "
+        "(Nyquist); above it the model and the prior supply them."
+    )
+    direction = first.directions[:, axis].tolist()
+    charts.append(page.chart(plot.spectrum(volumes, direction, 0.5 / spacing), caption))
+    return page.section("What was measured across the slices", page.charts(*charts))
 
 
 def _noise(names: Sequence[str], problem: InverseProblem) -> dict[str, str]:

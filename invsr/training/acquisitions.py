@@ -1,4 +1,4 @@
-"""Random acquisitions: what a network that is trained end to end has to reconstruct from."""
+"""Random acquisitions, from whose data networks that are trained end to end reconstruct."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import torch
 
 from invsr.grid import Grid
 from invsr.operators.base import LinearOperator
+from invsr.operators.profiles import PROFILES
 from invsr.operators.scan_model import acquisition
+from invsr.training.random_draws import integer, log_uniform, mixed_uniform, uniform, zero_or_uniform
 
-# The unknown's voxels are the unit of length.
-PROFILES = ("gaussian", "boxcar", "sinc", "slr")
-# Fewer slices than this tell a network nothing about the direction across them.
-LEAST_SLICES = 3
+# With fewer slices a patch shows nothing about the direction across them.
+LEAST_SLICES_OF_PATCH = 3
 
 
 @dataclass(frozen=True)
 class Acquisitions:
-    """Ranges of what is random.
+    """Ranges of the random acquisitions; lengths are in voxels of the unknown.
 
     Attributes
     ----------
     thickness : (float, float)
         FWHM of the slice profile, voxels, log-uniform.
     gap : float
-        Largest gap between slices as a share of the thickness; half of the acquisitions have none.
+        Largest gap between slices as a share of the thickness; half of the acquisitions have no gap.
     noise : (float, float)
-        Standard deviation, of the peak: half of the draws uniform, half log-uniform, so that high noise is not rare.
+        Standard deviation as a share of the peak; half of the draws are uniform, half log-uniform.
     profiles : sequence of str
     misjudged : float
-        Standard deviation of the log of the noise level that the network is told: it is an estimate.
+        Error of the noise level that the network is given, as the standard deviation of its logarithm.
     """
 
     thickness: tuple[float, float] = (2.0, 8.0)
@@ -42,42 +42,45 @@ class Acquisitions:
     profiles: Sequence[str] = PROFILES
     misjudged: float = 0.1
 
-    def draw(self, shape: Sequence[int], generator: torch.Generator) -> Protocol:
-        """A random protocol for patches of a shape; its slices lie across the longest side."""
+    def draw(self, shape: Sequence[int], generator: torch.Generator) -> RandomAcquisition:
+        """A random acquisition of patches of a shape; its slices lie across the longest side."""
         axis = max(range(3), key=lambda n: shape[n])
-        thickest = shape[axis] / (LEAST_SLICES * (1 + self.gap))
+        thickest = shape[axis] / (LEAST_SLICES_OF_PATCH * (1 + self.gap))
         low = min(self.thickness[0], thickest)
-        thickness = _log_uniform((low, min(self.thickness[1], thickest)), generator)
-        gap = max(0.0, 2 * _uniform(generator) - 1) * self.gap
-        profile = self.profiles[int(torch.randint(len(self.profiles), (), generator=generator))]
-        noise = self._noise(generator)
-        told = noise * math.exp(self.misjudged * float(torch.randn((), generator=generator)))
-        return Protocol(tuple(shape), axis, thickness, thickness * (1 + gap), profile, noise, told, _uniform(generator))
-
-    def _noise(self, generator: torch.Generator) -> float:
-        if _uniform(generator) < 0.5:
-            return _log_uniform(self.noise, generator)
-        low, high = self.noise
-        return low + (high - low) * _uniform(generator)
+        thickness = log_uniform(generator, low, min(self.thickness[1], thickest))
+        gap = zero_or_uniform(generator, self.gap)
+        profile = self.profiles[integer(generator, len(self.profiles))]
+        noise = mixed_uniform(generator, *self.noise)
+        misjudged = math.exp(self.misjudged * float(torch.randn((), generator=generator)))
+        return RandomAcquisition(
+            shape=tuple(shape),
+            axis=axis,
+            thickness=thickness,
+            distance=thickness * (1 + gap),
+            profile=profile,
+            sigma=noise,
+            assumed_sigma=noise * misjudged,
+            offset=uniform(generator),
+        )
 
 
 @dataclass(frozen=True)
-class Protocol:
+class RandomAcquisition:
     """One acquisition of patches.
 
     Attributes
     ----------
     shape : tuple of int
-        Of the patches.
+        Shape of the patches.
     axis : int
-        Across the slices.
+        Axis across the slices.
     thickness, distance : float
-        Of slices, and between their centres, voxels.
+        Slice thickness, and distance between slice centres, voxels.
     profile : str
-    noise, told : float
-        Standard deviation, and what the network is told.
+    sigma, assumed_sigma : float
+        Standard deviation of the noise, and the estimate of it that the network is given.
     offset : float
-        Where the first slice lies: share, between 0 and 1, of the room that whole slices leave.
+        Position of the first slice, as a share (0 to 1) of the margin that whole slices leave along the axis.
     """
 
     shape: tuple[int, ...]
@@ -85,12 +88,12 @@ class Protocol:
     thickness: float
     distance: float
     profile: str
-    noise: float
-    told: float
+    sigma: float
+    assumed_sigma: float
     offset: float
 
     def operator(self) -> LinearOperator:
-        """From patches to their slices."""
+        """The operator from patches to their slices."""
         target = Grid(self.shape, np.eye(4))
         extent = self.shape[self.axis]
         slices = max(1, math.floor(extent / self.distance))
@@ -106,12 +109,3 @@ class Protocol:
             slice_profile=self.profile,
             through_plane=self.axis,
         )
-
-
-def _uniform(generator: torch.Generator) -> float:
-    return float(torch.rand((), generator=generator))
-
-
-def _log_uniform(ends: tuple[float, float], generator: torch.Generator) -> float:
-    low, high = (math.log(end) for end in ends)
-    return math.exp(low + (high - low) * _uniform(generator))

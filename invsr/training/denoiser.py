@@ -1,4 +1,4 @@
-"""Training a denoiser: random anatomy, random errors; the goal is what it leaves of them, as a share."""
+"""Training a denoiser on random anatomy with random errors; the loss is the share of the error that it leaves."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from invsr.priors.denoiser import bfloat16_is_fast
 from invsr.training.degradation import Degradation
 from invsr.training.denoising_loss import relative_error, square_error
 from invsr.training.loop import check, checkpoint_of, fabric_for, train
+from invsr.training.random_draws import seeded
 from invsr.training.recipe import Recipe
 from invsr.training.synthesis import Anatomies
 
@@ -28,7 +29,7 @@ __all__ = ["Patches", "Recipe", "checkpoint_of", "train_denoiser"]
 
 
 class Patches(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Clean patch, noisy patch, noise level: the n-th is always the same, whoever draws it and when."""
+    """Clean patch, noisy patch and noise level; sample n is the same whichever process draws it, and whenever."""
 
     def __init__(self, anatomies: Anatomies, recipe: Recipe) -> None:
         self.anatomies = anatomies
@@ -39,7 +40,7 @@ class Patches(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return self.recipe.steps * self.recipe.batch
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + index)
+        generator = seeded(self.recipe.seed, index)
         clean = self.anatomies.patch(self.recipe.patch, generator)
         noisy, sigma = self.degradation(clean, generator)
         return clean, noisy, sigma
@@ -59,23 +60,23 @@ def train_denoiser(
     save_every: int = 500,
     report: ProgressCallback | None = None,
 ) -> Path:
-    """Train a denoising network and write its weights; continues where an earlier run stopped.
+    """Train a denoising network and write its weights; resumes an earlier run.
 
     Parameters
     ----------
     data : sequence of path
         Volumes and label maps, NIfTI.
     out : path
-        Weights, .safetensors. The state to resume from lies beside it (.ckpt), the logs too (a folder, _log).
+        Weights file, .safetensors. Beside it are the checkpoint to resume from (.ckpt) and the logs (folder _log).
     recipe : Recipe, optional
     start_from : Network, optional
         Weights to begin with, of the recipe's architecture.
     device, devices
-        "auto", "cpu", "cuda"; how many of them (Lightning Fabric runs them in parallel, each on its share of a batch).
+        "auto", "cpu" or "cuda", and how many of them; each trains on its share of a batch (Lightning Fabric).
     bfloat16 : bool, optional
-        Run the convolutions in bfloat16; by default where the hardware has matrix units for it.
+        Run the convolutions in bfloat16; by default if the hardware has matrix units for it.
     workers : int
-        Processes that draw patches; 0 draws them between the steps.
+        Number of processes that draw patches; with 0 the training process draws them.
     log : {"csv", "tensorboard", None}
     save_every : int
         Steps between checkpoints.
@@ -94,10 +95,12 @@ def train_denoiser(
     fabric = fabric_for(out, device, devices, log)
     anatomies = Anatomies(data)
     about = {
-        "sigma": list(recipe.sigma), "recipe": asdict(recipe), "multiply_adds": round(multiply_adds(network)),
+        "sigma": list(recipe.sigma),
+        "recipe": asdict(recipe),
+        "multiply_adds": round(multiply_adds(network)),
         "data": f"{len(anatomies.labels)} label maps, {len(anatomies.images)} volumes",
-    }  # fmt: skip
-    # Fabric's own bf16-mixed also rounds the images; the networks keep those in float32.
+    }
+    # Fabric's bf16-mixed would also round the images; the networks keep them in float32.
     coarse = bfloat16_is_fast(fabric.device) if bfloat16 is None else bfloat16
 
     def objective(model: Any, patches: Sequence[Tensor]) -> tuple[Tensor, dict[str, float]]:
@@ -107,14 +110,23 @@ def train_denoiser(
     def save(averaged: Any, step: int) -> None:
         save_weights(averaged, out, {**about, "steps": step})
 
+    network.to(memory_format=_layout(network))
     return train(
-        fabric, network.to(memory_format=_layout(network)), Patches(anatomies, recipe), objective, save, out, recipe,
-        workers=workers, save_every=save_every, report=report,
-    )  # fmt: skip
+        fabric,
+        network,
+        Patches(anatomies, recipe),
+        objective,
+        save,
+        out,
+        recipe,
+        workers=workers,
+        save_every=save_every,
+        report=report,
+    )
 
 
 def _network(recipe: Recipe, start_from: Network | None) -> Network:
-    """The network to train, with its first weights; checked against the patches it will get."""
+    """The network to train, with its initial weights; checked against the patches."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         network = build(recipe.architecture, recipe.config)
@@ -139,7 +151,7 @@ def _network(recipe: Recipe, start_from: Network | None) -> Network:
 
 
 def _denoised(model: Any, network: Network, patches: Sequence[Tensor], coarse: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Images after denoising, before, and without noise."""
+    """Denoised, noisy and clean images."""
     clean, noisy, sigma = patches
     clean, noisy = _as_images(clean, network), _as_images(noisy, network)
     sigma = sigma.repeat_interleave(len(noisy) // len(sigma))
@@ -159,7 +171,7 @@ def _layout(network: Network) -> torch.memory_format:
 
 
 def _as_images(patch: Tensor, network: Network) -> Tensor:
-    """(batch, 1, i, j, k) as what the network takes: volumes, or overlapping slabs of slices across the first axis."""
+    """Patches (batch, 1, i, j, k) as network input: volumes, or overlapping slabs of slices across the first axis."""
     if network.dim == 3:
         return patch
     slabs = patch.unfold(2, 1 + 2 * network.neighbours, 1)  # (batch, 1, slab, j, k, slice)

@@ -1,17 +1,17 @@
-"""What training brings down."""
+"""The loss of denoisers."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-# Errors of less than this (of the peak) count less than in proportion.
+# Input errors below this share of the peak weigh less than in proportion.
 FLOOR = 0.02
 
 
 def relative_error(estimate: Tensor, noisy: Tensor, clean: Tensor) -> Tensor:
     """``mean of rms(estimate - clean) / (rms(noisy - clean) + FLOOR)`` over a batch (batch, channel, *image).
 
-    Relative to the error that came in, every noise level counts; the smallest do not drown the rest.
+    Division by the input error gives all noise levels similar weight; FLOOR keeps the smallest from dominating.
     """
     before, after = (square_error(one, clean).sqrt() for one in (noisy, estimate.float()))
     return (after / (before + FLOOR)).mean()

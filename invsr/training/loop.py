@@ -1,4 +1,4 @@
-"""The training loop that every network goes through: resumable, logged, on one device or several."""
+"""The training loop of all networks: resumable, logged, on one device or several."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,18 +16,18 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from invsr.errors import InvsrError
-from invsr.io.files import check_writable
+from invsr.io.files import check_writable, whole_file
 from invsr.numerics.iteration import ProgressCallback
 from invsr.training.muon import Muon
 
 # Steps between lines of the log.
 LOG_EVERY = 50
-ENDING = ".safetensors"
+WEIGHTS_ENDING = ".safetensors"
 Objective = Callable[[Any, Sequence[Tensor]], tuple[Tensor, dict[str, float]]]
 
 
-class Plan(Protocol):
-    """What the loop reads of a recipe; a recipe is a dataclass of plain numbers."""
+class LoopRecipe(Protocol):
+    """The fields of a recipe that the loop reads; a recipe is a dataclass of plain numbers."""
 
     @property
     def steps(self) -> int: ...
@@ -39,22 +40,22 @@ class Plan(Protocol):
 
 
 def checkpoint_of(out: Path) -> Path:
-    """Where the state lies that a run with the weights file `out` resumes from."""
+    """The checkpoint from which a run with the weights file `out` resumes."""
     return out.with_suffix(".ckpt")
 
 
-def check(out: Path, recipe: Plan, *, devices: int, workers: int, save_every: int) -> None:
-    """Raise before any work where a run could not go on or its output not be written."""
+def check(out: Path, recipe: LoopRecipe, *, devices: int, workers: int, save_every: int) -> None:
+    """Raise, before any work, when the options do not fit each other or the output cannot be written."""
     for name, value, least in (("devices", devices, 1), ("workers", workers, 0), ("save_every", save_every, 1)):
         if value < least:
             raise InvsrError(f"{name} is {value}: use at least {least}")
-    check_writable(out, (ENDING,))
+    check_writable(out, (WEIGHTS_ENDING,))
     if recipe.batch % devices:
         raise InvsrError(f"batch is {recipe.batch}: {devices} devices cannot share it evenly: use a multiple")
 
 
 def fabric_for(out: Path, device: str, devices: int, log: str | None) -> Any:
-    """Lightning Fabric on the devices asked for, with its logger, launched."""
+    """Lightning Fabric, launched on the given devices, with its logger."""
     fabric = _fabric(device, devices, log, out)
     fabric.launch()
     return fabric
@@ -67,71 +68,62 @@ def train(
     objective: Objective,
     write: Callable[[Any, int], None],
     out: Path,
-    recipe: Plan,
+    recipe: LoopRecipe,
     *,
     workers: int = 0,
     save_every: int = 500,
     report: ProgressCallback | None = None,
     method: str = "forward",
 ) -> Path:
-    """Train a network and write the running mean of its weights; continues where an earlier run stopped.
+    """Train a network and write the running mean of its weights; resumes an earlier run.
 
     Parameters
     ----------
     fabric
-        Of `fabric_for`.
+        What `fabric_for` returned.
     network : nn.Module
     patches : Dataset
-        Of ``recipe.steps * recipe.batch`` samples, the n-th always the same.
+        ``recipe.steps * recipe.batch`` samples; sample n is the same in every run.
     objective : callable
-        ``objective(model, batch)``: the loss, and figures for the log, of which running means are kept.
+        ``objective(model, batch)`` returns the loss, and figures whose running means are logged.
     write : callable
         ``write(network, step)`` writes the weights file `out`.
     out : Path
-    recipe : Plan
+    recipe : LoopRecipe
     workers, save_every, report
         As for `train_denoiser`.
     method : str
-        Of the network, that `objective` calls.
+        Name of the method of the network that `objective` calls.
 
     Raises
     ------
     InvsrError
-        When the loss is no longer a number, or a checkpoint belongs to another recipe or cannot be written.
+        When the loss is not finite, or a checkpoint belongs to another recipe or cannot be written.
     """
     average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=_running_mean(recipe.average)).to(fabric.device)
-    averaged: Any = average.module
     model, optimiser = fabric.setup(network, Muon(network.parameters(), lr=recipe.rate))
     if method != "forward":
         model.mark_forward_method(method)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, recipe.steps))
     plain: Any = recipe
     state: dict[str, Any] = {
-        "model": model, "average": average, "optimiser": optimiser, "schedule": schedule,
-        "step": 0, "recipe": json.dumps(asdict(plain)),
-    }  # fmt: skip
+        "model": model,
+        "average": average,
+        "optimiser": optimiser,
+        "schedule": schedule,
+        "step": 0,
+        "recipe": json.dumps(asdict(plain)),
+    }
     _resume(fabric, checkpoint_of(out), state)
     first = int(state["step"])
-
-    def save() -> None:
-        # Weights first: a run cut off in between redoes some steps, and never ends with old weights.
-        if fabric.is_global_zero:
-            write(averaged, state["step"])
-        try:
-            fabric.save(checkpoint_of(out), state)
-        except OSError as error:
-            raise InvsrError(f"{checkpoint_of(out)}: cannot be written ({error.strerror or error})") from None
-        if fabric.loggers:
-            fabric.logger.save()
-
     if first == recipe.steps and not out.exists():
-        save()
+        _save(fabric, write, out, state)
     means: dict[str, float] = {}
     for step, batch in enumerate(_loader(fabric, patches, recipe, first, workers), start=first + 1):
         loss, figures = objective(model, batch)
         entry = {"loss": float(loss.detach())}
         if not math.isfinite(entry["loss"]):
-            raise InvsrError(f"step {step}: the loss is no longer a number: use a lower rate than {recipe.rate:g}")
+            raise InvsrError(f"step {step}: the loss is not a finite number: use a lower rate than {recipe.rate:g}")
         optimiser.zero_grad()
         fabric.backward(loss)
         fabric.clip_gradients(model, optimiser, max_norm=1.0)
@@ -146,8 +138,31 @@ def train(
             report(step, recipe.steps, entry)
         if step % save_every == 0 or step == recipe.steps:
             state["step"] = step
-            save()
+            _save(fabric, write, out, state)
     return out
+
+
+def _save(fabric: Any, write: Callable[[Any, int], None], out: Path, state: dict[str, Any]) -> None:
+    """Write the averaged weights and the state to resume from."""
+    # Weights first: a run interrupted in between repeats some steps, and never ends with old weights.
+    if fabric.is_global_zero:
+        write(state["average"].module, state["step"])
+    save_checkpoint(fabric, checkpoint_of(out), state)
+    if fabric.loggers:
+        fabric.logger.save()
+
+
+def save_checkpoint(fabric: Any, path: Path, state: dict[str, Any]) -> None:
+    """Write the state of a training run, whole or not at all.
+
+    Raises
+    ------
+    InvsrError
+        As `whole_file`.
+    """
+    # Every process takes part in saving; only the first writes the file.
+    with whole_file(path) if fabric.is_global_zero else nullcontext(path) as part:
+        fabric.save(part, state)
 
 
 def _fabric(device: str, devices: int, log: str | None, out: Path) -> Any:
@@ -165,7 +180,7 @@ def _fabric(device: str, devices: int, log: str | None, out: Path) -> Any:
 
 
 def _resume(fabric: Any, checkpoint: Path, state: dict[str, Any]) -> None:
-    """Put everything back as it was when `checkpoint` was written; does nothing where there is none."""
+    """Restore the state from `checkpoint`, if there is one."""
     if not checkpoint.exists():
         return
     try:
@@ -181,19 +196,19 @@ def _resume(fabric: Any, checkpoint: Path, state: dict[str, Any]) -> None:
     fabric.load(checkpoint, state)
 
 
-def _loader(fabric: Any, patches: Any, recipe: Plan, first: int, workers: int) -> Any:
-    """The batches after step `first`, each shared out among the processes."""
+def _loader(fabric: Any, patches: Any, recipe: LoopRecipe, first: int, workers: int) -> Any:
+    """The batches after step `first`, each divided among the processes."""
     batch, parts = recipe.batch, fabric.world_size
     order = range(first * batch + fabric.global_rank, len(patches), parts)
     loader = DataLoader(patches, batch // parts, sampler=order, num_workers=workers)
-    # Fabric's own sampler would shuffle: a resumed run would then see other patches.
+    # Fabric's own sampler shuffles: a resumed run would then see other patches.
     return fabric.setup_dataloaders(loader, use_distributed_sampler=False)
 
 
 def _running_mean(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
     @torch.no_grad()
     def update(means: Sequence[Tensor], weights: Sequence[Tensor], count: Tensor | int) -> None:
-        # Over a tenth of the run at first: the random weights of the start are not to be remembered.
+        # Over a tenth of the run at first, so that the mean forgets the initial random weights.
         now = min(decay, (1 + int(count)) / (10 + int(count)))
         for mean, weight in zip(means, weights, strict=True):
             mean.lerp_(weight, 1 - now)

@@ -1,4 +1,4 @@
-"""Losses of networks that reconstruct volumes end to end (those of denoisers: `invsr.training.denoising_loss`).
+"""Losses of networks that reconstruct volumes end to end; for denoisers see `invsr.training.denoising_loss`.
 
 Each is a function ``loss(estimate, truth)`` of tensors (batch, 1, i, j, k), with intensities scaled to a peak near 1,
 and returns one number, a mean over batch and voxels: sizes of batch and patch do not shift their balance. `combined`
@@ -29,8 +29,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 EPSILON = 1e-3
 # SSIM's stabilising constants, 0.01^2 and 0.03^2 for a peak of 1; its window's standard deviation, voxels.
 C1, C2, SSIM_SIGMA = 1e-4, 9e-4, 1.5
-# The noise level (of the peak) that `perceptual` asks denoising networks about.
-LEVEL = 0.05
+# The noise level, as a share of the peak, at which `perceptual` evaluates denoising networks.
+FEATURE_SIGMA = 0.05
 
 
 def l1(estimate: Tensor, truth: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ def perceptual(features: nn.Module) -> Loss:
             if any(side % frozen.multiple for side in x.shape[2:]):
                 sides = "x".join(map(str, x.shape[2:]))
                 raise InvsrError(f"perceptual of {sides} voxels: the network needs multiples of {frozen.multiple}")
-            return [x - frozen(x, LEVEL)]
+            return [x - frozen(x, FEATURE_SIGMA)]
         found = frozen(x)
         return [found] if isinstance(found, Tensor) else list(found)
 
@@ -174,7 +174,8 @@ def physics(estimate: Tensor, operator: LinearOperator, y: Any, sigma: float | T
     y : Tensor, shape (batch, 1, *operator.range.shape)
         For a `Stack` a tuple, weighed as the operator does (`Stack.weigh`).
     sigma : float or Tensor
-        Of the noise, in the units of y; shape (batch,) for one each. Of complex data, that of the real part.
+        Standard deviation of the noise, in the units of y; shape (batch,) for one each. For complex data, that of the
+        real part.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Training a solver on thick-slice scans alone, without any high-resolution truth, by deepinv's losses."""
+"""Training a solver on thick-slice scans alone, without high-resolution truth, by deepinv's losses."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ from invsr.operators.base import LinearOperator
 from invsr.operators.scan_model import acquisition
 from invsr.solvers.plug_and_play import smooth_guess
 from invsr.solvers.residuals import peak
-from invsr.training.acquisitions import LEAST_SLICES
+from invsr.training.acquisitions import LEAST_SLICES_OF_PATCH
+from invsr.training.random_draws import STEPS, integer, seeded
 from invsr.training.recipe import SolverRecipe
 from invsr.uncertainty.bootstrap import Move
 from invsr.volume import require_signal
 
-# Step of the finite difference in SURE's divergence, share of the noise.
+# Step of the finite difference in SURE's divergence, as a share of the noise.
 TAU = 0.1
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A scan, its peak scaled to 1, and what measures a patch of it.
+class TrainingScan:
+    """A scan, its peak scaled to 1, and the operator that measures a patch of it.
 
     Attributes
     ----------
@@ -40,6 +41,10 @@ class Measured:
     sigma : float
     operator : LinearOperator
         From a patch's isotropic volume to its slices: the same wherever the patch lies.
+    thickness : float
+        Slice thickness, isotropic voxels.
+    gap : float
+        Gap between slices, as a share of the thickness.
     """
 
     data: Tensor
@@ -49,20 +54,20 @@ class Measured:
     gap: float
 
 
-class Scans(Dataset[tuple[Tensor, Tensor]]):
-    """Patches of scans as they were measured, and the number of the step: those of a step are of the same scan.
+class ScanPatches(Dataset[tuple[Tensor, Tensor]]):
+    """Patches of measured scans, and the number of the step; all patches of a step are from one scan.
 
     Parameters
     ----------
     paths : sequence of path
-        Thick-slice scans, NIfTI; the slice thickness from their sidecars, else their spacing.
+        Thick-slice scans, NIfTI. The slice thickness is that of the sidecar, or else the slice spacing.
     recipe : SolverRecipe
-        Its patch is what a patch of slices covers, in isotropic voxels.
+        Its patch is the field of view of a patch of slices, in isotropic voxels.
 
     Raises
     ------
     InvsrError
-        When a file is no scan of enough slices, or its noise cannot be estimated.
+        When a scan has too few slices, or its noise cannot be estimated.
     """
 
     def __init__(self, paths: Sequence[str | Path], recipe: SolverRecipe) -> None:
@@ -72,21 +77,21 @@ class Scans(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return self.recipe.steps * self.recipe.batch
 
-    def scan(self, step: int) -> Measured:
+    def scan(self, step: int) -> TrainingScan:
         """The scan of a step."""
-        return self.scans[int(torch.randint(len(self.scans), (), generator=self._generator(500_009 + step)))]
+        return self.scans[integer(seeded(self.recipe.seed, step, STEPS), len(self.scans))]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         step = index // self.recipe.batch
-        scan, generator = self.scan(step), self._generator(index)
+        scan, generator = self.scan(step), seeded(self.recipe.seed, index)
         y = scan.data[0]
         for axis, side in enumerate(scan.operator.range.shape, start=1):
-            first = int(torch.randint(y.shape[axis] - side + 1, (), generator=generator))
+            first = integer(generator, y.shape[axis] - side + 1)
             y = y.narrow(axis, first, side)
         return y.clone(), torch.tensor(step)
 
     def ranges(self) -> dict[str, Any]:
-        """What the scans are like: thickness in isotropic voxels, gap as a share of it, noise of the peak."""
+        """Ranges of the scans: thickness in isotropic voxels, gap as a share of it, noise as a share of the peak."""
         thickness = [one.thickness for one in self.scans]
         noise = [one.sigma for one in self.scans]
         return {
@@ -95,19 +100,16 @@ class Scans(Dataset[tuple[Tensor, Tensor]]):
             "noise": [min(noise), max(noise)],
         }
 
-    def _generator(self, offset: int) -> torch.Generator:
-        return torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + offset)
 
-
-def objective_without_truth(scans: Scans) -> Callable[[Any, Sequence[Tensor]], tuple[Tensor, dict[str, float]]]:
+def objective_without_truth(scans: ScanPatches) -> Callable[[Any, Sequence[Tensor]], tuple[Tensor, dict[str, float]]]:
     """The training objective: Stein's unbiased risk estimate of the measured part, equivariance for the rest.
 
     .. code-block:: text
 
-        SURE   ||A x - y||^2 / n - sigma^2 + 2 sigma^2 div(A x) / n            x = model(y)
-        EI     ||model(A T x + noise) - T x||^2 / m                            T: turns, flips, shifts; T x held fixed
+        SURE   ||A x - y||^2 / n - sigma^2 + 2 sigma^2 div(A x) / n         x = model(y)
+        EI     ||model(A T x + noise) - T x||^2 / m                         T: rotations, flips, shifts; T x held fixed
 
-    in units of sigma^2. Turning brings the detail in the planes of the slices into the direction across them.
+    in units of sigma^2. Rotations bring the in-plane detail of the slices into the direction across them.
 
     Raises
     ------
@@ -119,7 +121,7 @@ def objective_without_truth(scans: Scans) -> Callable[[Any, Sequence[Tensor]], t
     Chen, Tachella, Davies (2022), Robust equivariant imaging, CVPR.
     Scanvic, Davies, Abry, Tachella (2023), arXiv:2312.11232, for T x held fixed.
     """
-    from invsr.interop.deepinv import to_deepinv  # says what to install where deepinv is not
+    from invsr.interop.deepinv import to_deepinv  # its error says how to install deepinv
 
     deepinv = importlib.import_module("deepinv")
 
@@ -133,7 +135,7 @@ def objective_without_truth(scans: Scans) -> Callable[[Any, Sequence[Tensor]], t
         move = Move.draw(torch.Generator().manual_seed(number), turns=True)
         shape = operator.domain.shape
 
-        # The same function of the data wherever the losses ask for it.
+        # The losses evaluate one function of the data, so its number of steps is drawn once.
         n_before = random.Random(number).randrange(scans.recipe.n_steps)
 
         def solve(data: Tensor, _: Any) -> Tensor:
@@ -142,8 +144,8 @@ def objective_without_truth(scans: Scans) -> Callable[[Any, Sequence[Tensor]], t
                 estimate, _ = model.last_steps(operator, data, scan.sigma, guess, n_before=n_before)
             else:
                 estimate = model(operator, data, scan.sigma, guess)
-            found: Tensor = estimate
-            return found
+            solution: Tensor = estimate
+            return solution
 
         x = solve(y, physics)
         sure = deepinv.loss.SureGaussianLoss(scan.sigma, tau=TAU * scan.sigma)(y, x, physics, solve).mean()
@@ -154,7 +156,7 @@ def objective_without_truth(scans: Scans) -> Callable[[Any, Sequence[Tensor]], t
     return objective
 
 
-def _scan(path: str | Path, patch: Sequence[int]) -> Measured:
+def _scan(path: str | Path, patch: Sequence[int]) -> TrainingScan:
     volume = load(path)
     require_signal(volume)
     grid, across = volume.grid, volume.grid.through_plane
@@ -162,10 +164,12 @@ def _scan(path: str | Path, patch: Sequence[int]) -> Measured:
     sides = sorted(patch)
     long, shape = sides.pop(), [0, 0, 0]
     for axis in range(3):
-        wanted = max(LEAST_SLICES, round(long * finest / between)) if axis == across else sides.pop()
+        wanted = max(LEAST_SLICES_OF_PATCH, round(long * finest / between)) if axis == across else sides.pop()
         shape[axis] = min(wanted, grid.shape[axis])
-    if shape[across] < LEAST_SLICES:
-        raise InvsrError(f"{volume.name}: has {shape[across]} slices: at least {LEAST_SLICES} are needed to train on")
+    if shape[across] < LEAST_SLICES_OF_PATCH:
+        raise InvsrError(
+            f"{volume.name}: has {shape[across]} slices: at least {LEAST_SLICES_OF_PATCH} are needed to train on"
+        )
     scale = peak(volume.data)
     try:
         sigma = estimate_sigma(volume.data, axes=grid.fine_axes) / scale
@@ -173,4 +177,4 @@ def _scan(path: str | Path, patch: Sequence[int]) -> Measured:
         raise InvsrError(f"{volume.name}: {error}") from None
     thickness = volume.slice_thickness or between
     operator = acquisition(Grid(shape, grid.affine), slice_thickness=thickness)
-    return Measured(volume.data / scale, sigma, operator, thickness / finest, (between - thickness) / thickness)
+    return TrainingScan(volume.data / scale, sigma, operator, thickness / finest, (between - thickness) / thickness)

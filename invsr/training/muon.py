@@ -1,4 +1,4 @@
-"""Muon: gradient descent with momentum whose steps are orthogonalised, for networks of convolutions."""
+"""Muon: gradient descent with momentum and orthogonalised steps, for convolutional networks."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Of the odd polynomial a s + b s^3 + c s^5 that, repeated, takes any singular value s in (0, 1] to about 1.
+# Coefficients of the odd polynomial a s + b s^3 + c s^5, which in a few rounds maps singular values s in (0, 1] to
+# about 1.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-ROUNDS = 5
-# Root mean square of a step's entries, times the rate: what AdamW's steps have.
+NEWTON_SCHULZ_ROUNDS = 5
+# Root mean square of a step's entries for a rate of 1: that of AdamW's steps.
 STEP_SIZE = 0.2
 NEGLIGIBLE = 1e-30
 
 
 class Muon(torch.optim.Optimizer):
-    """Each weight, as a matrix (outputs by the rest), steps along the nearest orthogonal matrix to its momentum.
+    """Each weight, seen as a matrix (outputs x the rest), steps along the orthogonal matrix nearest to its momentum.
 
     Parameters
     ----------
     parameters : iterable of Tensor
-        Vectors and numbers step along their normalised momentum.
+        Vectors and scalars step along their normalised momentum.
     lr : float
-        On AdamW's scale.
+        Learning rate, on the scale of AdamW's.
     momentum : float
     weight_decay : float
 
@@ -41,7 +42,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step, from the gradients that the parameters hold."""
+        """One step along the gradients of the parameters."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -54,7 +55,7 @@ class Muon(torch.optim.Optimizer):
                 if not state:
                     state["momentum"] = torch.zeros_like(weight)
                 mean = state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-                # Channels that fell silent leave a momentum that decays into denormal numbers: five times slower.
+                # The momentum of dead channels would decay into denormal numbers, which are five times slower.
                 mean.masked_fill_(mean.abs() < NEGLIGIBLE, 0.0)
                 ahead = weight.grad.lerp(mean, group["momentum"])  # Nesterov's
                 matrix = ahead.reshape(weight.shape[0] if weight.ndim else 1, -1)
@@ -65,11 +66,11 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """About the nearest matrix with singular values of one: they come out between 0.7 and 1.2."""
+    """Approximately the nearest orthogonal matrix: its singular values lie between 0.7 and 1.2."""
     a, b, c = NEWTON_SCHULZ
     wide: Tensor = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     x: Tensor = wide / wide.norm().clamp(min=1e-12)
-    for _ in range(ROUNDS):
+    for _ in range(NEWTON_SCHULZ_ROUNDS):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x if matrix.shape[0] <= matrix.shape[1] else x.T

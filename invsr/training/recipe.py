@@ -1,4 +1,4 @@
-"""What a training run is asked to do: plain numbers, so that the command line can show them without torch."""
+"""Recipes of training runs: plain numbers, so that the command line can show them without importing torch."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from invsr.errors import InvsrError
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a training run depends on besides its data.
+    """All options of a denoiser's training run except its data.
 
     Attributes
     ----------
     architecture, config
         As in `invsr.models.architectures.build`.
     steps, batch, patch
-        Optimiser steps; patches per step; patch sides in voxels (networks of slices denoise all but `neighbours` at
-        either end of the first side).
+        Optimiser steps; patches per step; sides of a patch in voxels (2-D networks do not denoise the first and last
+        `neighbours` slices of the first side).
     sigma : (float, float)
         Range of the noise level: see `Degradation`.
     measured : float
         Share of patches with the errors of a random acquisition (`Degradation`); 0 for white noise alone.
     rate : float
-        Largest learning rate; falls to nothing along a half cosine.
+        Largest learning rate; it falls to 0 along a half cosine.
     seed : int
     average : float
-        Decay of the running mean of the weights that is written out.
+        Decay of the running mean of the weights; the mean is written to the file.
 
     Raises
     ------
@@ -65,30 +65,30 @@ class Recipe:
 
 @dataclass(frozen=True)
 class SolverRecipe:
-    """Everything that the training of a whole solver depends on besides its data.
+    """All options of a solver's training run except its data.
 
     Attributes
     ----------
     kind : {"unrolled", "deq"}
     step : {"hqs", "admm", "pgd"}
     n_steps : int
-        Unrolled; of an equilibrium the most iterations before those that are trained, and the limit of a search for
-        its fixed point.
+        Number of unrolled steps; for an equilibrium, the largest number of iterations before the trained ones and of
+        the search for the fixed point.
     shared : bool
-        One network for all steps, or one for each.
+        One network for all steps, or one for each step.
     save_memory : bool
         See `Unrolled`.
     architecture, config
         As in `invsr.models.architectures.build`.
     expansion : float
-        Of an equilibrium: the factor above which steps away from the fixed point are penalised
-        (`Equilibrium.last_steps`), at most 1; below 1 for a fixed point that iterations approach.
+        For an equilibrium, the factor above which steps away from the fixed point are penalised
+        (`Equilibrium.last_steps`), at most 1; below 1 the iterations converge to the fixed point.
     supervision : {"truth", "measurements"}
-        High-resolution volumes, or thick-slice scans and nothing else (`invsr.training.measurements`).
+        High-resolution volumes, or thick-slice scans alone (`invsr.training.measurements`).
     loss : str
-        Terms with their weights: see `invsr.training.losses`. Without truth, deepinv's take its place.
+        Terms with their weights: see `invsr.training.losses`. Supervision "measurements" uses deepinv's losses.
     steps, batch, patch
-        Optimiser steps; patches per step; patch sides in voxels, the slices lying across the longest.
+        Optimiser steps; patches per step; sides of a patch in voxels; the slices lie across the longest.
     thickness, gap, noise
         Ranges of the acquisitions: see `Acquisitions`.
     rate, seed, average

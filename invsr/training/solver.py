@@ -1,4 +1,4 @@
-"""Training a whole solver end to end: random anatomy, random acquisitions, one set of weights for all of them."""
+"""Training a solver end to end on random anatomy and random acquisitions; one set of weights serves them all."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from invsr.solvers.equilibrium import Equilibrium
 from invsr.solvers.plug_and_play import smooth_guess
 from invsr.solvers.trained import DEQ, equilibrium_of, save_solver, unrolled_of
 from invsr.solvers.unrolled import Unrolled
-from invsr.training.acquisitions import Acquisitions, Protocol
+from invsr.training.acquisitions import Acquisitions, RandomAcquisition
 from invsr.training.denoising_loss import square_error
 from invsr.training.loop import Objective, check, fabric_for, train
 from invsr.training.losses import combined
-from invsr.training.measurements import Scans, objective_without_truth
+from invsr.training.measurements import ScanPatches, objective_without_truth
+from invsr.training.random_draws import STEPS, integer, seeded
 from invsr.training.recipe import SolverRecipe
 from invsr.training.synthesis import Anatomies
 
-# Weight of an equilibrium's expansion beyond what the recipe allows, beside a loss of about 1.
-EXPANSION = 1.0
+# Weight of an equilibrium's expansion beyond the recipe's limit; the loss itself is about 1.
+EXPANSION_WEIGHT = 1.0
 
 
-class Measured(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Patch, its noisy slices, number of the step: all patches of a step are measured by the same protocol."""
+class SimulatedPatches(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Patch, its noisy slices, and number of the step; all patches of a step share one acquisition."""
 
     def __init__(self, anatomies: Anatomies, recipe: SolverRecipe) -> None:
         self.anatomies = anatomies
@@ -43,20 +44,19 @@ class Measured(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def __len__(self) -> int:
         return self.recipe.steps * self.recipe.batch
 
-    def protocol(self, step: int) -> Protocol:
-        """The protocol of a step, slices across a random axis of its patches."""
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + 500_009 + step)
+    def acquisition(self, step: int) -> RandomAcquisition:
+        """The acquisition of a step, its slices across a random axis of the patches."""
+        generator = seeded(self.recipe.seed, step, STEPS)
         sides = sorted(self.recipe.patch)
-        sides.insert(int(torch.randint(3, (), generator=generator)), sides.pop())
+        sides.insert(integer(generator, 3), sides.pop())
         return self.acquisitions.draw(sides, generator)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         step = index // self.recipe.batch
-        protocol = self.protocol(step)
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + index)
-        clean = self.anatomies.patch(protocol.shape, generator)
-        y = protocol.operator()(clean[None])[0]
-        return clean, y + protocol.noise * torch.randn(y.shape, generator=generator), torch.tensor(step)
+        acquisition, generator = self.acquisition(step), seeded(self.recipe.seed, index)
+        clean = self.anatomies.patch(acquisition.shape, generator)
+        y = acquisition.operator()(clean[None])[0]
+        return clean, y + acquisition.sigma * torch.randn(y.shape, generator=generator), torch.tensor(step)
 
 
 def train_solver(
@@ -72,18 +72,18 @@ def train_solver(
     save_every: int = 250,
     report: ProgressCallback | None = None,
 ) -> Path:
-    """Train an unrolled or an equilibrium solver and write its weights; continues where an earlier run stopped.
+    """Train an unrolled or an equilibrium solver and write its weights; resumes an earlier run.
 
     Parameters
     ----------
     data : sequence of path
         Volumes and label maps, NIfTI; thick-slice scans for a recipe with supervision "measurements".
     out : path
-        Weights, .safetensors. The state to resume from lies beside it (.ckpt), the logs too (a folder, _log).
+        Weights file, .safetensors. Beside it are the checkpoint to resume from (.ckpt) and the logs (folder _log).
     recipe : SolverRecipe, optional
     start_from : Network, Unrolled or Equilibrium, optional
-        What to begin with: a denoising network, or a trained solver of as many steps, or one of the other kind for its
-        network; by default random weights.
+        Initial weights: a denoising network, a trained solver with as many steps, or one of the other kind, of which
+        only the network is used; by default random weights.
     device, devices, workers, log, save_every, report
         As for `train_denoiser`.
 
@@ -103,55 +103,66 @@ def train_solver(
     if type(start_from) is type(solver):
         _take_over(solver, start_from)
     fabric = fabric_for(out, device, devices, log)
-    patches: Measured | Scans
+    patches: SimulatedPatches | ScanPatches
     if recipe.supervision == "truth":
         anatomies = Anatomies(data)
-        patches = Measured(anatomies, recipe)
+        patches = SimulatedPatches(anatomies, recipe)
         objective = _objective(patches, recipe)
         seen = {"thickness": list(recipe.thickness), "gap": recipe.gap, "noise": list(recipe.noise)}
         described = f"{len(anatomies.labels)} label maps, {len(anatomies.images)} volumes"
     else:
-        patches = Scans(data, recipe)
+        patches = ScanPatches(data, recipe)
         objective = objective_without_truth(patches)
         seen, described = patches.ranges(), f"{len(patches.scans)} thick-slice scans"
     about = {
-        "recipe": asdict(recipe), **seen, "sigma": seen["noise"], "data": described,
+        "recipe": asdict(recipe),
+        **seen,
+        "sigma": seen["noise"],
+        "data": described,
         "multiply_adds": round(recipe.n_steps * multiply_adds(networks[0])),
-    }  # fmt: skip
+    }
 
     def write(averaged: Any, step: int) -> None:
         save_solver(averaged, out, {**about, "steps": step})
 
     return train(
-        fabric, solver, patches, objective, write, out, recipe, workers=workers, save_every=save_every, report=report,
+        fabric,
+        solver,
+        patches,
+        objective,
+        write,
+        out,
+        recipe,
+        workers=workers,
+        save_every=save_every,
+        report=report,
         method="last_steps" if recipe.kind == DEQ else "forward",
-    )  # fmt: skip
+    )
 
 
-def _objective(patches: Measured, recipe: SolverRecipe) -> Objective:
-    """What is left of the first guess's error, by the recipe's loss."""
+def _objective(patches: SimulatedPatches, recipe: SolverRecipe) -> Objective:
+    """The share of the first guess's error that the solver leaves, by the loss of the recipe."""
     loss = combined(recipe.loss)
 
     def objective(model: Any, batch: Sequence[Tensor]) -> tuple[Tensor, dict[str, float]]:
         clean, y, step = batch
-        protocol = patches.protocol(int(step[0]))
-        operator = protocol.operator().to(y.device)
-        guess = smooth_guess(operator, y)
+        acquisition = patches.acquisition(int(step[0]))
+        operator = acquisition.operator().to(y.device)
+        guess, sigma = smooth_guess(operator, y), acquisition.assumed_sigma
         figures: dict[str, float] = {}
         penalty: Tensor | float = 0.0
         if recipe.kind == DEQ:
             draw = random.Random(int(step[0]))
-            estimate, expansion = model.last_steps(
-                operator, y, protocol.told, guess, n_before=draw.randrange(recipe.n_steps), search=draw.random() < 0.5
-            )
-            penalty = EXPANSION * (expansion - recipe.expansion).clamp(min=0)
+            n_before, search = draw.randrange(recipe.n_steps), draw.random() < 0.5
+            estimate, expansion = model.last_steps(operator, y, sigma, guess, n_before=n_before, search=search)
+            penalty = EXPANSION_WEIGHT * (expansion - recipe.expansion).clamp(min=0)
             figures["expansion"] = float(expansion.detach())
         else:
-            estimate = model(operator, y, protocol.told, guess)
+            estimate = model(operator, y, sigma, guess)
         before = square_error(guess, clean)
-        # Patches differ in how much there is to gain: each counts by the share of its error that is left.
+        # Patches differ in the error of the first guess: each counts by the share of it that is left.
         scale = before.sqrt().mean() + 1e-3
-        value = loss(estimate, clean, operator, y, protocol.noise) / scale + penalty
+        value = loss(estimate, clean, operator, y, acquisition.sigma) / scale + penalty
         gained = 10 * torch.log10((before + 1e-12) / (square_error(estimate.detach(), clean) + 1e-12))
         return value, {"gain_db": float(gained.mean())} | figures
 
@@ -159,7 +170,7 @@ def _objective(patches: Measured, recipe: SolverRecipe) -> Objective:
 
 
 def network_of(start: Network | Unrolled | Equilibrium | None) -> Network | None:
-    """The network, the first one of several, in what a training run begins with."""
+    """The (first) network of the solver that a training run starts from."""
     if isinstance(start, Unrolled | Equilibrium):
         prior: Any = start.priors[0] if isinstance(start, Unrolled) else start.prior
         found: Network = prior.network

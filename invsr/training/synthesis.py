@@ -1,8 +1,8 @@
-"""Training volumes drawn on the fly: anatomy in any contrast, from label maps and from real volumes.
+"""Training patches drawn on the fly: anatomy of random contrast, from label maps and real volumes.
 
-A patch is drawn as a whole: deformed anatomy, a contrast, a bias field, a resolution. Label maps follow
-the generative model of SynthSeg and SynthSR; real volumes bring the texture that label maps lack, and random
-contrast maps keep their one contrast from being learned.
+Each patch has random deformation, contrast, bias field and resolution. Label maps follow the generative model of
+SynthSeg and SynthSR; real volumes add the texture that label maps lack, and random contrast maps keep the network from
+learning their single contrast.
 
 References
 ----------
@@ -23,9 +23,10 @@ from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.io.nifti import load
+from invsr.training.random_draws import integer, uniform, zero_or_uniform
 
-# Voxels drawn around a patch and cut off again: blurs and k-space filters see no edge of the patch.
-MARGIN = 6
+# Voxels drawn around a patch and cropped again, so that blurs and k-space filters see no edge of the patch.
+PATCH_MARGIN = 6
 LABELS = 64
 # Tissue classes of the label maps in the shared data (FreeSurfer ids recoded to 0..55), by what looks alike on MR.
 CLASSES = (
@@ -38,7 +39,7 @@ CLASSES = (
 
 @dataclass(frozen=True)
 class Anatomy:
-    """One volume to draw from: label map (integers) or real image, shape (1, 1, i, j, k)."""
+    """A volume to draw from: a label map (integers) or a real image, shape (1, 1, i, j, k)."""
 
     data: Tensor
     is_labels: bool
@@ -46,14 +47,14 @@ class Anatomy:
 
 @dataclass(frozen=True)
 class Draw:
-    """Ranges of what is random; the defaults are those of the shipped weights.
+    """Ranges of the random deformations, contrasts and resolutions; the shipped weights were trained with the defaults.
 
     Attributes
     ----------
     zoom : (float, float)
-        Size of the drawn voxel in voxels of the source.
+        Voxel size of the patch in voxels of the source.
     shear, rotation : float
-        Largest of each.
+        Largest shear, and largest rotation in radians.
     bend : float
         Standard deviation of the elastic displacement, source voxels.
     bias : float
@@ -61,16 +62,16 @@ class Draw:
     blur : float
         Largest standard deviation of the smoothing, drawn voxels.
     texture : float
-        Largest standard deviation within a tissue, of the peak.
+        Largest standard deviation of the texture within a tissue, as a share of the peak.
     strip : float
-        How often labels outside the brain are left out.
+        Probability that labels outside the brain are left out.
     apodise : float
-        How often k-space is cut and apodised along one axis.
+        Probability that k-space is truncated and apodised along one axis.
     straight : float
-        How often a real volume is only flipped and turned by right angles: interpolation takes its finest texture.
+        Probability that a real volume is only flipped and rotated by right angles, without interpolation.
     noise : float
-        Largest noise that stays in the patch, of the peak, with real volumes and label maps alike: a scan that
-        a denoiser is held against has some, and what is told to take off sigma should not take off more.
+        Largest noise, as a share of the peak, that belongs to the clean patch: reference scans have noise too, and a
+        denoiser of level sigma must not remove more than sigma.
     """
 
     zoom: tuple[float, float] = (0.75, 1.35)
@@ -87,7 +88,7 @@ class Draw:
 
 
 class Anatomies:
-    """A folder's volumes and label maps, and patches drawn from them.
+    """Volumes and label maps, from which patches are drawn.
 
     Parameters
     ----------
@@ -95,7 +96,7 @@ class Anatomies:
         NIfTI files. Files of integers below 64 with at least four values are taken for label maps.
     draw : Draw
     label_share : float
-        How often a label map is drawn from, where there are both.
+        Probability of a label map, if there are both label maps and volumes.
 
     Raises
     ------
@@ -118,16 +119,16 @@ class Anatomies:
         """One patch, shape (1, *size): but for noise at least 0, and but for its brightest few
         percent at most about 1."""
         for _ in range(20):
-            from_labels = bool(self.labels) and (not self.images or _uniform(generator) < self.label_share)
+            from_labels = bool(self.labels) and (not self.images or uniform(generator) < self.label_share)
             pool = self.labels if from_labels else self.images
-            source = pool[_integer(generator, len(pool))]
+            source = pool[integer(generator, len(pool))]
             patch = self._from_labels(source, size, generator) if from_labels else self._real(source, size, generator)
             if float((patch > 0.03).float().mean()) > 0.25:
                 break
         return patch
 
     def _from_labels(self, source: Anatomy, size: Sequence[int], generator: torch.Generator) -> Tensor:
-        draw, shape = self.draw, [n + 2 * MARGIN for n in size]
+        draw, shape = self.draw, [n + 2 * PATCH_MARGIN for n in size]
         points = _positions(source.data.shape[2:], shape, draw, generator)
         # Partial volume: labels at four jittered places in each voxel, nearest neighbour, averaged.
         means, spreads = _contrast(draw, generator)
@@ -138,44 +139,44 @@ class Anatomies:
             index = _nearest(source.data, points + jitter)
             image += means[index] / 4
             spread += spreads[index] / 4
-        scale = 0.5 + 2.0 * _uniform(generator)
+        scale = 0.5 + 2.0 * uniform(generator)
         fine = torch.randn((1, 1, *shape), generator=generator)
         coarse = _smooth(torch.randn((1, 1, *shape), generator=generator), scale)
-        share = _uniform(generator)
+        share = uniform(generator)
         texture = share * _smooth(fine, 0.5) / 0.35 + (1 - share) * coarse / coarse.std().clamp(min=1e-6)
         image = (image + spread * texture[0, 0]).clamp(min=0)
         return self._finish(image, size, generator, least_blur=0.4)
 
     def _real(self, source: Anatomy, size: Sequence[int], generator: torch.Generator) -> Tensor:
-        draw, shape = self.draw, [n + 2 * MARGIN for n in size]
-        if _uniform(generator) < draw.straight:
+        draw, shape = self.draw, [n + 2 * PATCH_MARGIN for n in size]
+        if uniform(generator) < draw.straight:
             image = _cut(source.data, shape, generator)
         else:
             image = _linear(source.data, _positions(source.data.shape[2:], shape, draw, generator))
-        if _uniform(generator) < 0.75:
+        if uniform(generator) < 0.75:
             image = _mapped(image, generator)
         return self._finish(image, size, generator, least_blur=0.0)
 
     def _finish(self, image: Tensor, size: Sequence[int], generator: torch.Generator, least_blur: float) -> Tensor:
         draw = self.draw
-        image = image * _bias(image.shape, draw.bias * _uniform(generator), generator)
+        image = image * _bias(image.shape, draw.bias * uniform(generator), generator)
         out = image[None, None]
         for axis in range(3):
-            if _uniform(generator) < 0.6:
-                width = least_blur + (draw.blur - least_blur) * _uniform(generator)
+            if uniform(generator) < 0.6:
+                width = least_blur + (draw.blur - least_blur) * uniform(generator)
                 out = _smooth(out, width, (axis,))
             elif least_blur:
                 out = _smooth(out, least_blur, (axis,))
-        if _uniform(generator) < draw.apodise:
-            out = _apodised(out, _integer(generator, 3), 0.65 + 0.35 * _uniform(generator), _uniform(generator))
-        i, j, k = (slice(MARGIN, MARGIN + n) for n in size)
+        if uniform(generator) < draw.apodise:
+            out = apodised(out, integer(generator, 3), 0.65 + 0.35 * uniform(generator), uniform(generator))
+        i, j, k = (slice(PATCH_MARGIN, PATCH_MARGIN + n) for n in size)
         out = out[..., i, j, k].clamp(min=0)
-        rank = 0.95 + 0.049 * _uniform(generator)
+        rank = 0.95 + 0.049 * uniform(generator)
         peak = float(out.flatten().kthvalue(max(1, round(rank * out.numel()))).values)
         # Where anatomy fills less than that rank leaves, its brightest voxels are the measure, not the background.
         peak = max(peak, 0.3 * float(out.max()))
-        out = out[0] / max(peak, 1e-6) * (0.6 + 0.45 * _uniform(generator))
-        level = max(0.0, 2 * _uniform(generator) - 1) * draw.noise
+        out = out[0] / max(peak, 1e-6) * (0.6 + 0.45 * uniform(generator))
+        level = zero_or_uniform(generator, draw.noise)
         return out + level * torch.randn(out.shape, generator=generator) if level else out
 
 
@@ -191,17 +192,9 @@ def _anatomy(path: Path) -> Anatomy:
     return Anatomy(data.clamp(min=0) / peak, False)
 
 
-def _uniform(generator: torch.Generator) -> float:
-    return float(torch.rand((), generator=generator))
-
-
-def _integer(generator: torch.Generator, end: int) -> int:
-    return int(torch.randint(end, (), generator=generator))
-
-
 def _positions(extent: Sequence[int], shape: Sequence[int], draw: Draw, generator: torch.Generator) -> Tensor:
     """Where the voxels of a patch lie in the source, (i, j, k, 3): permuted, flipped, turned, zoomed, bent."""
-    zoom = draw.zoom[0] + (draw.zoom[1] - draw.zoom[0]) * _uniform(generator)
+    zoom = draw.zoom[0] + (draw.zoom[1] - draw.zoom[0]) * uniform(generator)
     skew = draw.shear * (2 * torch.rand((3, 3), generator=generator) - 1)
     twist = draw.rotation * (2 * torch.rand(3, generator=generator) - 1)
     zero = torch.zeros(())
@@ -218,7 +211,7 @@ def _positions(extent: Sequence[int], shape: Sequence[int], draw: Draw, generato
     inner = 0.15 + 0.7 * torch.rand(3, generator=generator)
     points = points + inner * (reach - 1)
     knots = [max(2, round(n / 16)) for n in shape]
-    bend = draw.bend * _uniform(generator) * torch.randn((1, 3, *knots), generator=generator)
+    bend = draw.bend * uniform(generator) * torch.randn((1, 3, *knots), generator=generator)
     field = F.interpolate(bend, size=tuple(shape), mode="trilinear", align_corners=True)
     return points + field[0].movedim(0, -1)
 
@@ -230,13 +223,13 @@ def _cut(data: Tensor, shape: Sequence[int], generator: torch.Generator) -> Tens
     for axis, n in enumerate(shape):
         size = out.shape[axis]
         # As with turned patches, centres keep away from the faces, by less than half a patch.
-        first = round((0.15 + 0.7 * _uniform(generator)) * (size - 1)) - n // 2
+        first = round((0.15 + 0.7 * uniform(generator)) * (size - 1)) - n // 2
         low, high = max(0, first), min(size, first + n)
         out = out.narrow(axis, low, max(0, high - low))
         pad = [0] * 6
         pad[2 * (2 - axis)], pad[2 * (2 - axis) + 1] = low - first, first + n - high
         out = F.pad(out, pad)
-    return out.flip([axis for axis in range(3) if _uniform(generator) < 0.5])
+    return out.flip([axis for axis in range(3) if uniform(generator) < 0.5])
 
 
 def _nearest(data: Tensor, points: Tensor) -> Tensor:
@@ -261,12 +254,12 @@ def _contrast(draw: Draw, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Mean and spread per label: alike within a tissue class, more or less, and anything between classes."""
     means = 0.08 + 0.92 * torch.rand(LABELS, generator=generator)
     spreads = draw.texture * torch.rand(LABELS, generator=generator)
-    alike = _uniform(generator)
+    alike = uniform(generator)
     for members in CLASSES:
-        centre = float(0.05 + 0.95 * _uniform(generator))
+        centre = float(0.05 + 0.95 * uniform(generator))
         ids = torch.tensor(members)
         means[ids] = (centre + (1 - alike) ** 2 * 0.5 * (means[ids] - 0.5)).clamp(0.02, 1)
-    if _uniform(generator) < draw.strip:
+    if uniform(generator) < draw.strip:
         means[45:] = 0
         spreads[45:] = 0
     # Air outside the head; bone and air spaces are dark as a rule.
@@ -276,9 +269,9 @@ def _contrast(draw: Draw, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 def _mapped(image: Tensor, generator: torch.Generator) -> Tensor:
     """A random piecewise linear contrast: monotone or not, dark stays dark."""
-    knots = 4 + _integer(generator, 4)
+    knots = 4 + integer(generator, 4)
     steps = torch.randn(knots - 1, generator=generator)
-    if _uniform(generator) < 0.5:
+    if uniform(generator) < 0.5:
         steps = steps.abs()
     steps = steps.clamp(-1.6, 1.6) * (1.1 / (knots - 1))
     values = torch.cat([torch.zeros(1), steps.cumsum(0)])
@@ -314,7 +307,7 @@ def _smooth(x: Tensor, width: float, axes: Sequence[int] = (0, 1, 2)) -> Tensor:
     return x
 
 
-def _apodised(x: Tensor, axis: int, keep: float, window: float) -> Tensor:
+def apodised(x: Tensor, axis: int, keep: float, window: float) -> Tensor:
     """k-space along one axis cut to a share `keep` and tapered, between a boxcar (window 0) and Hamming's (1)."""
     n = x.shape[axis + 2]
     frequency = torch.fft.rfftfreq(n) * 2 / keep

@@ -47,24 +47,37 @@ def test_train_and_use(run, folder, tmp_path, write):
 def test_options_reach_the_recipe(run, folder, tmp_path):
     out = tmp_path / "w.safetensors"
     code, _, err = train(
-        run, folder, out, "--steps", 1, "--batch", 2, "--patch", 6, 8, 8, "--channels", 4, 8, "--dim", 2,
-        "--neighbours", 1, "--architecture", "UNet", "--sigma-range", 0.1, 0.2, "--measured", 0.25, "--rate", 0.01,
-        "--seed", 3, "--log", "none", "--workers", 1, "--save-every", 1, "--device", "cpu",
-    )  # fmt: skip
+        run,
+        folder,
+        out,
+        *("--steps", 1, "--batch", 2, "--patch", 6, 8, 8, "--channels", 4, 8, "--dim", 2, "--neighbours", 1),
+        *("--architecture", "UNet", "--sigma-range", 0.1, 0.2, "--measured", 0.25, "--rate", 0.01, "--seed", 3),
+        *("--log", "none", "--workers", 1, "--save-every", 1, "--device", "cpu"),
+    )
     assert code == 0, err
     recipe = load_weights(out)[1]["recipe"]
     assert recipe == {
-        "architecture": "UNet", "config": {"dim": 2, "neighbours": 1, "channels": [4, 8]}, "steps": 1, "batch": 2,
-        "patch": [6, 8, 8], "sigma": [0.1, 0.2], "measured": 0.25, "rate": 0.01, "seed": 3, "average": 0.998,
-    }  # fmt: skip
+        "architecture": "UNet",
+        "config": {"dim": 2, "neighbours": 1, "channels": [4, 8]},
+        "steps": 1,
+        "batch": 2,
+        "patch": [6, 8, 8],
+        "sigma": [0.1, 0.2],
+        "measured": 0.25,
+        "rate": 0.01,
+        "seed": 3,
+        "average": 0.998,
+    }
     assert not (tmp_path / "w_log").exists()
 
 
 @pytest.mark.parametrize(
     "options, kind, activation",
-    [(("--channels", "4,8", "--architecture", "GradientStep"), "GradientStep", "elu"),
-     (("--channels", "4", "--architecture", "DnCNN"), "DnCNN", None)],
-)  # fmt: skip
+    [
+        (("--channels", "4,8", "--architecture", "GradientStep"), "GradientStep", "elu"),
+        (("--channels", "4", "--architecture", "DnCNN"), "DnCNN", None),
+    ],
+)
 def test_architectures(run, folder, tmp_path, options, kind, activation):
     out = tmp_path / "w.safetensors"
     assert train(run, folder, out, "--steps", 1, "--patch", 8, "--device", "cpu", *options)[0] == 0
@@ -79,17 +92,27 @@ def test_whole_solvers(run, folder, tmp_path, write, kind):
     save_weights(build("UNet", {"dim": 3, "channels": [4, 8]}), first, {})
     own = ("--n-steps", 2, "--loss", "l1 + 0.5 edge", "--own") if kind == "unrolled" else ("--max-iter", 4)
     code, said, err = run(
-        "train", kind, "--data", folder, "--out", out, "--start-from", first, "--steps", 2, "--batch", 2,
-        "--patch", 16, 8, 8, "--thickness", 2, 3, "--gap", 0.1, "--noise-range", 0.01, 0.02, "--rate", 0.001,
-        "--step", "admm", "--seed", 3, "--log", "none", "--device", "cpu", *own,
-    )  # fmt: skip
+        *("train", kind, "--data", folder, "--out", out, "--start-from", first, "--steps", 2, "--batch", 2),
+        *("--patch", 16, 8, 8, "--thickness", 2, 3, "--gap", 0.1, "--noise-range", 0.01, 0.02, "--rate", 0.001),
+        *("--step", "admm", "--seed", 3, "--log", "none", "--device", "cpu"),
+        *own,
+    )
     assert code == 0, err
     assert said == f"wrote {out}: use it with: invsr reconstruct SCAN --method {kind} --model {out}\n"
     recipe = load_solver(out, kind)[1]["recipe"]
     expected = {
-        "kind": kind, "step": "admm", "steps": 2, "batch": 2, "patch": [16, 8, 8], "thickness": [2.0, 3.0],
-        "gap": 0.1, "noise": [0.01, 0.02], "rate": 0.001, "seed": 3, "config": {"dim": 3, "channels": [4, 8]},
-    }  # fmt: skip
+        "kind": kind,
+        "step": "admm",
+        "steps": 2,
+        "batch": 2,
+        "patch": [16, 8, 8],
+        "thickness": [2.0, 3.0],
+        "gap": 0.1,
+        "noise": [0.01, 0.02],
+        "rate": 0.001,
+        "seed": 3,
+        "config": {"dim": 3, "channels": [4, 8]},
+    }
     recipe["config"] = {key: recipe["config"][key] for key in ("dim", "channels")}
     assert {key: recipe[key] for key in expected} == expected
     image = np.zeros((24, 24, 10))
@@ -185,7 +208,7 @@ def test_write_protected_folder(run, folder, tmp_path, monkeypatch):
 
 def test_help_needs_no_training_package():
     code = (
-        "import sys; from invsr import cli; "
+        "import sys; import invsr.app.command_line; "
         "print([name for name in ('lightning_fabric', 'invsr.training.denoiser', 'nibabel') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -3,7 +3,7 @@
 import torch
 
 import invsr
-from invsr.motion.align import Scan
+from invsr.motion.align import RegisteredScan
 from invsr.operators import Slices
 from invsr.operators.scan_model import slice_profile_of
 
@@ -25,7 +25,7 @@ def scan_of(truth, axis=2, motion=None, gain=1.0, noise=0.005, thickness=4.0, se
 
 def known(volume, truth):
     n = volume.grid.shape[volume.grid.through_plane]
-    return Scan(
+    return RegisteredScan(
         data=volume.data, grid=volume.grid, profile=slice_profile_of("gaussian", 4.0),
         axis=volume.grid.through_plane, mask=None, motion=torch.zeros(n, 6, dtype=torch.float64),
         centre=torch.from_numpy(truth.grid.centre), weights=torch.ones(n, dtype=torch.float64),

@@ -55,7 +55,7 @@ def test_slope_of_the_cost_is_its_derivative(truth):
         step = torch.zeros(1, 6, dtype=torch.float64)
         step[0, n] = size
         costs = [
-            fit(truth.data, truth.grid, replace(scan, motion=composed(s * step, scan.motion)), here.spread).cost
+            fit(truth.data, truth.grid, replace(scan, motion=composed(s * step, scan.motion)), here.residual_sd).cost
             for s in (1, -1)
         ]
         numeric = ((costs[0] - costs[1]) / (2 * size))[2:-2]

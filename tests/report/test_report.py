@@ -16,7 +16,7 @@ from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.operators import acquisition
 from invsr.report import write_report
-from invsr.report.layers import MOST, Layer, packed, shown, upright
+from invsr.report.layers import MOST_VOXELS, Layer, packed, shown, upright
 from invsr.solvers.residuals import residuals
 from invsr.testing.phantoms import centred_grid, shapes
 
@@ -137,7 +137,7 @@ def test_large_volumes_are_shown_coarser_in_the_same_place():
     grid = Grid((300, 300, 60), np.diag([0.5, 0.5, 2.0, 1.0]))
     ramp = torch.from_numpy(grid.points()[..., 0]).float()[None, None]
     found = shown(Layer("a", ramp, grid, 0.0, 150.0, "gray", ""))
-    assert found.grid.size <= MOST < grid.size
+    assert found.grid.size <= MOST_VOXELS < grid.size
     inner = found.grid.points()[2:-2, 2:-2, 2:-2, 0]
     np.testing.assert_allclose(found.data[0, 0, 2:-2, 2:-2, 2:-2].numpy(), inner, atol=1e-3)
 

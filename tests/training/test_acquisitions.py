@@ -22,9 +22,9 @@ def test_ranges():
     assert np.median(thickness) == pytest.approx(4, abs=0.5)  # log-uniform
     assert 0.35 < (gaps < 1e-9).mean() < 0.65 and 0.27 < gaps.max() <= 0.3
     assert {one.profile for one in found} == set(PROFILES) and {one.axis for one in found} == {0}
-    noises = [one.noise for one in found]
+    noises = [one.sigma for one in found]
     assert 0.002 <= min(noises) < 0.0025 and 0.035 < max(noises) <= 0.04
-    assert np.std([np.log(one.told / one.noise) for one in found]) == pytest.approx(0.1, abs=0.02)
+    assert np.std([np.log(one.assumed_sigma / one.sigma) for one in found]) == pytest.approx(0.1, abs=0.02)
 
 
 def test_slices_lie_across_the_longest_side_and_there_are_three():
@@ -34,7 +34,7 @@ def test_slices_lie_across_the_longest_side_and_there_are_three():
 
 
 @pytest.mark.parametrize("profile", ["gaussian", "boxcar"])
-def test_operator_has_the_protocols_geometry(profile):
+def test_operator_has_the_geometry_of_the_acquisition(profile):
     one = replace(drawn(1)[0], thickness=4.0, distance=5.0, profile=profile, offset=0.25)
     operator = one.operator()
     assert operator.range.shape == (9, 16, 16) and operator.domain.shape == (48, 16, 16)
@@ -46,5 +46,5 @@ def test_operator_has_the_protocols_geometry(profile):
     np.testing.assert_allclose(inside, operator.range.origin[0] + 5 * np.arange(1, 8), atol=1e-4)
 
 
-def test_same_seed_same_protocol():
+def test_same_seed_same_acquisition():
     assert drawn(5) == drawn(5)

@@ -23,8 +23,9 @@ def stripes(n=40):
 
 
 def test_learns_what_slices_hide(monkeypatch):
-    """Thick slices wipe the stripes out, nearly; an adapted prior puts back what one that was not cannot know."""
-    monkeypatch.setattr("invsr.training.adapt.RATE", 5e-3)  # a small network that knows nothing learns in large steps
+    """Thick slices almost erase the stripes; an adapted prior restores them, an unadapted one cannot."""
+    # An untrained small network learns in large steps.
+    monkeypatch.setattr("invsr.training.adapt.ADAPTATION_RATE", 5e-3)
     prior, truth = Denoiser(network(), symmetries=False, bfloat16=False), stripes()
     figures = []
     adapted = adapt(

@@ -1,4 +1,4 @@
-"""The errors that a prior is trained to remove, and the level it is told."""
+"""The errors that a prior is trained to remove, and the level it is given."""
 
 import pytest
 import torch
@@ -19,9 +19,9 @@ def rms(error):
 def test_white_noise_has_the_level_it_says():
     levels = []
     for seed in range(30):
-        noisy, told = Degradation(sigma=(0.01, 0.2), measured=0)(FLAT, seeded(seed))
-        assert rms(noisy - FLAT) == pytest.approx(float(told), rel=0.03)  # 13824 voxels: 0.6 %
-        levels.append(float(told))
+        noisy, assumed = Degradation(sigma=(0.01, 0.2), measured=0)(FLAT, seeded(seed))
+        assert rms(noisy - FLAT) == pytest.approx(float(assumed), rel=0.03)  # 13824 voxels: 0.6 %
+        levels.append(float(assumed))
     assert 0.01 <= min(levels) < 0.02 and 0.1 < max(levels) <= 0.2
 
 
@@ -53,8 +53,8 @@ def test_told_level_is_roughly_right():
     sharp = torch.rand(FLAT.shape, generator=seeded(0))
     ratios = []
     for seed in range(20):
-        image, told = Degradation(measured=1)(sharp, seeded(seed))
-        ratios.append(torch.log(told / rms(image - sharp)))
+        image, assumed = Degradation(measured=1)(sharp, seeded(seed))
+        ratios.append(torch.log(assumed / rms(image - sharp)))
     assert max(map(abs, ratios)) < 1
     assert abs(sum(ratios) / 20) < 0.25 and 0.1 < torch.stack(ratios).std() < 0.4
 

@@ -20,7 +20,7 @@ from invsr.operators.stack import Stack
 from invsr.priors.tv import TV
 from invsr.training.losses import (
     EPSILON,
-    LEVEL,
+    FEATURE_SIGMA,
     LOSSES,
     charbonnier,
     combined,
@@ -213,7 +213,7 @@ def test_perceptual_takes_denoisers_for_the_noise_they_find(make):
     network = make().double()
     estimate, truth = (volume(seed, (1, 1, 6, 6, 6)) for seed in (0, 1))
     with torch.no_grad():
-        noise, wanted = (x - network(x, LEVEL) for x in (estimate, truth))
+        noise, wanted = (x - network(x, FEATURE_SIGMA) for x in (estimate, truth))
     loss = perceptual(network)
     assert float(loss(estimate, truth)) == approx(float((noise - wanted).abs().mean()))
     assert float(loss(truth, truth)) == 0

@@ -12,7 +12,7 @@ from invsr.solvers.plug_and_play import smooth_guess
 from invsr.solvers.trained import load_solver
 from invsr.testing.phantoms import centred_grid, shapes
 from invsr.testing.simulation import simulate
-from invsr.training.measurements import Scans, objective_without_truth
+from invsr.training.measurements import ScanPatches, objective_without_truth
 from invsr.training.recipe import SolverRecipe
 from invsr.training.solver import train_solver
 from invsr.volume import Volume
@@ -38,7 +38,7 @@ def paths(truth, tmp_path):
 
 
 def test_patches_of_a_step_fit_its_operator(paths):
-    scans, seen = Scans(paths, RECIPE), set()
+    scans, seen = ScanPatches(paths, RECIPE), set()
     for step in range(8):
         scan = scans.scan(step)
         seen.add(scan.thickness)
@@ -57,7 +57,7 @@ def test_patches_of_a_step_fit_its_operator(paths):
 
 def test_the_loss_prefers_a_good_solver_to_bad_ones(paths, truth):
     pytest.importorskip("deepinv", reason="the losses are deepinv's")
-    scans = Scans(paths[:1], replace(RECIPE, patch=(28, 28, 28)))
+    scans = ScanPatches(paths[:1], replace(RECIPE, patch=(28, 28, 28)))
     objective = objective_without_truth(scans)
     scan = scans.scan(0)
 
@@ -105,6 +105,6 @@ def test_scans_that_cannot_be_trained_on(tmp_path, truth):
     path = tmp_path / "two.nii"
     save(simulate(truth, slice_thickness=12.0, axis=2, noise=0.02), path)
     with pytest.raises(InvsrError, match=r"two.nii: has 2 slices: at least 3"):
-        Scans([path], RECIPE)
+        ScanPatches([path], RECIPE)
     with pytest.raises(InvsrError, match="supervision 'none'"):
         replace(RECIPE, supervision="none")

@@ -17,7 +17,7 @@ from invsr.solvers.discrepancy import RUNS
 from invsr.solvers.trained import load_solver
 from invsr.testing.simulation import simulate
 from invsr.training.recipe import SolverRecipe
-from invsr.training.solver import Measured, network_of, train_solver
+from invsr.training.solver import SimulatedPatches, network_of, train_solver
 from invsr.training.synthesis import Anatomies
 
 TINY = {"dim": 3, "channels": [4, 8]}
@@ -29,19 +29,19 @@ def paths(folder):
     return [folder / "image.nii.gz", folder / "deeper" / "labels.nii.gz"]
 
 
-def test_samples_of_a_step_share_a_protocol_and_fit_it(paths):
-    patches = Measured(Anatomies(paths), replace(SHORT, batch=3))
+def test_samples_of_a_step_share_an_acquisition_and_fit_it(paths):
+    patches = SimulatedPatches(Anatomies(paths), replace(SHORT, batch=3))
     axes = set()
     for step in range(6):
-        protocol = patches.protocol(step)
-        axes.add(protocol.axis)
-        operator = protocol.operator()
+        acquisition = patches.acquisition(step)
+        axes.add(acquisition.axis)
+        operator = acquisition.operator()
         for index in range(3 * step, 3 * step + 3):
             clean, y, number = patches[index]
             assert clean.shape[1:] == operator.domain.shape and y.shape[1:] == operator.range.shape
             assert int(number) == step
             residual = (y - operator(clean[None])[0]).std()
-            assert float(residual) == pytest.approx(protocol.noise, rel=0.3)
+            assert float(residual) == pytest.approx(acquisition.sigma, rel=0.3)
             again = patches[index]
             assert torch.equal(clean, again[0]) and torch.equal(y, again[1])
     assert axes == {0, 1, 2}

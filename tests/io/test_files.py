@@ -1,0 +1,85 @@
+"""Every file of the package is written whole or not at all."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+import torch
+
+import invsr
+from invsr.grid import Grid
+from invsr.io import save
+from invsr.io.files import whole_file, write_whole
+from invsr.models.networks import DnCNN
+from invsr.models.weights import save_weights
+from invsr.motion import Motion, ScanMotion, save_motion
+from invsr.training.loop import save_checkpoint
+
+GRID = Grid((4, 5, 6), np.eye(4))
+
+
+def a_volume(path):
+    save(invsr.Volume(torch.ones(1, 1, *GRID.shape), GRID), path)
+
+
+def some_weights(path):
+    save_weights(DnCNN(channels=2, depth=2), path, {})
+
+
+def a_motion(path):
+    save_motion(Motion(np.zeros(3), (ScanMotion("scan", GRID, np.zeros((6, 6)), np.ones(6)),)), path)
+
+
+def a_checkpoint(path):
+    fabric = pytest.importorskip("lightning_fabric").Fabric(accelerator="cpu", devices=1)
+    save_checkpoint(fabric, path, {"step": 3})
+
+
+WRITERS = {
+    "scan.nii.gz": a_volume,
+    "notes.txt": lambda path: write_whole(path, "some words"),
+    "weights.safetensors": some_weights,
+    "motion.json": a_motion,
+    "weights.ckpt": a_checkpoint,
+}
+
+
+@pytest.fixture(params=WRITERS)
+def writer(request, tmp_path):
+    return WRITERS[request.param], tmp_path / request.param
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_on_a_full_disk_an_older_file_stays_and_no_other_is_left(writer, monkeypatch, older):
+    write, path = writer
+    if older:
+        path.write_bytes(b"older")
+    before = sorted(os.listdir(path.parent))
+
+    def fails(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(invsr.InvsrError, match="could not be written .No space left on device.: free some space") as e:
+        write(path)
+    assert str(e.value).startswith(f"{path}: ")
+    assert sorted(os.listdir(path.parent)) == before
+    assert not older or path.read_bytes() == b"older"
+
+
+def test_a_new_file_replaces_an_older_one(writer):
+    write, path = writer
+    path.write_bytes(b"older")
+    write(path)
+    assert path.read_bytes() != b"older"
+    assert not [name for name in os.listdir(path.parent) if name.startswith(".")]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_an_interrupted_block_leaves_nothing(tmp_path, error):
+    path = tmp_path / "notes.txt"
+    with pytest.raises(error), whole_file(path) as part:
+        part.write_text("half")
+        raise error
+    assert os.listdir(tmp_path) == []
