@@ -19,7 +19,7 @@ from invsr.operators.separable import Separable
 from invsr.operators.stack import Stack
 from invsr.priors.base import Prior
 from invsr.priors.denoiser import Denoiser
-from invsr.priors.pretrained import pretrained
+from invsr.priors.loading import pretrained
 from invsr.priors.tikhonov import Tikhonov
 from invsr.priors.tv import TV
 from invsr.solvers.plug_and_play import iterate
@@ -28,7 +28,7 @@ from invsr.solvers.residuals import chi2, gain
 from invsr.solvers.solution import Solution
 from invsr.solvers.steps import ADMM, HQS, Step
 from invsr.solvers.trained import DEQ, UNROLLED, load_solver
-from invsr.uncertainty.posterior import sample
+from invsr.uncertainty.posterior import sample_posterior
 
 # Whichever `best` finds.
 AUTO = "auto"
@@ -157,7 +157,7 @@ def _deq(task: Task) -> Solution:
 
 
 def _posterior(task: Task) -> Solution:
-    drawn = sample(
+    drawn = sample_posterior(
         task.operator, task.y, _denoiser(task), task.sigma, n_samples=task.n_samples, seed=task.seed,
         likelihood=task.likelihoods, progress=task.progress,
     )  # fmt: skip

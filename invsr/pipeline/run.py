@@ -22,7 +22,7 @@ from invsr.pipeline.problem import find_motion, prepare, target_grid
 from invsr.priors.base import Prior
 from invsr.solvers.solution import Solution
 from invsr.solvers.steps import ADMM, HQS, PGD, RED, Step
-from invsr.uncertainty.bootstrap import bootstrap
+from invsr.uncertainty.bootstrap import equivariant_bootstrap
 from invsr.volume import Volume, require_signal
 
 STEPS: dict[str, Callable[[], Step]] = {"hqs": HQS, "admm": ADMM, "pgd": PGD, "red": RED}
@@ -95,7 +95,8 @@ def reconstruct(
     n_samples : int
         Draws of method "posterior", or repetitions of the bootstrap.
     uncertainty : {"bootstrap"}, optional
-        State a standard deviation per voxel (`invsr.uncertainty.bootstrap`): takes `n_samples` more reconstructions.
+        State a standard deviation per voxel (`invsr.uncertainty.equivariant_bootstrap`): takes `n_samples` more
+        reconstructions.
         Method "posterior" states one of its own.
     seed : int
         Of what a method draws at random (a denoiser's symmetries).
@@ -176,7 +177,7 @@ def reconstruct(
         solution = METHODS[method](task)
         std = solution.std
         if uncertainty:
-            std = bootstrap(
+            std = equivariant_bootstrap(
                 again, problem.operator, solution.x, problem.y, problem.sigma, n_samples=n_samples, seed=seed
             )
         prediction = problem.operator(solution.x)

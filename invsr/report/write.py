@@ -22,7 +22,7 @@ from invsr.report import page, plot
 from invsr.report.views import layers_of, packed_views
 from invsr.solvers.residuals import Residual, as_tuple, residuals
 from invsr.solvers.solution import CHI2_EXPECTED, Solution
-from invsr.uncertainty.evidence import Evidence, evidence
+from invsr.uncertainty.evidence import Evidence, split_evidence
 from invsr.volume import Volume
 
 PACKAGES = ("invsr", "torch", "numpy", "scipy", "nibabel")
@@ -67,7 +67,7 @@ def write_report(
     cubic = problem.interpolated(problem.y) * problem.scale
     left = residuals(problem.operator, problem.likelihoods, problem.y, solution.prediction)
     gap = max(float(grid.spacing[grid.through_plane]) for grid in problem.grids)
-    split = evidence(problem.operator, x, problem.sigma, 2 * gap, (x != 0) if len(names) > 1 else None)
+    split = split_evidence(problem.operator, x, problem.sigma, 2 * gap, (x != 0) if len(names) > 1 else None)
     record = _record(names, solution, left, split, command, seed, files or {})
     layers, sets = layers_of(names, solution, cubic, left, split)
     text = page.page(
