@@ -16,7 +16,7 @@ import invsr
 from invsr.app.demo import template
 from invsr.models.architectures import multiply_adds
 from invsr.models.registry import models
-from invsr.priors.pretrained import pretrained
+from invsr.priors.loading import pretrained
 
 
 class Watch:

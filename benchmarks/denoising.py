@@ -19,7 +19,7 @@ from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 
 import invsr
 from invsr.models.registry import models
-from invsr.priors.pretrained import pretrained
+from invsr.priors.loading import pretrained
 from invsr.solvers.residuals import PEAK_PERCENTILE
 from invsr.testing.metrics import head_mask
 

@@ -222,7 +222,7 @@ def _first_solver(name: str) -> Network | Unrolled | Equilibrium:
 
 def _weights(name: str) -> Network:
     from invsr.models.networks import Network
-    from invsr.priors.pretrained import pretrained
+    from invsr.priors.loading import pretrained
 
     network = pretrained(name).network
     if not isinstance(network, Network):

@@ -18,14 +18,14 @@ from invsr.pipeline.problem import InverseProblem
 from invsr.priors import tikhonov, tv
 from invsr.priors.base import Prior
 from invsr.priors.denoiser import Denoiser
-from invsr.priors.pretrained import pretrained
+from invsr.priors.loading import pretrained
 from invsr.solvers.plug_and_play import iterate
 from invsr.solvers.quadratic import solve_quadratic
 from invsr.solvers.residuals import as_tuple, gain
 from invsr.solvers.solution import Solution
 from invsr.solvers.steps import ADMM, HQS, PGD, RED, Step
 from invsr.solvers.trained import DEQ, UNROLLED, load_solver
-from invsr.uncertainty.posterior import sample
+from invsr.uncertainty.posterior import sample_posterior
 
 STEPS: dict[str, Callable[[], Step]] = {"hqs": HQS, "admm": ADMM, "pgd": PGD, "red": RED}
 # A gradient-step denoiser's descent is deterministic: it goes on until it stands still.
@@ -258,7 +258,7 @@ class Posterior(Method):
             raise InvsrError(f"samples is {self.n_samples}: a standard deviation takes at least 2")
 
     def solve(self, problem: InverseProblem, progress: ProgressCallback | None = None) -> Solution:
-        drawn = sample(
+        drawn = sample_posterior(
             problem.operator,
             problem.y,
             _denoiser(self.denoiser, problem, self.adapt, self.seed, progress),

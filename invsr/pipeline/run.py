@@ -26,7 +26,7 @@ from invsr.priors.base import Prior
 from invsr.solvers.residuals import chi2, gain
 from invsr.solvers.solution import Solution
 from invsr.solvers.steps import Step
-from invsr.uncertainty.bootstrap import bootstrap
+from invsr.uncertainty.bootstrap import equivariant_bootstrap
 from invsr.volume import Volume
 
 BOOTSTRAP = "bootstrap"
@@ -211,7 +211,9 @@ def solve_problem(
             """The method's volume for other data."""
             return method.solve(problem.with_data(data)).x
 
-        std = bootstrap(again, problem.operator, solution.x, problem.y, problem.sigma, n_samples=n_bootstrap, seed=seed)
+        std = equivariant_bootstrap(
+            again, problem.operator, solution.x, problem.y, problem.sigma, n_samples=n_bootstrap, seed=seed
+        )
     masked = len(problem.scans) > 1 and any(scan.mask is not None for scan in problem.scans)
     scale = problem.scale
     return Reconstruction(

@@ -4,7 +4,7 @@ from invsr.models.registry import card, models
 from invsr.models.weights import load_weights, save_weights
 from invsr.priors.base import Prior
 from invsr.priors.denoiser import Denoiser
-from invsr.priors.pretrained import pretrained
+from invsr.priors.loading import pretrained
 from invsr.priors.tikhonov import Tikhonov
 from invsr.priors.tv import TV
 

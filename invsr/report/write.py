@@ -21,7 +21,7 @@ from invsr.report import page, plot
 from invsr.report.views import layers_of, packed_views
 from invsr.solvers.residuals import Residual, as_tuple, residuals
 from invsr.solvers.solution import CHI2_EXPECTED
-from invsr.uncertainty.evidence import Evidence, evidence
+from invsr.uncertainty.evidence import Evidence, split_evidence
 from invsr.volume import Volume
 
 PACKAGES = ("invsr", "torch", "numpy", "scipy", "nibabel")
@@ -61,7 +61,7 @@ def write_report(
     cubic = problem.interpolated() * problem.scale
     left = residuals(problem.operator, problem.likelihoods, problem.y, result.prediction)
     gap = max(float(grid.spacing[grid.through_plane]) for grid in problem.grids)
-    split = evidence(problem.operator, x, problem.sigma, 2 * gap, (x != 0) if len(names) > 1 else None)
+    split = split_evidence(problem.operator, x, problem.sigma, 2 * gap, (x != 0) if len(names) > 1 else None)
     record = _record(names, result, left, split, command, files or {})
     layers, sets = layers_of(names, result, cubic, left, split)
     text = page.page(

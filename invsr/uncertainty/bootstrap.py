@@ -17,7 +17,7 @@ from invsr.uncertainty.deviation import interval_deviation
 SHIFT = 4
 
 
-def bootstrap(
+def equivariant_bootstrap(
     run: Callable[[Any], Tensor],
     operator: LinearOperator,
     x: Tensor,

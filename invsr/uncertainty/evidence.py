@@ -40,7 +40,9 @@ class Evidence:
     detail: float
 
 
-def evidence(operator: LinearOperator, x: Tensor, sigma: float, scale: float, seen: Tensor | None = None) -> Evidence:
+def split_evidence(
+    operator: LinearOperator, x: Tensor, sigma: float, scale: float, seen: Tensor | None = None
+) -> Evidence:
     """Split a reconstruction along the generalised singular vectors of its operator and the gradient.
 
     The data's part is the smoothest volume that the result's own data admit, ``(A*A + rho grad*grad)^-1 A*A x``: with

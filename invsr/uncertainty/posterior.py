@@ -60,7 +60,7 @@ class Samples:
         return WIDENING * interval_deviation(errors.square().sum(0, keepdim=True), seen, len(errors) - 1)
 
 
-def sample(
+def sample_posterior(
     operator: LinearOperator,
     y: Any,
     prior: Prior,

@@ -11,7 +11,7 @@ from torch.utils.data import default_collate
 from invsr.errors import InvsrError
 from invsr.models.architectures import build
 from invsr.models.weights import load_weights
-from invsr.priors.pretrained import pretrained
+from invsr.priors.loading import pretrained
 from invsr.training.denoiser import Patches, Recipe, train_denoiser
 from invsr.training.loop import _loader
 from invsr.training.synthesis import Anatomies

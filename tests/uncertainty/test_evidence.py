@@ -5,7 +5,7 @@ import torch
 
 from invsr.operators import Stack, acquisition
 from invsr.testing.phantoms import centred_grid, shapes
-from invsr.uncertainty.evidence import evidence
+from invsr.uncertainty.evidence import split_evidence
 
 SIDE = 32
 GRID = centred_grid((SIDE,) * 3)
@@ -32,7 +32,7 @@ def lesion():
 
 @pytest.mark.parametrize("operator", [A, Stack([A, acquisition(GRID.coarsen((4, 1, 1)), reference=GRID)])])
 def test_parts_add_up_to_the_volume(phantom, operator):
-    found = evidence(operator, phantom, SIGMA, 4.0)
+    found = split_evidence(operator, phantom, SIGMA, 4.0)
     torch.testing.assert_close(found.data + found.prior, phantom, atol=1e-5, rtol=0)
     assert 0 < found.energy < found.detail < 0.9
     assert float(found.share.min()) >= 0 and float(found.share.max()) <= 1
@@ -41,7 +41,7 @@ def test_parts_add_up_to_the_volume(phantom, operator):
 def test_a_lesion_in_the_null_space_is_the_priors(phantom, lesion):
     phantom = phantom.double()
     _, hidden = lesion
-    before, after = (evidence(A, x, SIGMA, 4.0) for x in (phantom, phantom + hidden))
+    before, after = (split_evidence(A, x, SIGMA, 4.0) for x in (phantom, phantom + hidden))
     torch.testing.assert_close(after.prior - before.prior, hidden, atol=2e-3, rtol=0)
     assert float((after.data - before.data).abs().max()) < 2e-3
     inside = hidden.abs() > 0.1
@@ -52,20 +52,20 @@ def test_a_large_lesion_is_the_datas(phantom):
     phantom = phantom.double()
     distance = torch.from_numpy(GRID.points() - GRID.centre).norm(dim=-1)[None, None]
     blob = 0.3 * torch.exp(-0.5 * (distance / 6) ** 2)
-    before, after = (evidence(A, x, SIGMA, 4.0) for x in (phantom, phantom + blob))
+    before, after = (split_evidence(A, x, SIGMA, 4.0) for x in (phantom, phantom + blob))
     assert float((after.data - before.data - blob).norm() / blob.norm()) < 0.03
 
 
 def test_a_constant_is_the_datas_alone(phantom):
-    assert float(evidence(A, torch.full_like(phantom, 0.7), SIGMA, 4.0).prior.abs().max()) < 1e-5
+    assert float(split_evidence(A, torch.full_like(phantom, 0.7), SIGMA, 4.0).prior.abs().max()) < 1e-5
 
 
 def test_what_is_measured_as_it_is_leaves_nothing_to_the_prior(phantom):
     still = acquisition(GRID, reference=GRID, slice_profile="none")
-    found = evidence(still, phantom, 1e-4, 4.0)
+    found = split_evidence(still, phantom, 1e-4, 4.0)
     assert found.energy < 1e-5 and float(found.prior.abs().max()) < 1e-4
 
 
 def test_two_directions_determine_more_than_one(phantom):
     both = Stack([A, acquisition(GRID.coarsen((4, 1, 1)), reference=GRID)])
-    assert evidence(both, phantom, SIGMA, 4.0).detail < 0.7 * evidence(A, phantom, SIGMA, 4.0).detail
+    assert split_evidence(both, phantom, SIGMA, 4.0).detail < 0.7 * split_evidence(A, phantom, SIGMA, 4.0).detail

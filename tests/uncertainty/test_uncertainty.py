@@ -12,9 +12,9 @@ from invsr.operators import Identity, Stack, acquisition
 from invsr.priors import Prior, Tikhonov
 from invsr.solvers import likelihood
 from invsr.testing.phantoms import centred_grid
-from invsr.uncertainty.bootstrap import Move, bootstrap
-from invsr.uncertainty.deviation import spread
-from invsr.uncertainty.posterior import WIDENING, sample
+from invsr.uncertainty.bootstrap import Move, equivariant_bootstrap
+from invsr.uncertainty.deviation import interval_deviation
+from invsr.uncertainty.posterior import WIDENING, sample_posterior
 
 F64 = torch.float64
 GRID = centred_grid((8, 8, 8), 1.0)
@@ -39,7 +39,7 @@ def data(operator, seed=1):
 def test_samples_of_a_gaussian_posterior():
     operator = acquisition(GRID.coarsen((1, 1, 2)), reference=GRID)
     _, y = data(operator)
-    drawn = sample(operator, y, White(), SIGMA, n_samples=60, seed=3)
+    drawn = sample_posterior(operator, y, White(), SIGMA, n_samples=60, seed=3)
     # (A*A / sigma^2 + I / width^2)^-1, one column of voxels at a time: A acts along one axis.
     matrix = operator(torch.eye(8, dtype=F64)[:, None, None, None, :].expand(8, 1, 8, 8, 8))[:, 0, 0, 0, :].T
     covariance = torch.linalg.inv(matrix.T @ matrix / SIGMA**2 + torch.eye(8) / WIDTH**2)
@@ -56,7 +56,9 @@ def test_samples_of_a_gaussian_posterior():
 def test_samples_repeat_with_their_seed_and_differ_among_themselves():
     operator = Identity(GRID)
     _, y = data(operator)
-    one, same, other = (sample(operator, y, White(), SIGMA, n_samples=2, seed=seed).samples for seed in (0, 0, 1))
+    one, same, other = (
+        sample_posterior(operator, y, White(), SIGMA, n_samples=2, seed=seed).samples for seed in (0, 0, 1)
+    )
     assert torch.equal(one, same) and not torch.equal(one, other) and not torch.equal(one[0], one[1])
 
 
@@ -64,7 +66,7 @@ def test_samples_of_a_stack_and_of_rician_data():
     operator = Stack([acquisition(GRID.coarsen(factors), reference=GRID) for factors in ((1, 1, 2), (2, 1, 1))])
     truth = 0.5 + WIDTH * noise(1, 1, *GRID.shape, seed=1).clamp(-1, 1)
     y = tuple((one + SIGMA * noise(*one.shape)).abs() for one in operator(truth))
-    drawn = sample(operator, y, White(), SIGMA, n_samples=2, likelihood=(likelihood("rician", SIGMA),) * 2)
+    drawn = sample_posterior(operator, y, White(), SIGMA, n_samples=2, likelihood=(likelihood("rician", SIGMA),) * 2)
     assert float((drawn.mean - truth).norm()) < float((truth - 0.5).norm())
 
 
@@ -72,23 +74,23 @@ def test_bad_samples():
     operator = Identity(GRID)
     _, y = data(operator)
     with pytest.raises(InvsrError, match="n_samples is 1"):
-        sample(operator, y, White(), SIGMA, n_samples=1)
+        sample_posterior(operator, y, White(), SIGMA, n_samples=1)
     with pytest.raises(InvsrError, match="Tikhonov is no denoiser"):
-        sample(operator, y, Tikhonov(), SIGMA)
+        sample_posterior(operator, y, Tikhonov(), SIGMA)
     with pytest.raises(InvsrError, match="sigma is 0"):
-        sample(operator, y, White(), 0.0)
+        sample_posterior(operator, y, White(), 0.0)
     with pytest.raises(InvsrError, match="n_samples is 1"):
-        bootstrap(lambda y: y, operator, y, y, SIGMA, n_samples=1)
+        equivariant_bootstrap(lambda y: y, operator, y, y, SIGMA, n_samples=1)
 
 
 @pytest.mark.parametrize("n", [3, 8])
-def test_spread_makes_intervals_that_hold(n):
+def test_deviation_makes_intervals_that_hold(n):
     generator = torch.Generator().manual_seed(0)
     draws = torch.randn((n + 1, 1, 30, 30, 30), generator=generator, dtype=F64)
     truth, samples = draws[:1], draws[1:]
     mean = samples.mean(0, keepdim=True)
     seen = torch.full_like(mean, n)
-    std = spread((samples - mean).square().sum(0, keepdim=True), seen, n - 1)
+    std = interval_deviation((samples - mean).square().sum(0, keepdim=True), seen, n - 1)
     inside = float(((truth - mean).abs() < 1.96 * std).double().mean())
     # Averages over neighbours make it wider than the t-distribution needs.
     assert 0.94 < inside < 1.0
@@ -96,10 +98,10 @@ def test_spread_makes_intervals_that_hold(n):
     assert float(std.mean()) > expected
 
 
-def test_spread_where_nothing_was_seen():
+def test_deviation_where_nothing_was_seen():
     squares, seen = torch.ones(1, 1, 9, 9, 9), torch.full((1, 1, 9, 9, 9), 4.0)
     squares[..., 5:], seen[..., 5:] = 0, 0
-    found = spread(squares, seen, 4)
+    found = interval_deviation(squares, seen, 4)
     assert bool(found.isfinite().all()) and float(found[..., 8].mean()) == pytest.approx(float(found[..., 0].mean()))
 
 
@@ -127,18 +129,18 @@ def test_bootstrap_states_the_error_of_a_method():
 
     y = operator(truth) + SIGMA * noise(*operator.range.shape)
     x = run(y)
-    std = bootstrap(run, operator, x, y, SIGMA, n_samples=12)
+    std = equivariant_bootstrap(run, operator, x, y, SIGMA, n_samples=12)
     error = float((x - truth).square().mean().sqrt())
     assert std.shape == x.shape and 0.4 * error < float(std.square().mean().sqrt()) < 2.5 * error
-    again = bootstrap(run, operator, x, y, SIGMA, n_samples=12)
-    louder = bootstrap(run, operator, x, y, 3 * SIGMA, n_samples=12)
+    again = equivariant_bootstrap(run, operator, x, y, SIGMA, n_samples=12)
+    louder = equivariant_bootstrap(run, operator, x, y, 3 * SIGMA, n_samples=12)
     assert torch.equal(std, again) and float(louder.mean()) > 1.3 * float(std.mean())
 
 
 def test_widening_is_of_the_samples():
     operator = Identity(GRID)
     _, y = data(operator)
-    drawn = sample(operator, y, White(), SIGMA, n_samples=4)
+    drawn = sample_posterior(operator, y, White(), SIGMA, n_samples=4)
     errors = drawn.samples - drawn.mean
-    plain = spread(errors.square().sum(0, keepdim=True), torch.full_like(drawn.mean, 4), 3)
+    plain = interval_deviation(errors.square().sum(0, keepdim=True), torch.full_like(drawn.mean, 4), 3)
     torch.testing.assert_close(drawn.std, WIDENING * plain)

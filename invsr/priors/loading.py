@@ -1,4 +1,4 @@
-"""Weights files: written, checked and read back; the denoisers that come with the package, and deepinv's."""
+"""Denoisers with their weights: those that come with the package, from a file, and deepinv's."""
 
 from __future__ import annotations
 
