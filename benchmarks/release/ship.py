@@ -1,18 +1,18 @@
 """Put trained weights into the package: the file, its entry in models.json, its card.
 
-    python benchmarks/ship.py NAME WEIGHTS.safetensors "What it is for" [--kind unrolled]
-                              [--before TEXT] [--figures TABLE.md ...]
+    python -m benchmarks.release.ship NAME WEIGHTS.safetensors "What it is for" [--kind unrolled]
+                                      [--before TEXT] [--figures TABLE.md ...]
 
 The card's facts come from the weights file, its figures from tables that other benchmarks printed: a table's columns
 that are named like another model are left out.
 """
 
-import argparse
 import hashlib
 import json
 import shutil
 from pathlib import Path
 
+from benchmarks.arguments import parser
 from invsr.models.registry import ROOM
 from invsr.models.weights import load_weights
 from invsr.solvers.trained import load_solver
@@ -117,14 +117,14 @@ def figures(path, name, names):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name")
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("purpose")
-    parser.add_argument("--kind", default="denoiser", choices=list(BEYOND))
-    parser.add_argument("--before", default="nothing: from random weights", help="how the first weights were made")
-    parser.add_argument("--figures", nargs="*", default=[])
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("name")
+    arguments.add_argument("weights", type=Path)
+    arguments.add_argument("purpose")
+    arguments.add_argument("--kind", default="denoiser", choices=list(BEYOND))
+    arguments.add_argument("--before", default="nothing: from random weights", help="how the first weights were made")
+    arguments.add_argument("--figures", nargs="*", default=[])
+    options = arguments.parse_args()
     kind = options.kind
     network, about = load_weights(options.weights) if kind == "denoiser" else load_solver(options.weights, kind)
     ROOM.mkdir(exist_ok=True)
@@ -143,11 +143,15 @@ def main():
         "sigma": about["sigma"],
     }
     there.write_text(json.dumps(listed, indent=2) + "\n")
+    tables = [figures(path, options.name, set(listed)) for path in options.figures]
     card = CARD.format(
-        name=options.name, purpose=options.purpose, beyond=BEYOND[kind], command=command(kind, about),
+        name=options.name,
+        purpose=options.purpose,
+        beyond=BEYOND[kind],
+        command=command(kind, about),
         facts=facts(kind, network, about, options.before, parameters),
-        figures="\n\n".join(figures(path, options.name, set(listed)) for path in options.figures) or "None yet.",
-    )  # fmt: skip
+        figures="\n\n".join(tables) or "None yet.",
+    )
     (ROOM / f"{options.name}.md").write_text(card)
     print(f"{options.name}: {parameters:,} parameters, {target.stat().st_size / 2**20:.1f} MiB")
 
