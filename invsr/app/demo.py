@@ -44,7 +44,7 @@ def run_demo(
     at = None
     if truth is None:
         truth = example()
-        at = truth.grid.to_world(INFARCT)
+        at = tuple(truth.grid.to_world(INFARCT))
     scan = simulate(truth, slice_thickness=slice_thickness, axis=2, noise=0.01)
     mask = head_mask(truth.numpy())
     volumes = {"truth": truth, "scan": scan}
@@ -57,5 +57,5 @@ def run_demo(
         lines.append(f"{method}: {captions[method]}")
     for name, volume in volumes.items():
         save(volume, folder / f"{name}.nii.gz")
-    compare(volumes, at=at, captions=captions).savefig(folder / "comparison.png", dpi=130)
+    compare(volumes, at=at, captions=captions, side_by_side=True).savefig(folder / "comparison.png", dpi=100)
     return [*lines, f"volumes and comparison.png are in {folder}"]

@@ -12,7 +12,7 @@ from invsr.volume import Volume
 
 FILE = "stroke_T2w.nii.gz"
 # A voxel in the infarct of the left temporal and parietal lobe.
-INFARCT = (27, 62, 74)
+INFARCT = (30, 48, 68)
 
 
 def example(side: int | None = None) -> Volume:
