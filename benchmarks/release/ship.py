@@ -50,8 +50,8 @@ OUTSIDE = (
     "the acquisition. There is no\n  warning for motion, or for noise that is not white."
 )
 BEYOND = {
-    "denoiser": "It was not trained for noise above the range, or for noise that is not white (from parallel imaging or "
-    "motion).",
+    "denoiser": "It was not trained for noise above the range, or for noise that is not white (from parallel imaging "
+    "or motion).",
     "unrolled": OUTSIDE,
     "deq": OUTSIDE,
 }
