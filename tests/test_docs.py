@@ -1,5 +1,6 @@
 """Pages lead where they say, notebooks run, and what they show came from them."""
 
+import importlib
 import os
 import re
 import sys
@@ -30,6 +31,29 @@ def there(page, target):
 def test_links_lead_somewhere(page):
     text = page.read_text()
     assert [target for target in links(text) if not there(page, target)] == []
+
+
+def resolve(name):
+    """What a dotted name stands for: a module, or an attribute of one, however deep."""
+    words = name.split(".")
+    found = importlib.import_module(words[0])
+    for n, word in enumerate(words[1:], 2):
+        if not hasattr(found, word):
+            importlib.import_module(".".join(words[:n]))
+        found = getattr(found, word)
+    return found
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*(page for page in PAGES if page.name != "CHANGELOG.md"), *NOTEBOOKS],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_names_in_the_pages_exist(page):
+    text = page.read_text()
+    names = re.findall(r"`(invsr(?:\.\w+)+)", text) + re.findall(r"automodule:: (invsr[.\w]*)", text)
+    for name in {name for name in names if not name.endswith(".py")}:
+        resolve(name)
 
 
 def test_every_page_is_listed():

@@ -268,7 +268,7 @@ def evaluate(
 @app.command()
 def benchmark(
     volumes: Annotated[
-        list[Path] | None, typer.Argument(help="High-resolution volumes. [the MNI152 template]", metavar="HIGH.nii.gz")
+        list[Path] | None, typer.Argument(help="High-resolution volumes. [the example head]", metavar="HIGH.nii.gz")
     ] = None,
     method: Annotated[list[str] | None, typer.Option(help="Repeat for several. Default: all but posterior.")] = None,
     slice_thickness: Annotated[float, typer.Option(help="Of the simulated slices, mm.")] = 4.0,
@@ -279,11 +279,12 @@ def benchmark(
 ) -> None:
     """Simulate thick slices of volumes, reconstruct them by every method, and score the results."""
     from invsr.app.benchmark import benchmark as run
-    from invsr.app.demo import template
+    from invsr.examples import example
     from invsr.io.nifti import load
 
-    truths = [load(path) for path in volumes] if volumes else [template()]
-    print("| volume | method | PSNR | SSIM | dPSNR | dSSIM | chi2 | gain |\n" + "|---" * 8 + "|")
+    truths = [load(path) for path in volumes] if volumes else [example()]
+    print("| volume | method | PSNR | SSIM | dPSNR | dSSIM | chi2 | gain |")
+    print("|---" * 8 + "|")
     base = None
     for score in run(
         truths, method or None, slice_thickness=slice_thickness, gap=gap, axis=axis_number(axis), noise=noise, seed=seed
@@ -315,7 +316,7 @@ def demo(
     slice_thickness: Annotated[float, typer.Option(help="Of the simulated scan, mm.")] = 5.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only the scores.")] = False,
 ) -> None:
-    """Simulate a thick-slice scan of the MNI152 brain, reconstruct it, draw and score the result."""
+    """Simulate a thick-slice scan of the example head, reconstruct it, score and draw the result."""
     from invsr.app.demo import run_demo
 
     with progress("tv", _chi2, quiet=quiet, left="at most") as report_progress:

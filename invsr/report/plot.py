@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from invsr.errors import InvsrError
-from invsr.grid import Grid
 from invsr.operators.profiles import AxisProfile
+from invsr.report.cuts import cut, frame_of
 from invsr.solvers.solution import Solution
 from invsr.volume import Volume
 
@@ -30,21 +30,25 @@ def compare(
     at: Sequence[float] | None = None,
     captions: Mapping[str, str] | None = None,
     convention: str = RADIOLOGICAL,
+    side_by_side: bool = False,
 ) -> Figure:
     """Three orthogonal cuts of several volumes through one world position, in one intensity window.
 
-    Each volume is drawn with its own voxels (nearest neighbour), so thick slices look as thick as they are.
+    Each volume is drawn with its own voxels (nearest neighbour), so thick slices look as thick as they are. The cuts
+    lie along the first volume's axes.
 
     Parameters
     ----------
     volumes : mapping from title to Volume
-        One row each; the first sets the window (its 0 to 99.5th percentile) and the field of view.
+        One row each, or one column; the first sets the window (its 0 to 99.5th percentile) and the field of view.
     at : three of float, mm, optional
         World position of the cuts; by default the centre of the first volume's bright part.
     captions : mapping from title to text, optional
         Written under the title.
     convention : {"radiological", "neurological"}
         The patient's right on the left, or on the right, of coronal and axial cuts; sides are labelled.
+    side_by_side : bool
+        Draw a column, not a row, for each volume.
 
     Returns
     -------
@@ -55,7 +59,7 @@ def compare(
     window = (0.0, float(np.percentile(first.numpy(), 99.5)))
     titles = {name: f"{name}\n{captions[name]}" if captions.get(name) else name for name in volumes}
     rows = [(titles[name], volume, window, "gray") for name, volume in volumes.items()]
-    return _views(rows, first, at, convention)[0]
+    return _views(rows, first, at, convention, side_by_side)[0]
 
 
 def orthoviews(
@@ -96,33 +100,30 @@ def _views(
     field: Volume,
     at: Sequence[float] | None,
     convention: str,
+    side_by_side: bool = False,
 ) -> tuple[Figure, list[Any]]:
-    from matplotlib.figure import Figure
-
     if convention not in (RADIOLOGICAL, NEUROLOGICAL):
         raise InvsrError(f"unknown convention {convention!r}: use {RADIOLOGICAL} or {NEUROLOGICAL}")
     mirrored = convention == NEUROLOGICAL
-    centre = bright_centre(field) if at is None else np.asarray(at, float)
-    corners = field.grid.corners()
+    frame = frame_of(field.grid)
+    centre = (bright_centre(field) if at is None else np.asarray(at, float)) @ frame
+    corners = field.grid.corners() @ frame
     box = np.stack([corners.min(0), corners.max(0)])
     step = float(field.grid.spacing.min()) / 2
-    sizes = box[1] - box[0]
-    widths = [sizes[1], sizes[0], sizes[0]]
-    figure = Figure(figsize=(3.0 * sum(widths) / max(widths) + 0.6, 3.05 * len(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), 3, squeeze=False, gridspec_kw={"width_ratios": widths})
+    figure, axes = _panels(len(rows), box[1] - box[0], side_by_side)
     drawn = []
-    for panels, (title, volume, (low, high), cmap) in zip(axes, rows, strict=True):
+    for n, (panels, (title, volume, (low, high), cmap)) in enumerate(zip(axes, rows, strict=True)):
         for plane, panel in enumerate(panels):
-            image = _cut(volume, box, centre, plane, step)
+            image = cut(volume, frame, box, centre, plane, step)
             if plane and mirrored:
                 image = image[:, ::-1]
             drawn.append(panel.imshow(image, cmap=cmap, vmin=low, vmax=high, interpolation="nearest"))
             panel.set_xticks([])
             panel.set_yticks([])
             _label_sides(panel, plane, mirrored)
-            if panels is axes[0]:
-                panel.set_title(PLANES[plane], fontsize=9)
-        panels[0].set_ylabel(title, fontsize=9)
+            if n == 0:
+                (panel.set_ylabel if side_by_side else panel.set_title)(PLANES[plane], fontsize=9)
+        (panels[0].set_title if side_by_side else panels[0].set_ylabel)(title, fontsize=9)
     return figure, drawn
 
 
@@ -132,6 +133,18 @@ def _label_sides(panel: Any, plane: int, mirrored: bool) -> None:
     style = {"transform": panel.transAxes, "color": "w", "fontsize": 8, "bbox": {"color": "k", "pad": 1, "alpha": 0.5}}
     panel.text(0.02, 0.03, left, ha="left", **style)
     panel.text(0.98, 0.03, right, ha="right", **style)
+
+
+def _panels(n: int, sizes: Any, side_by_side: bool) -> tuple[Figure, Any]:
+    """A figure, and its axes by volume and plane, for a field of view of `sizes` mm."""
+    from matplotlib.figure import Figure
+
+    widths, heights = sizes[[1, 0, 0]], sizes[[2, 2, 1]]
+    if side_by_side:
+        figure = Figure(figsize=(2.2 * n, 2.2 * sum(heights) / max(widths) + 0.5), layout="constrained")
+        return figure, figure.subplots(3, n, squeeze=False, gridspec_kw={"height_ratios": heights}).T
+    figure = Figure(figsize=(3.0 * sum(widths) / max(widths) + 0.6, 3.05 * n), layout="constrained")
+    return figure, figure.subplots(n, 3, squeeze=False, gridspec_kw={"width_ratios": widths})
 
 
 def convergence(solutions: Solution | Mapping[str, Solution]) -> Figure:
@@ -315,27 +328,3 @@ def bright_centre(volume: Volume) -> Any:
     data = volume.numpy()
     index = np.argwhere(data > 0.1 * np.percentile(data, 99.5))
     return volume.grid.to_world((index.min(0) + index.max(0)) / 2 if len(index) else (np.array(data.shape) - 1) / 2)
-
-
-def _cut(volume: Volume, box: Any, centre: Any, plane: int, step: float) -> Any:
-    """Nearest-neighbour values on a world-aligned plane, rows from superior (or anterior) down.
-
-    Columns run from posterior to anterior, or from the patient's right (the positive end of x) to the left.
-    """
-    across, up = ((1, 2), (0, 2), (0, 1))[plane]
-    a = np.arange(box[0, across], box[1, across], step) + step / 2
-    b = np.arange(box[0, up], box[1, up], step)[::-1] + step / 2
-    if across == 0:
-        a = a[::-1]
-    points = np.empty((len(b), len(a), 3))
-    points[...] = centre
-    points[..., across] = a[None, :]
-    points[..., up] = b[:, None]
-    return _nearest(volume.numpy(), volume.grid, points)
-
-
-def _nearest(data: Any, grid: Grid, points: Any) -> Any:
-    inside = grid.contains(points)
-    index = np.rint(grid.to_voxel(points)).astype(int)
-    index = np.clip(index, 0, np.array(grid.shape) - 1)
-    return np.where(inside, data[index[..., 0], index[..., 1], index[..., 2]], 0.0)

@@ -66,6 +66,36 @@ def test_cuts_go_through_the_bright_part():
     np.testing.assert_allclose(bright_centre(invsr.Volume(data, grid)), [14, 3, 8])
 
 
+def test_cuts_of_an_oblique_volume_lie_along_its_own_axes():
+    turn = np.deg2rad(20)
+    affine = np.eye(4)
+    affine[:3, :3] = [[1, 0, 0], [0, np.cos(turn), -np.sin(turn)], [0, np.sin(turn), np.cos(turn)]]
+    affine[:3, 3] = (3.0, -4.0, 5.0)
+    data = torch.rand(1, 1, 12, 16, 20, generator=torch.Generator().manual_seed(0))
+    oblique = invsr.Volume(data, Grid((12, 16, 20), affine))
+    at = oblique.grid.to_world((5, 7, 9))
+    (sagittal, coronal, axial), _ = images(compare({"one": oblique}, at=at))
+    cuts = {
+        "sagittal": data[0, 0, 5].T.flip(0),
+        "coronal": data[0, 0, :, 7].T.flip(0, 1),
+        "axial": data[0, 0, :, :, 9].T,
+    }
+    cuts["axial"] = cuts["axial"].flip(0, 1)
+    for name, drawn in (("sagittal", sagittal), ("coronal", coronal), ("axial", axial)):
+        np.testing.assert_array_equal(drawn[::2, ::2], cuts[name].numpy(), err_msg=name)  # two pixels a voxel
+
+
+def test_side_by_side_has_a_column_for_each_volume():
+    volume = some_volume()
+    rows, _ = images(compare({"one": volume, "two": volume}))
+    columns, panels = images(compare({"one": volume, "two": volume}, side_by_side=True))
+    for n in range(3):
+        np.testing.assert_array_equal(rows[n], columns[2 * n])
+    assert [panel.get_title() for panel in panels[:2]] == ["one", "two"]
+    assert [panel.get_title() for panel in images(compare({"one": volume}))[1]] == ["sagittal", "coronal", "axial"]
+    assert [panel.get_ylabel() for panel in panels if panel.get_ylabel()] == ["sagittal", "coronal", "axial"]
+
+
 def some_volume(shape=(12, 16, 20), spacing=(1.0, 1.0, 1.0)):
     grid = Grid(shape, np.diag([*spacing, 1.0]))
     return invsr.Volume(torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(0)), grid)

@@ -1,7 +1,7 @@
 """Each stack predicted from the others: error of its slices, with and without motion.
 
-    python benchmarks/leave_one_out.py SCAN.nii.gz SCAN.nii.gz SCAN.nii.gz --mask MASK.nii.gz MASK.nii.gz MASK.nii.gz
-                                       [--thickness 3] [--spacing 1.1] [--method tv]
+    python -m benchmarks.quality.leave_one_out SCAN.nii.gz SCAN.nii.gz SCAN.nii.gz
+        --mask MASK.nii.gz MASK.nii.gz MASK.nii.gz [--thickness 3] [--spacing 1.1] [--method tv]
 
 Volumes of all stacks but one: the mean of their cubic interpolations where their headers put them, and reconstructions
 with no motion, motion of stacks and motion of slices. The slices of the stack that was left out are then predicted
@@ -9,7 +9,6 @@ where its header puts them, where the stack as a whole fits the volume best, and
 Normalised root mean square error inside its mask, of pixels that all volumes see, after one gain for the stack.
 """
 
-import argparse
 import time
 import warnings
 
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 
 import invsr
+from benchmarks.arguments import parser, row, table
 from invsr.errors import InvsrWarning
 from invsr.motion.align import RegisteredScan, align
 from invsr.operators import Resample, acquisition
@@ -33,11 +33,17 @@ def placed(volume, grid, scan, mask, thickness):
     n = scan.grid.shape[scan.grid.through_plane]
     top = peak(volume)
     one = RegisteredScan(
-        data=scan.data / top, grid=scan.grid, profile=slice_profile_of("gaussian", thickness),
-        axis=scan.grid.through_plane, mask=mask, motion=torch.zeros(n, 6, dtype=torch.float64),
-        centre=torch.from_numpy(grid.centre), weights=torch.ones(n, dtype=torch.float64), order=torch.arange(n),
+        data=scan.data / top,
+        grid=scan.grid,
+        profile=slice_profile_of("gaussian", thickness),
+        axis=scan.grid.through_plane,
+        mask=mask,
+        motion=torch.zeros(n, 6, dtype=torch.float64),
+        centre=torch.from_numpy(grid.centre),
+        weights=torch.ones(n, dtype=torch.float64),
+        order=torch.arange(n),
         bias=torch.zeros(9, dtype=torch.float64),
-    )  # fmt: skip
+    )
     coarse = grid.refine(COARSE)
     low = Resample(grid, coarse)(volume) / top
     whole = align(low, coarse, one.coarser(COARSE), each_slice=False, n_iter=30)
@@ -46,18 +52,16 @@ def placed(volume, grid, scan, mask, thickness):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scans", nargs="+")
-    parser.add_argument("--mask", nargs="+", required=True)
-    parser.add_argument("--thickness", type=float, default=3.0)
-    parser.add_argument("--spacing", type=float, default=1.1)
-    parser.add_argument("--method", default="tv")
-    options = parser.parse_args()
+    arguments = parser(__doc__, "--thickness", thickness=3.0)
+    arguments.add_argument("scans", nargs="+")
+    arguments.add_argument("--mask", nargs="+", required=True)
+    arguments.add_argument("--spacing", type=float, default=1.1)
+    arguments.add_argument("--method", default="tv")
+    options = arguments.parse_args()
     warnings.simplefilter("ignore", InvsrWarning)
     scans, masks = [invsr.load(path) for path in options.scans], [invsr.load(path) for path in options.mask]
     rows = [("cubic", "none"), *((options.method, motion) for motion in ("none", "stack", "slice"))]
-    print("| left out | volume | motion | " + " | ".join(WHERE) + " | seconds |")
-    print("|---" * (len(WHERE) + 4) + "|")
+    table(["left out", "volume", "motion", *WHERE, "seconds"])
     totals = np.zeros((len(rows), len(WHERE)))
     for n, (scan, mask) in enumerate(zip(scans, masks, strict=True)):
         others, their = scans[:n] + scans[n + 1 :], masks[:n] + masks[n + 1 :]
@@ -65,17 +69,13 @@ def main():
         predictions, seconds = [], []
         for method, motion in rows:
             start = time.perf_counter()
-            solution = invsr.reconstruct(
-                others, method=method, motion=motion, masks=their, spacing=options.spacing,
-                slice_thickness=options.thickness,
-            )  # fmt: skip
+            how = {"masks": their, "spacing": options.spacing, "slice_thickness": options.thickness}
+            solution = invsr.reconstruct(others, method=method, motion=motion, **how)
             seconds.append(time.perf_counter() - start)
             with torch.no_grad():
                 for where in placed(solution.x, solution.grid, scan, inside, options.thickness):
-                    A = acquisition(
-                        scan.grid, reference=solution.grid, slice_thickness=options.thickness, motion=where,
-                        centre=solution.grid.centre,
-                    )  # fmt: skip
+                    how = {"motion": where, "centre": solution.grid.centre}
+                    A = acquisition(scan.grid, reference=solution.grid, slice_thickness=options.thickness, **how)
                     predictions.append(A(solution.x))
         seen = inside & torch.stack([one != 0 for one in predictions]).all(0)
         y = scan.data[seen]
@@ -84,11 +84,10 @@ def main():
             p = one[seen]
             errors.append(float((y - (p @ y) / (p @ p) * p).norm() / y.norm()))
         for (method, motion), some, took in zip(rows, np.reshape(errors, totals.shape), seconds, strict=True):
-            cells = " | ".join(f"{value:.3f}" for value in some)
-            print(f"| {scan.name} | {method} | {motion} | {cells} | {took:.0f} |", flush=True)
+            row([scan.name, method, motion, *(f"{value:.3f}" for value in some), f"{took:.0f}"])
         totals += np.reshape(errors, totals.shape)
     for (method, motion), some in zip(rows, totals / len(scans), strict=True):
-        print(f"| mean | {method} | {motion} | " + " | ".join(f"{value:.3f}" for value in some) + " | |")
+        row(["mean", method, motion, *(f"{value:.3f}" for value in some), ""])
 
 
 if __name__ == "__main__":

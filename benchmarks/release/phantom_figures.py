@@ -1,22 +1,22 @@
 """The figures that tests/test_regression.py holds the package to.
 
-    python benchmarks/phantom_figures.py            # print them beside the stored ones
-    python benchmarks/phantom_figures.py --write    # store them, after a change that is meant to move them
+    python -m benchmarks.release.phantom_figures            # print them beside the stored ones
+    python -m benchmarks.release.phantom_figures --write    # store them, after a change that is meant to move them
 
 PSNR in dB (peak 1) of every method on two phantoms and four acquisitions, with automatic weights and
 estimated noise.
 """
 
-import argparse
 import json
 from pathlib import Path
 
 import numpy as np
 
 import invsr
+from benchmarks.arguments import parser
 from invsr.testing.phantoms import centred_grid, shapes, shepp_logan
 
-STORED = Path(__file__).parent.parent / "tests" / "phantom_figures.json"
+STORED = Path(__file__).parents[2] / "tests" / "phantom_figures.json"
 ACQUISITIONS = {
     "4 mm": {"slice_thickness": 4.0, "axis": 2},
     "3 mm, gap 1 mm, boxcar": {"slice_thickness": 3.0, "gap": 1.0, "slice_profile": "boxcar", "axis": 0},
@@ -53,9 +53,9 @@ def figures():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true")
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--write", action="store_true")
+    options = arguments.parse_args()
     found = figures()
     stored = json.loads(STORED.read_text()) if STORED.exists() else {}
     for name, value in found.items():

@@ -1,7 +1,7 @@
 """Several thick-slice stacks of one volume, still or moving: the gain over the mean of their cubic interpolations.
 
-    python benchmarks/stacks.py VOLUME.nii.gz [...] [--scenes orthogonal two oblique ...] [--methods tv pnp]
-                                [--thickness 4] [--noise 0.01] [--crop SIDE]
+    python -m benchmarks.quality.stacks [HIGH.nii.gz ...] [--scenes orthogonal two oblique ...] [--methods tv pnp]
+                                        [--thickness 4] [--noise 0.01] [--crop SIDE]
 
 With --crop, a ball in the middle of the volume.
 
@@ -17,7 +17,6 @@ percentile. "left" is the motion that is left after removing one rigid motion co
 the head, mm. "found" is recall and precision of the bad slices.
 """
 
-import argparse
 import time
 
 import numpy as np
@@ -26,10 +25,25 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 import invsr
+from benchmarks.arguments import parser, row, table, truths
+from invsr.examples import crop
 from invsr.testing.metrics import evaluate, head_mask
 
 SCENES = ("orthogonal", "two", "oblique", "stacks", "slices", "interleaved", "bad", "shaded")
 MOTION = {"stacks": "stack", "slices": "slice", "interleaved": "slice", "bad": "slice"}
+
+
+def ball(volume, side=None):
+    """The volume as an array with a peak of 1, and its grid; with `side`, a ball in the central cube of that side."""
+    truth, grid = volume.numpy().astype(np.float64), volume.grid
+    truth = truth / np.percentile(truth[truth > 0], 99.9)
+    if side:
+        grid = crop(volume, side).grid
+        low = np.round(volume.grid.to_voxel(grid.origin)).astype(int)
+        truth = truth[tuple(slice(a, a + n) for a, n in zip(low, grid.shape, strict=True))]
+        # Anatomy that ends at the faces of the field of view would be another problem.
+        truth = truth * (np.linalg.norm(grid.points() - grid.centre, axis=-1) < side / 2 - 4)
+    return truth, grid
 
 
 def stack_grid(grid, axis, thickness, turn=None):
@@ -82,7 +96,7 @@ def walk(n, rng, mm=2.0, degrees=2.0, memory=0.85):
     return path * np.repeat([np.radians(degrees), mm], 3) / np.sqrt(3)
 
 
-def scene(name, truth, grid, thickness, noise, seed=1):
+def scene(name, truth, grid, thickness, noise, seed):
     """Scans, their motion, and which slices are bad."""
     rng = np.random.default_rng(seed)
     coefficients = ndimage.spline_filter(truth, order=3, mode="nearest")
@@ -154,30 +168,16 @@ def score(solution, truth, grid, inside, back=None):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("volumes", nargs="+")
-    parser.add_argument("--scenes", nargs="+", default=SCENES, choices=SCENES)
-    parser.add_argument("--methods", nargs="+", default=["tv", "pnp"])
-    parser.add_argument("--thickness", type=float, default=4.0)
-    parser.add_argument("--noise", type=float, default=0.01)
-    parser.add_argument("--crop", type=int)
-    options = parser.parse_args()
-    print("| volume | scene | method | motion | PSNR | gain | left, mm | found | seconds | iterations |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    for volume in map(invsr.load, options.volumes):
-        truth, grid = volume.numpy().astype(np.float64), volume.grid
-        truth = truth / np.percentile(truth[truth > 0], 99.9)
-        if options.crop:
-            low = [max(0, (n - options.crop) // 2) for n in grid.shape]
-            truth = truth[tuple(slice(a, a + options.crop) for a in low)]
-            affine = grid.affine.copy()
-            affine[:3, 3] = grid.to_world(low)
-            grid = invsr.Grid(truth.shape, affine)
-            # Anatomy that ends at the faces of the field of view would be another problem.
-            truth = truth * (np.linalg.norm(grid.points() - grid.centre, axis=-1) < options.crop / 2 - 4)
+    arguments = parser(__doc__, "volumes", "--crop", "--thickness", "--noise", "--seed", seed=1)
+    arguments.add_argument("--scenes", nargs="+", default=SCENES, choices=SCENES)
+    arguments.add_argument("--methods", nargs="+", default=["tv", "pnp"])
+    options = arguments.parse_args()
+    table(["volume", "scene", "method", "motion", "PSNR", "gain", "left, mm", "found", "seconds", "iterations"])
+    for volume in truths(options.volumes):
+        truth, grid = ball(volume, options.crop)
         inside = head_mask(truth)
         for name in options.scenes:
-            scans, motions, bad = scene(name, truth, grid, options.thickness, options.noise)
+            scans, motions, bad = scene(name, truth, grid, options.thickness, options.noise, options.seed)
             base = None
             runs = [("cubic", "none")]
             for method in options.methods:
@@ -196,11 +196,8 @@ def main():
                         figures = f"{hits}/{sum(map(len, bad))}, {hits}/{sum(map(len, said))}"
                 psnr = score(solution, truth, grid, inside, back)
                 base = base or psnr
-                print(
-                    f"| {volume.name} | {name} | {method} | {motion} | {psnr:.2f} | {psnr - base:+.2f} | {away} | "
-                    f"{figures} | {seconds:.0f} | {len(solution.history)} |",
-                    flush=True,
-                )
+                scores = [f"{psnr:.2f}", f"{psnr - base:+.2f}", away, figures]
+                row([volume.name, name, method, motion, *scores, f"{seconds:.0f}", len(solution.history)])
 
 
 if __name__ == "__main__":

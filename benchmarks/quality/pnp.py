@@ -1,14 +1,13 @@
 """Plug-and-play on simulated thick slices: its four solvers, TV, and deepinv's HQS with its own data step and prior.
 
-    python benchmarks/pnp.py VOLUME.nii.gz ... [--thickness 4] [--gap 0] [--noise 0.01] [--denoiser NAME ...]
-                             [--route NAME ...] [--adapt]
+    python -m benchmarks.quality.pnp [HIGH.nii.gz ...] [--thickness 4] [--gap 0] [--noise 0.01]
+                                     [--denoiser NAME ...] [--route NAME ...] [--adapt]
 
 PSNR (dB) and SSIM inside the head as `invsr benchmark` gives them; seconds of the solve; peak memory of a process that
 does nothing else. deepinv gets the same operator as functions A and A*, so that its data step is conjugate gradients;
 its weight of TV is that of invsr's own TV run, which the discrepancy principle chose.
 """
 
-import argparse
 import multiprocessing
 import resource
 import time
@@ -16,6 +15,7 @@ import time
 import torch
 
 import invsr
+from benchmarks.arguments import parser, row, stem, table, truths
 from invsr.pipeline.run import DEFAULT_DENOISER, STEPS
 from invsr.solvers.residuals import peak
 from invsr.testing.metrics import evaluate, head_mask
@@ -58,40 +58,37 @@ def routes(options):
     return {name: route for name, route in found.items() if not options.route or name in options.route}
 
 
-def score(queue, path, simulation, route, threads):
+def score(queue, paths, simulation, route, threads):
     torch.set_num_threads(threads)
-    truth = invsr.load(path)
+    (truth,) = truths(paths)
     scan = invsr.simulate(truth, axis=2, **simulation)
     solve, argument = route
     x, seconds, remark = solve(scan, truth, argument)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     scores = evaluate(x[0, 0].numpy(), truth.numpy(), head_mask(truth.numpy()), quick=True)
-    queue.put((truth.name, scores["psnr"], scores["ssim"], seconds, memory, remark))
+    queue.put((stem(truth), scores["psnr"], scores["ssim"], seconds, memory, remark))
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("volumes", nargs="+")
-    parser.add_argument("--thickness", type=float, default=4.0)
-    parser.add_argument("--gap", type=float, default=0.0)
-    parser.add_argument("--noise", type=float, default=0.01)
-    parser.add_argument("--denoiser", nargs="+", default=[DEFAULT_DENOISER])
-    parser.add_argument("--route", nargs="+", help="only these rows")
-    parser.add_argument("--adapt", action="store_true")
-    options = parser.parse_args()
-    simulation = {"slice_thickness": options.thickness, "gap": options.gap, "noise": options.noise}
+    arguments = parser(__doc__, "volumes", "--thickness", "--noise", "--seed")
+    arguments.add_argument("--gap", type=float, default=0.0, help="between slices, mm")
+    arguments.add_argument("--denoiser", nargs="+", default=[DEFAULT_DENOISER])
+    arguments.add_argument("--route", nargs="+", help="only these rows")
+    arguments.add_argument("--adapt", action="store_true")
+    options = arguments.parse_args()
+    shared = {"noise": options.noise, "seed": options.seed}
+    simulation = {"slice_thickness": options.thickness, "gap": options.gap, **shared}
     # A process per row: memory then is that row's own.
     context = multiprocessing.get_context("spawn")
-    print("| volume | route | PSNR | SSIM | seconds | MB | |\n|---|---|---|---|---|---|---|")
-    for path in options.volumes:
+    table(["volume", "route", "PSNR", "SSIM", "seconds", "MB", ""])
+    for paths in [[path] for path in options.volumes] or [[]]:
         for name, route in routes(options).items():
             queue = context.Queue()
-            process = context.Process(target=score, args=(queue, path, simulation, route, torch.get_num_threads()))
+            process = context.Process(target=score, args=(queue, paths, simulation, route, torch.get_num_threads()))
             process.start()
             volume, psnr, ssim, seconds, memory, remark = queue.get()
             process.join()
-            figures = f"{psnr:.2f} | {ssim:.4f} | {seconds:.1f} | {memory:.0f}"
-            print(f"| {volume.split('.')[0]} | {name} | {figures} | {remark} |", flush=True)
+            row([volume, name, f"{psnr:.2f}", f"{ssim:.4f}", f"{seconds:.1f}", f"{memory:.0f}", remark])
 
 
 if __name__ == "__main__":

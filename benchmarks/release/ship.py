@@ -1,18 +1,18 @@
 """Put trained weights into the package: the file, its entry in models.json, its card.
 
-    python benchmarks/ship.py NAME WEIGHTS.safetensors "What it is for" [--kind unrolled]
-                              [--before TEXT] [--figures TABLE.md ...]
+    python -m benchmarks.release.ship NAME WEIGHTS.safetensors "What it is for" [--kind unrolled]
+                                      [--before TEXT] [--figures TABLE.md ...]
 
 The card's facts come from the weights file, its figures from tables that other benchmarks printed: a table's columns
 that are named like another model are left out.
 """
 
-import argparse
 import hashlib
 import json
 import shutil
 from pathlib import Path
 
+from benchmarks.arguments import parser
 from invsr.models.registry import ROOM
 from invsr.models.weights import load_weights
 from invsr.solvers.trained import load_solver
@@ -28,11 +28,11 @@ CARD = """# {name}
 
 ## Data
 
-Label maps: SynthSeg's and SynthSR's training sets (github.com/BBillot, Apache-2.0), 25 heads and brains, drawn in
-random contrasts. Volumes: a child's T1w head (FNNDSC/SAG-anon, MIT) and an adult's (neurolabusc/VolumeRenderingData,
-MIT), in random contrasts too. Nothing else.
+Label maps: the training sets of SynthSeg and SynthSR (github.com/BBillot, Apache-2.0), 25 heads and brains, rendered
+with random contrasts. Volumes: the T1w heads of a child (FNNDSC/SAG-anon, MIT) and of an adult
+(neurolabusc/VolumeRenderingData, MIT), also with random contrasts. No other data.
 
-The recipe as a command: `{command}`
+The same training as a command: `{command}`
 
 ## Figures
 
@@ -40,18 +40,20 @@ The recipe as a command: `{command}`
 
 ## Limits
 
-- Heads at about 1 mm. Other anatomy and other voxel sizes are treated by the same rules, unmeasured.
-- Two real people and 25 label maps are few: a rare structure may be smoothed away. Compare with `--method tv`.
+- Trained on heads with voxels of about 1 mm. Performance on other anatomy and other voxel sizes has not been measured.
+- Two volumes and 25 label maps are few: a rare structure may be smoothed away. Compare with `--method tv`.
 - {beyond}
 - For research. Not for diagnosis.
 """
+OUTSIDE = (
+    "Slices, gaps and noise outside these ranges cause a warning; the denoiser of `--method pnp` does not depend on "
+    "the acquisition. There is no\n  warning for motion, or for noise that is not white."
+)
 BEYOND = {
-    "denoiser": "Noise above the range, and noise that is not white (parallel imaging's, motion's), is not what it was "
-    "trained for.",
-    "unrolled": "Slices, gaps and noise outside the ranges get a warning: `--method pnp` is trained for no "
-    "acquisition. Motion, and noise that is not white, get none.",
-    "deq": "Slices, gaps and noise outside the ranges get a warning: `--method pnp` is trained for no "
-    "acquisition. Motion, and noise that is not white, get none.",
+    "denoiser": "It was not trained for noise above the range, or for noise that is not white (from parallel imaging "
+    "or motion).",
+    "unrolled": OUTSIDE,
+    "deq": OUTSIDE,
 }
 
 
@@ -68,8 +70,9 @@ def facts(kind, network, about, before, parameters):
         "Trained on": f"{about['data']} (below)",
     }
     if kind == "denoiser":
-        measured = f"; {recipe['measured']:.0%} of the patches measured in slices 2 to 8 voxels thick and brought back"
-        rows["Errors seen"] = "white noise" + (measured if recipe["measured"] else " alone")
+        share = f"{recipe['measured']:.0%} of the patches"
+        measured = f"; {share} are simulated scans with slices of 2 to 8 voxels, brought back to the fine grid"
+        rows["Errors in training"] = "white noise" + (measured if recipe["measured"] else " only")
     else:
         low, high = about["thickness"]
         steps = f"up to {recipe['n_steps']}, the fixed point" if kind == "deq" else str(recipe["n_steps"])
@@ -79,7 +82,7 @@ def facts(kind, network, about, before, parameters):
         f"{about['steps']:,} steps of {recipe['batch']} patches of {patch} voxels, Muon, "
         f"largest rate {recipe['rate']:g}, seed {recipe['seed']}"
     )
-    rows["Before that"] = before
+    rows["Initial weights"] = before
     return "\n".join(f"| {key} | {value} |" for key, value in rows.items())
 
 
@@ -117,14 +120,14 @@ def figures(path, name, names):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name")
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("purpose")
-    parser.add_argument("--kind", default="denoiser", choices=list(BEYOND))
-    parser.add_argument("--before", default="nothing: from random weights", help="how the first weights were made")
-    parser.add_argument("--figures", nargs="*", default=[])
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("name")
+    arguments.add_argument("weights", type=Path)
+    arguments.add_argument("purpose")
+    arguments.add_argument("--kind", default="denoiser", choices=list(BEYOND))
+    arguments.add_argument("--before", default="random", help="how they were made")
+    arguments.add_argument("--figures", nargs="*", default=[])
+    options = arguments.parse_args()
     kind = options.kind
     network, about = load_weights(options.weights) if kind == "denoiser" else load_solver(options.weights, kind)
     ROOM.mkdir(exist_ok=True)
@@ -143,11 +146,15 @@ def main():
         "sigma": about["sigma"],
     }
     there.write_text(json.dumps(listed, indent=2) + "\n")
+    tables = [figures(path, options.name, set(listed)) for path in options.figures]
     card = CARD.format(
-        name=options.name, purpose=options.purpose, beyond=BEYOND[kind], command=command(kind, about),
+        name=options.name,
+        purpose=options.purpose,
+        beyond=BEYOND[kind],
+        command=command(kind, about),
         facts=facts(kind, network, about, options.before, parameters),
-        figures="\n\n".join(figures(path, options.name, set(listed)) for path in options.figures) or "None yet.",
-    )  # fmt: skip
+        figures="\n\n".join(tables) or "None yet.",
+    )
     (ROOM / f"{options.name}.md").write_text(card)
     print(f"{options.name}: {parameters:,} parameters, {target.stat().st_size / 2**20:.1f} MiB")
 

@@ -1,12 +1,11 @@
 """Peak memory of one training step: unrolled by depth, with and without checkpointing; equilibrium by iterations.
 
-    python benchmarks/training_memory.py [--side 48] [--plot docs/training_memory.png]
+    python -m benchmarks.speed.training_memory [--side 48] [--out docs/training_memory.png]
 
 Peak resident memory of a process that does that step alone, and what of it is more than that of a process that stops
 before the step; float32 convolutions, the fast denoiser.
 """
 
-import argparse
 import multiprocessing
 import resource
 import warnings
@@ -16,12 +15,15 @@ import numpy as np
 import torch
 
 import invsr
+from benchmarks.arguments import parser, row, table
 from invsr.errors import InvsrWarning
 from invsr.priors import pretrained
 from invsr.solvers import HQS, Equilibrium, Unrolled
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
+DEPTHS = {"unrolled": (4, 8, 16), "unrolled, checkpointed": (4, 8, 16), "equilibrium": (10, 30, 100)}
 
 
 def step(queue, side, kind, depth):
@@ -36,9 +38,8 @@ def step(queue, side, kind, depth):
     prior.requires_grad_(True)
     if kind is not None:
         if kind.startswith("equilibrium"):
-            network = Equilibrium(
-                HQS(), prior, rtol=0.0, max_iter=depth, backward_rtol=0.0, backward_max_iter=depth
-            )  # fmt: skip
+            limits = {"rtol": 0.0, "max_iter": depth, "backward_rtol": 0.0, "backward_max_iter": depth}
+            network = Equilibrium(HQS(), prior, **limits)
         else:
             network = Unrolled(HQS(), prior, depth, save_memory="checkpointed" in kind)
         (network(A, y, 0.01) - truth).square().mean().backward()
@@ -56,24 +57,21 @@ def peak(*arguments):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", type=int, default=48)
-    parser.add_argument("--plot")
-    options = parser.parse_args()
+    arguments = parser(__doc__, "--out")
+    arguments.add_argument("--side", type=int, default=48)
+    options = arguments.parse_args()
     before = peak(options.side, None, 0)
     figure, axes = plt.subplots(figsize=(5, 3.4), layout="constrained")
-    print("| network | steps or iterations | peak, MB | of the step, MB |\n|---|---|---|---|")
-    for kind, depths in (
-        ("unrolled", (4, 8, 16)), ("unrolled, checkpointed", (4, 8, 16)), ("equilibrium", (10, 30, 100)),
-    ):  # fmt: skip
+    table(["network", "steps or iterations", "peak, MB", "of the step, MB"])
+    for kind, depths in DEPTHS.items():
         found = [peak(options.side, kind, depth) - before for depth in depths]
         for depth, memory in zip(depths, found, strict=True):
-            print(f"| {kind} | {depth} | {before + memory:.0f} | {memory:.0f} |", flush=True)
+            row([kind, depth, f"{before + memory:.0f}", f"{memory:.0f}"])
         axes.plot(depths, found, "o-", label=kind)
     axes.set(xlabel="steps or iterations", ylabel="MB of a training step", xscale="log", ylim=(0, None))
     axes.legend()
-    if options.plot:
-        figure.savefig(options.plot, dpi=110)
+    if options.out:
+        figure.savefig(options.out, dpi=110)
 
 
 if __name__ == "__main__":

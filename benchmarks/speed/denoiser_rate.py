@@ -1,19 +1,18 @@
 """How much of a plug-and-play run is the denoiser, and how near its rate comes to that of a matrix product.
 
-    python benchmarks/denoiser_rate.py [--denoiser NAME ...]
+    python -m benchmarks.speed.denoiser_rate [HIGH.nii.gz] [--denoiser NAME ...]
 
-The case of benchmarks/speed.py, 160^3 at 1 mm from 4 mm slices. A multiply-add counts as two operations; voxels
+The case of benchmarks/speed/whole_command.py, 4 mm slices. A multiply-add counts as two operations; voxels
 count as the network sees them, padding and overlaps of tiles included. The matrix product has the networks' number
 format, 2048 x 2048, on the same threads in the same process.
 """
 
-import argparse
 import time
 
 import torch
 
 import invsr
-from invsr.app.demo import template
+from benchmarks.arguments import parser, row, table, truths
 from invsr.models.architectures import multiply_adds
 from invsr.models.registry import models
 from invsr.priors.loading import pretrained
@@ -46,13 +45,14 @@ def product_rate(number_format, side=2048, repeats=10):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--denoiser", nargs="+", default=list(models("denoiser")))
-    options = parser.parse_args()
-    scan = invsr.simulate(template(crop=160), slice_thickness=4.0, axis=2, noise=0.01)
+    arguments = parser(__doc__, "volumes", "--crop", "--thickness", "--noise", "--seed")
+    arguments.add_argument("--denoiser", nargs="+", default=list(models("denoiser")))
+    options = arguments.parse_args()
+    truth = truths(options.volumes, options.crop)[0]
+    scan = invsr.simulate(truth, slice_thickness=options.thickness, axis=2, noise=options.noise, seed=options.seed)
     rates = {kind: product_rate(kind) for kind in (torch.float32, torch.bfloat16)}
     print(f"{torch.get_num_threads()} threads; matrix product " + ", ".join(f"{k} {r:.0f}" for k, r in rates.items()))
-    print("| denoiser | seconds | share of the denoiser | GFLOP/s | of the matrix product's |\n|---|---|---|---|---|")
+    table(["denoiser", "seconds", "share of the denoiser", "GFLOP/s", "of the matrix product's"])
     for name in options.denoiser:
         prior = pretrained(name)
         watch = Watch(prior.network)
@@ -62,7 +62,7 @@ def main():
         rate = 2e-9 * multiply_adds(pretrained(name).network) * watch.voxels / watch.seconds
         coarse = isinstance(prior.number_format(torch.device("cpu")), torch.autocast)
         share = rate / rates[torch.bfloat16 if coarse else torch.float32]
-        print(f"| {name} | {seconds:.1f} | {watch.seconds / seconds:.0%} | {rate:.0f} | {share:.0%} |", flush=True)
+        row([name, f"{seconds:.1f}", f"{watch.seconds / seconds:.0%}", f"{rate:.0f}", f"{share:.0%}"])
 
 
 if __name__ == "__main__":

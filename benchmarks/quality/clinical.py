@@ -1,36 +1,36 @@
 """Real scans to isotropic volumes: does the result, sent through the operator again, give the input back?
 
-    python benchmarks/clinical.py OUT_FOLDER SCAN.nii.gz [...] [--spacing 1.0] [--method tv pnp]
+    python -m benchmarks.quality.clinical SCAN.nii.gz ... --out FOLDER [--spacing 1.0] [--method tv pnp]
 
 Prints gain and chi2 (of what the target grid can hold; "plain chi2" counts every voxel of the scan, also the
 in-plane detail that a coarser target leaves out), warnings, seconds; writes a picture of scan, cubic
 interpolation and results for each.
 """
 
-import argparse
 import time
 import warnings
-from pathlib import Path
 
 import invsr
+from benchmarks.arguments import parser, stem
 from invsr.operators import acquisition
 from invsr.report.plot import compare
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("scans", nargs="+")
-    parser.add_argument("--spacing", type=float, default=1.0)
-    parser.add_argument("--method", nargs="+", default=["tv", "pnp"])
-    options = parser.parse_args()
+    arguments = parser(__doc__, "--out")
+    arguments.add_argument("scans", nargs="+")
+    arguments.add_argument("--spacing", type=float, default=1.0)
+    arguments.add_argument("--method", nargs="+", default=["tv", "pnp"])
+    options = arguments.parse_args()
+    if options.out is None:
+        arguments.error("name a folder for the volumes and pictures with --out")
     options.out.mkdir(parents=True, exist_ok=True)
     print("scan | method | sigma | gain | chi2 | plain chi2 | warnings | seconds")
     for path in options.scans:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             scan = invsr.load(path)
-        name = scan.name.split(".nii")[0]
+        name = stem(scan)
         pictures = {scan.name: scan}
         for method in ["cubic", *options.method]:
             begin = time.perf_counter()

@@ -1,6 +1,6 @@
 """Small lesions, erased or kept: the contrast that comes back, and how much is wrong where there is none, per method.
 
-    python benchmarks/lesions.py VOLUME.nii.gz ... [--method cubic tv pnp unrolled] [--thickness 4] [--noise 0.01]
+    python -m benchmarks.quality.lesions [HIGH.nii.gz ...] [--method cubic tv pnp unrolled]
 
 Balls of 3 to 8 mm, 10 to 50 % brighter or darker than where they lie, are put at random into the head, far apart;
 the volume with them and the volume without are measured in slices with the same noise and reconstructed.
@@ -8,13 +8,12 @@ Recovered: the two results' difference over a ball, as a share of the truths'. O
 lesions, smoothed over 4 mm, is off the smoothed truth by more than a tenth of the peak, per litre of head.
 """
 
-import argparse
-
 import numpy as np
 import torch
 from scipy import ndimage
 
 import invsr
+from benchmarks.arguments import parser, row, table, truths
 from invsr.solvers.residuals import PEAK_PERCENTILE
 from invsr.testing.metrics import head_mask
 
@@ -49,25 +48,21 @@ def with_lesions(truth, mask, seed=0):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("volumes", nargs="+")
-    parser.add_argument("--method", nargs="+", default=["cubic", "tikhonov", "tv", "pnp", "unrolled", "deq"])
-    parser.add_argument("--thickness", type=float, default=4.0)
-    parser.add_argument("--noise", type=float, default=0.01)
-    options = parser.parse_args()
+    arguments = parser(__doc__, "volumes", "--crop", "--thickness", "--noise", "--seed")
+    arguments.add_argument("--method", nargs="+", default=["cubic", "tikhonov", "tv", "pnp", "unrolled", "deq"])
+    options = arguments.parse_args()
     recovered = {method: {d: [] for d in DIAMETERS} for method in options.method}
     by_sign = {method: {-1: [], 1: []} for method in options.method}
     off = {method: [] for method in options.method}
-    for path in options.volumes:
-        truth = invsr.load(path)
+    for truth in truths(options.volumes, options.crop):
         mask = head_mask(truth.numpy())
-        spoilt, lesions = with_lesions(truth, mask)
+        spoilt, lesions = with_lesions(truth, mask, options.seed)
         peak = np.percentile(truth.numpy()[truth.numpy() > 0], PEAK_PERCENTILE)
         difference = spoilt.numpy() - truth.numpy()
-        noise = {"slice_thickness": options.thickness, "axis": 2, "noise": options.noise}
+        slices = {"slice_thickness": options.thickness, "axis": 2, "noise": options.noise, "seed": options.seed}
         for method in options.method:
             without, found = (
-                invsr.reconstruct(invsr.simulate(one, **noise), method=method, reference=truth.grid).x[0, 0].numpy()
+                invsr.reconstruct(invsr.simulate(one, **slices), method=method, reference=truth.grid).x[0, 0].numpy()
                 for one in (truth, spoilt)
             )
             for ball, diameter, contrast in lesions:
@@ -77,13 +72,11 @@ def main():
             error = np.abs(ndimage.uniform_filter(without - truth.numpy(), 4))
             litres = mask.sum() * float(np.prod(truth.grid.spacing)) * 1e-6
             off[method].append(float((error[mask] > 0.1 * peak).sum()) / litres)
-    heads = [f"{d:g} mm" for d in DIAMETERS]
-    print("| method | " + " | ".join(heads) + " | dark | bright | off, voxels per litre |")
-    print("|---" * (len(heads) + 4) + "|")
+    table(["method", *(f"{d:g} mm" for d in DIAMETERS), "dark", "bright", "off, voxels per litre"])
     for method in options.method:
-        row = [f"{np.mean(recovered[method][d]):.0%}" for d in DIAMETERS]
-        row += [f"{np.mean(by_sign[method][sign]):.0%}" for sign in (-1, 1)]
-        print(f"| {method} | " + " | ".join(row) + f" | {np.mean(off[method]):.0f} |")
+        by_size = [f"{np.mean(recovered[method][d]):.0%}" for d in DIAMETERS]
+        signs = [f"{np.mean(by_sign[method][sign]):.0%}" for sign in (-1, 1)]
+        row([method, *by_size, *signs, f"{np.mean(off[method]):.0f}"])
 
 
 if __name__ == "__main__":

@@ -1,23 +1,21 @@
 """Slices, slabs or volumes; U-Net or DnCNN: denoisers of equal cost and equal training, compared.
 
-    python benchmarks/architectures.py --train DIR --out DIR          # five runs, minutes each
-    python benchmarks/architectures.py --out DIR VOLUME.nii.gz ...    # the table
+    python -m benchmarks.tuning.architectures --train DIR --out DIR            # five runs, minutes each
+    python -m benchmarks.tuning.architectures --out DIR [HIGH.nii.gz ...]    # the table
 
 About 115,000 multiply-adds per voxel each; 1,000 steps of 3 x 36^3 voxels (or as many in slices), white noise alone.
 PSNR in the head, dB, the mean over the volumes, each network applied once: networks of slices to axial slices.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 import torch
 
-import invsr
+from benchmarks.arguments import normalised, parser, row, table, truths
 from invsr.models.architectures import multiply_adds
 from invsr.models.weights import load_weights
 from invsr.priors.denoiser import Denoiser
-from invsr.solvers.residuals import PEAK_PERCENTILE
 from invsr.testing.metrics import head_mask
 from invsr.training.recipe import Recipe
 
@@ -43,35 +41,31 @@ def train(data, out):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("volumes", nargs="*")
-    parser.add_argument("--train", metavar="DIR")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sigma", nargs="+", type=float, default=[2, 5, 10, 20])
-    options = parser.parse_args()
+    arguments = parser(__doc__, "volumes", "--crop", "--seed", "--out")
+    arguments.add_argument("--train", metavar="DIR")
+    arguments.add_argument("--sigma", nargs="+", type=float, default=[2, 5, 10, 20])
+    options = arguments.parse_args()
+    if options.out is None:
+        arguments.error("name the folder of the weights with --out")
     if options.train:
         train(options.train, options.out)
-    columns = ["network", "parameters", "multiply-adds per voxel", *(f"{percent:g} %" for percent in options.sigma)]
-    print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
-    truths = []
-    for path in options.volumes:
-        truth = invsr.load(path).numpy()
-        truths.append(((truth / np.percentile(truth, PEAK_PERCENTILE)).astype(np.float32), head_mask(truth)))
+    table(["network", "parameters", "multiply-adds per voxel", *(f"{percent:g} %" for percent in options.sigma)])
+    heads = [(normalised(one).numpy(), head_mask(one.numpy())) for one in truths(options.volumes, options.crop)]
     for name, (label, _) in RUNS.items():
         network, about = load_weights(options.out / f"{name}.safetensors")
         if about["steps"] != about["recipe"]["steps"]:
-            parser.error(f"{name}: its training stopped after {about['steps']} steps: run --train again")
+            arguments.error(f"{name}: its training stopped after {about['steps']} steps: run --train again")
         prior = Denoiser(network, planes=2, symmetries=False)
-        row = [label, f"{sum(one.numel() for one in network.parameters()):,}", f"{multiply_adds(network):,.0f}"]
+        cells = [label, f"{sum(one.numel() for one in network.parameters()):,}", f"{multiply_adds(network):,.0f}"]
         for percent in options.sigma:
             scores = []
-            for truth, mask in truths:
-                noise = np.random.default_rng(0).normal(0, percent / 100, truth.shape).astype(np.float32)
+            for truth, mask in heads:
+                noise = np.random.default_rng(options.seed).normal(0, percent / 100, truth.shape).astype(np.float32)
                 with torch.no_grad():
                     found = prior.prox(torch.from_numpy(truth + noise)[None, None], percent / 100)[0, 0].numpy()
                 scores.append(-10 * np.log10(np.mean((found - truth)[mask] ** 2)))
-            row.append(f"{np.mean(scores):.2f}")
-        print("| " + " | ".join(row) + " |", flush=True)
+            cells.append(f"{np.mean(scores):.2f}")
+        row(cells)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""Seconds and peak memory of the whole command, from start to file, on 160^3 at 1 mm from 4 mm slices.
+"""Seconds and peak memory of the whole command, from start to file, on a volume of 1 mm from 4 mm slices.
 
-    python benchmarks/speed.py
+    python -m benchmarks.speed.whole_command [HIGH.nii.gz] [--crop SIDE]
 
-The anatomy is the MNI152 template in nilearn's package; scipy's cubic interpolation of the same scan, in a
-process of its own, is the yardstick in the same run.
+scipy's cubic interpolation of the same scan, in a process of its own, is the yardstick in the same run.
 """
 
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 import torch
 
 import invsr
-from invsr.app.demo import template
+from benchmarks.arguments import parser, row, table, truths
 
 # The gradient-step denoiser, made for its guarantee, takes minutes.
 DENOISERS = ("mri-denoiser-fast", "mri-denoiser")
@@ -48,10 +47,14 @@ RUNNER = (
 
 
 def main():
+    options = parser(__doc__, "volumes", "--crop", "--noise", "--seed").parse_args()
+    truth = truths(options.volumes, options.crop)[0]
     with tempfile.TemporaryDirectory() as folder:
         low = Path(folder) / "low.nii.gz"
-        invsr.save(invsr.simulate(template(crop=160), slice_thickness=4.0, axis=2, noise=0.01), low)
-        print(f"{torch.get_num_threads()} threads\nmethod | seconds | MB")
+        scan = invsr.simulate(truth, slice_thickness=4.0, axis=2, noise=options.noise, seed=options.seed)
+        invsr.save(scan, low)
+        print(f"{truth.grid}, {torch.get_num_threads()} threads\n")
+        table(["method", "seconds", "MB"])
         rows = {"scipy cubic": [sys.executable, "-c", SPLINE, str(low), str(Path(folder) / "spline.nii.gz")]}
         routes = {method: ["--method", method] for method in ("cubic", "tikhonov", "tv")}
         routes |= {f"pnp, {name}": ["--method", "pnp", "--denoiser", name] for name in DENOISERS}
@@ -61,7 +64,7 @@ def main():
             rows[f"invsr {name}"] = [sys.executable, "-m", "invsr", "reconstruct", str(low), "-o", out, *flags]
         for name, command in rows.items():
             seconds, megabytes = measured(command)
-            print(f"{name} | {seconds:.1f} | {megabytes:.0f}")
+            row([name, f"{seconds:.1f}", f"{megabytes:.0f}"])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How long `import invsr` takes against `import torch`: medians of alternating fresh processes.
 
-python benchmarks/import_time.py
+python -m benchmarks.speed.import_time [--runs 7]
 """
 
 import statistics
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-RUNS = 7
+from benchmarks.arguments import parser
 
 
 def seconds(module):
@@ -18,9 +18,12 @@ def seconds(module):
 
 
 def main():
+    arguments = parser(__doc__)
+    arguments.add_argument("--runs", type=int, default=7)
+    options = arguments.parse_args()
     seconds("invsr")  # compiled files and disk caches
     taken = {name: [] for name in ("torch", "invsr")}
-    for _ in range(RUNS):
+    for _ in range(options.runs):
         for name, values in taken.items():
             values.append(seconds(name))
     torch, invsr = (statistics.median(values) for values in taken.values())
