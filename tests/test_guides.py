@@ -64,3 +64,15 @@ def test_guides_for_new_operators_priors_and_solvers(scan):
         step = space["HQS"]() if prior.analysis == "identity" else invsr.solvers.ADMM()
         found = iterate(step, operator, scan.data, prior, lam=1e-4, x0=operator.adjoint(scan.data))
         assert np.isfinite(found.history[-1]["chi2"]) and abs(found.gain - 1) < 0.05
+
+
+def test_a_method_of_ones_own(scan):
+    (block,) = blocks("docs/guide/method.md")
+    lines = block.split("@dataclass")[1].split("\n\n\nscan")[0].splitlines()
+    assert len([line for line in lines if line.strip()]) < 20 and not re.search(r"\b_\w", block.replace("_steps", ""))
+    space = {}
+    exec(block, space)
+    found = space["result"]
+    cubic = invsr.reconstruct(scan, method="cubic")
+    assert str(found.method) == "landweber" and found.chi2 < cubic.chi2
+    assert invsr.load("iso.nii.gz").grid == found.grid

@@ -110,7 +110,7 @@ def test_data_without_noise(truth, route):
     drawing = 1.0 * ((x > 8) & (x < 20) & (y > 6)) + 0.5 * ((y > 15) & (z > 2))
     clean = invsr.Volume(torch.from_numpy(drawing)[None, None], Grid((32, 30, 6), np.diag([1.0, 1.0, 3.0, 1.0])))
     assert estimate_sigma(clean.data, axes=(0, 1)) == 0.0
-    solution = reconstruct(clean, route, max_iter=30)
+    solution = reconstruct(clean, route, **({} if route == "cubic" else {"max_iter": 30}))
     require_sensible(solution, clean)
     assert abs(solution.gain - 1) < 0.05
     smooth = invsr.simulate(truth, slice_thickness=3.0, axis=2)
