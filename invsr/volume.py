@@ -32,6 +32,8 @@ class Volume:
         NIfTI's code for the space the affine leads to (1 scanner, 2 aligned, 3 Talairach, 4 MNI).
     slice_times : tuple of float, optional
         When each slice was acquired, seconds.
+    slice_axis : {0, 1, 2}, optional
+        The array axis across the slices, where the file says so.
 
     Raises
     ------
@@ -53,6 +55,7 @@ class Volume:
     slice_spacing: float | None = None
     form_code: int = 1
     slice_times: tuple[float, ...] | None = None
+    slice_axis: int | None = None
 
     def __post_init__(self) -> None:
         if tuple(self.data.shape) != (1, 1, *self.grid.shape):
@@ -121,7 +124,7 @@ class Volume:
         """The same volume with other data; on another grid the slices of the scan no longer exist."""
         if grid is None:
             return dataclasses.replace(self, data=data)
-        no_slices = {"slice_thickness": None, "slice_spacing": None, "slice_times": None}
+        no_slices = {"slice_thickness": None, "slice_spacing": None, "slice_times": None, "slice_axis": None}
         return dataclasses.replace(self, data=data, grid=grid, **no_slices)  # type: ignore[arg-type]  # by name
 
     def numpy(self) -> npt.NDArray[np.float32]:

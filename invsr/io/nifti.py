@@ -19,29 +19,32 @@ import torch
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.io.files import OUTPUT_ENDINGS, whole_file
-from invsr.io.sidecars import read_sidecar, warn
+from invsr.io.geometry import question_size, read_affine
+from invsr.io.sidecars import read_slices
+from invsr.io.warn import warn
 from invsr.volume import Volume
 
-# Millimetres per unit by NIfTI's code for metre and micron; mm and "unknown" are taken as they are.
-UNITS = {1: 1e3, 3: 1e-3}
 # The dimensions of a NIfTI-1 header are 16-bit integers.
 LARGEST_NIFTI1 = 32767
 # Voxels converted at once while reading: bounds the float64 copy to 32 MB.
 BLOCK = 2**22
 
 
-def load(path: str | os.PathLike[str], index: int | None = None) -> Volume:
+def load(path: str | os.PathLike[str], index: int | None = None, *, geometry: str | None = None) -> Volume:
     """Read a NIfTI-1 or NIfTI-2 file: .nii, .nii.gz, or a .hdr/.img pair.
 
-    The affine is the sform, else the qform, in millimetres. Intensities are scaled by the header's slope and
-    intercept. NaN and infinite voxels become 0, with a warning. `SliceThickness`, `SpacingBetweenSlices` and
-    `SliceTiming` come from a BIDS sidecar (``x.json`` beside ``x.nii.gz``) where there is one.
+    The affine is the sform, else the qform, in millimetres; a warning says where they contradict each other.
+    Intensities are scaled by the header's slope and intercept. NaN and infinite voxels become 0, with a warning. The
+    slice axis comes from the header, and `SliceThickness`, `SpacingBetweenSlices`, `SliceEncodingDirection` and
+    `SliceTiming` from a BIDS sidecar (``x.json`` beside ``x.nii.gz``) where there is one.
 
     Parameters
     ----------
     path : str or path
     index : int, optional
         Which volume of a file that holds several, counted from 0.
+    geometry : {"sform", "qform", "pixdim"}, optional
+        What of the header says where voxels lie.
 
     Raises
     ------
@@ -78,11 +81,9 @@ def load(path: str | os.PathLike[str], index: int | None = None) -> Volume:
     with _reading(path):
         # What it repairs is not used here, or is warned of below; its default logger prints.
         header.check_fix(logging.Logger("silent", logging.CRITICAL + 1))
-        affine, dtype = np.array(header.get_best_affine(), dtype=np.float64), header.get_data_dtype()
-        slope, inter = header.get_slope_inter()
+        affine, form_code = read_affine(header, path, geometry)
+        dtype, (slope, inter) = header.get_data_dtype(), header.get_slope_inter()
         offset, slice_axis = header.get_data_offset(), header.get_dim_info()[2]
-        form_code = int(header["sform_code"]) or int(header["qform_code"])
-        affine[:3] *= UNITS.get(int(header["xyzt_units"]) & 7, 1.0)
     if dtype.kind not in "iuf":
         what = "complex numbers: save their magnitude" if dtype.kind == "c" else "RGB colours: save one channel"
         raise InvsrError(f"{path}: holds {what} as a file of its own")
@@ -90,8 +91,6 @@ def load(path: str | os.PathLike[str], index: int | None = None) -> Volume:
         grid = Grid(shape[:3], affine)
     except InvsrError as error:
         raise InvsrError(f"{path}: {error}") from None
-    if not form_code:
-        warn(f"{path}: the header has neither sform nor qform: voxels assumed to run from right to left")
     count = math.prod(shape[3:])
     if index is None and count > 1:
         raise InvsrError(f"{path}: holds {count} volumes: choose one from 0 with index= (command line: --volume N)")
@@ -103,8 +102,18 @@ def load(path: str | os.PathLike[str], index: int | None = None) -> Volume:
         while count == 1 and str(image).lower().endswith(".gz") and file.read(2**20):
             pass  # only the end of the stream holds the checksum
     data = _float32(path, raw, 1.0 if slope is None else slope, 0.0 if inter is None else inter)
-    thickness, spacing, times = read_sidecar(path, grid, slice_axis)
-    return Volume(torch.from_numpy(data)[None, None], grid, path.name, thickness, spacing, form_code or 1, times)
+    question_size(grid.spacing, grid.extent, path)
+    slices = read_slices(path, grid, slice_axis)
+    return Volume(
+        torch.from_numpy(data)[None, None],
+        grid,
+        path.name,
+        slice_thickness=slices.thickness,
+        slice_spacing=slices.spacing,
+        form_code=form_code,
+        slice_times=slices.times,
+        slice_axis=slices.axis,
+    )
 
 
 def save(volume: Volume, path: str | os.PathLike[str]) -> None:

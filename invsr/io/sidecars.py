@@ -3,58 +3,129 @@
 from __future__ import annotations
 
 import json
-import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from invsr.errors import InvsrError, InvsrWarning
+from invsr.errors import InvsrError
 from invsr.grid import Grid
+from invsr.io.warn import warn
 
 # Slice spacings in header and sidecar further apart than this share earn a warning.
 SAME_SPACING = 0.01
+# Slices thinner or thicker than these shares of their spacing are not believed: see `Scan`, too. Micrometres and metres
+# are recognised where they give a thickness within the second range.
+BELIEVED, USUAL = (0.02, 5.0), (0.2, 2.0)
+AXES = {"i": 0, "j": 1, "k": 2}
+# The slice axis of header or sidecar is not believed where another axis has voxels so many times as long.
+MOST_ANISOTROPIC = 3.0
 
 
-def read_sidecar(
-    path: Path, grid: Grid, slice_axis: int | None
-) -> tuple[float | None, float | None, tuple[float, ...] | None]:
-    """Slice thickness and spacing, mm, and times, s, from the BIDS sidecar, each None where it does not tell."""
+@dataclass(frozen=True)
+class SliceInfo:
+    """What header and sidecar say of slices.
+
+    Attributes
+    ----------
+    axis : int or None
+        The array axis across them.
+    thickness, spacing : float or None
+        mm.
+    times : tuple of float or None
+        When each was acquired, s.
+    """
+
+    axis: int | None = None
+    thickness: float | None = None
+    spacing: float | None = None
+    times: tuple[float, ...] | None = None
+
+
+def read_slices(path: Path, grid: Grid, header_axis: int | None) -> SliceInfo:
+    """What the header's slice axis and the BIDS sidecar beside an image say of its slices.
+
+    Raises
+    ------
+    InvsrError
+        When the sidecar is not JSON.
+    """
+    sidecar, entries = _entries(path)
+    encoding = str(entries.get("SliceEncodingDirection", ""))
+    axis = _slice_axis(path, grid, header_axis, AXES.get(encoding.rstrip("-")))
+    across = grid.through_plane if axis is None else axis
+    spacing = float(grid.spacing[across])
+    stated = _length(sidecar, entries, "SpacingBetweenSlices")
+    if stated is not None and abs(stated - spacing) > SAME_SPACING * spacing:
+        warn(f"{sidecar}: SpacingBetweenSlices is {stated:g} mm but the affine's is {spacing:.4g} mm: affine used")
+    thickness = _thickness(sidecar, _length(sidecar, entries, "SliceThickness"), spacing)
+    times = entries.get("SliceTiming")
+    if times is not None and not (
+        isinstance(times, list) and len(times) == grid.shape[across] and all(map(_is_number, times))
+    ):
+        warn(f"{sidecar}: SliceTiming is not one number for each of {grid.shape[across]} slices: ignored")
+        times = None
+    if times is not None and encoding.endswith("-"):
+        times = times[::-1]
+    return SliceInfo(axis, thickness, stated, None if times is None else tuple(map(float, times)))
+
+
+def _entries(path: Path) -> tuple[Path, dict[str, Any]]:
+    """Path and entries of the sidecar; none where there is no file."""
     stem = path.name[:-3] if path.suffix.lower() == ".gz" else path.name
     sidecar = path.with_name(stem).with_suffix(".json")
     if not sidecar.is_file():
-        return None, None, None
+        return sidecar, {}
     try:
         entries = json.loads(sidecar.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InvsrError(f"{sidecar}: cannot be read as JSON ({error}): repair it, or move it away") from error
     if not isinstance(entries, dict):
         warn(f"{sidecar}: is not a JSON object: ignored")
-        return None, None, None
-    values = []
-    for key in ("SliceThickness", "SpacingBetweenSlices"):
-        value = entries.get(key)
-        if value is not None and not (_is_number(value) and value > 0):
-            warn(f"{sidecar}: {key} is {value!r}, not a length in mm above zero: ignored")
-            value = None
-        values.append(None if value is None else float(value))
-    axis = grid.through_plane if slice_axis is None else slice_axis
-    spacing = float(grid.spacing[axis])
-    if values[1] is not None and abs(values[1] - spacing) > SAME_SPACING * spacing:
-        warn(f"{sidecar}: SpacingBetweenSlices is {values[1]:g} mm but the affine's is {spacing:.4g} mm: affine used")
-    times = entries.get("SliceTiming")
-    if times is not None and not (
-        isinstance(times, list) and len(times) == grid.shape[axis] and all(map(_is_number, times))
-    ):
-        warn(f"{sidecar}: SliceTiming is not one number for each of {grid.shape[axis]} slices: ignored")
-        times = None
-    if times is not None and str(entries.get("SliceEncodingDirection", "")).endswith("-"):
-        times = times[::-1]
-    return values[0], values[1], None if times is None else tuple(map(float, times))
+        return sidecar, {}
+    return sidecar, entries
+
+
+def _slice_axis(path: Path, grid: Grid, header: int | None, sidecar: int | None) -> int | None:
+    """The axis across the slices as stated; None where nothing is, or what is cannot be."""
+    if header is not None and sidecar is not None and header != sidecar:
+        warn(f"{path}: header and sidecar name slice axes {'ijk'[header]} and {'ijk'[sidecar]}: the header's is used")
+    stated = sidecar if header is None else header
+    longest = grid.through_plane
+    if stated is None or grid.spacing[stated] > 0.99 * grid.spacing[longest]:
+        return stated
+    said = f"{path}: slices are stacked along {'ijk'[stated]} by the header, but voxels are longest along "
+    said += f"{'ijk'[longest]} ({grid.spacing[longest]:.4g} against {grid.spacing[stated]:.4g} mm)"
+    if grid.spacing[longest] > MOST_ANISOTROPIC * grid.spacing[stated]:
+        warn(f"{said}: {'ijk'[longest]} is taken; --slice-axis decides")
+        return None
+    warn(f"{said}: {'ijk'[stated]} is taken; --slice-axis decides")
+    return stated
+
+
+def _length(sidecar: Path, entries: dict[str, Any], key: str) -> float | None:
+    value = entries.get(key)
+    if value is None:
+        return None
+    if not (_is_number(value) and value > 0):
+        warn(f"{sidecar}: {key} is {value!r}, not a length in mm above zero: ignored")
+        return None
+    return float(value)
+
+
+def _thickness(sidecar: Path, value: float | None, spacing: float) -> float | None:
+    """The slice thickness, its unit mended, or None, with a word said, where it cannot be one."""
+    if value is None or BELIEVED[0] <= value / spacing <= BELIEVED[1]:
+        return value
+    for unit, name in ((1e-3, "micrometres"), (1e3, "metres")):
+        if USUAL[0] <= value * unit / spacing <= USUAL[1]:
+            warn(f"{sidecar}: SliceThickness is {value:g}, for slices {spacing:.4g} mm apart: taken as {name}")
+            return value * unit
+    warn(
+        f"{sidecar}: SliceThickness is {value:g} mm, but slices are {spacing:.4g} mm apart: ignored, the spacing is "
+        "taken for the thickness; --slice-thickness decides"
+    )
+    return None
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
-
-
-def warn(message: str) -> None:
-    """Warn about the file that the caller reads."""
-    warnings.warn(message, InvsrWarning, stacklevel=3)
