@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from invsr.errors import InvsrError
@@ -47,16 +48,16 @@ def parsed_weight(text: str | None) -> float | None:
     """A regularisation parameter; None for "auto", and where it was not given."""
     if text is None or text == "auto":
         return None
-    if not _is_number(text) or not float(text) > 0:
-        raise InvsrError(f"--lam {text}: give auto or a number above zero")
+    if not _is_number(text) or not 0 < float(text) < math.inf:
+        raise InvsrError(f"--lam {text}: give auto or a finite number above zero")
     return float(text)
 
 
-def axis_number(text: str) -> int:
+def axis_number(text: str, option: str = "--axis") -> int:
     """0, 1 or 2 for i, j or k."""
     axes = {"i": 0, "j": 1, "k": 2, "0": 0, "1": 1, "2": 2}
     if text not in axes:
-        raise InvsrError(f"--axis {text}: use i, j or k")
+        raise InvsrError(f"{option} {text}: use i, j or k")
     return axes[text]
 
 

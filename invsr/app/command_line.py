@@ -56,6 +56,8 @@ def reconstruct(
     in_plane: options.InPlane = None,
     noise: options.Noise = None,
     noise_model: options.NoiseModel = None,
+    slice_axis: options.ScanSliceAxis = None,
+    geometry: options.Geometry = None,
     mask: options.Masks = None,
     motion: options.MotionLevel = "none",
     transforms: options.Transforms = None,
@@ -98,13 +100,14 @@ def reconstruct(
     from invsr.pipeline.scan import scans_of
 
     acquired = scans_of(
-        [load(path, volume) for path in scans],
+        [load(path, volume, geometry=geometry) for path in scans],
         slice_thickness=slice_thickness or None,
         slice_profile=slice_profile or None,
         in_plane=in_plane,
         noise=noise or None,
         noise_model=noise_model,
-        masks=[load(path, 0) for path in mask] if mask else None,
+        masks=[load(path, 0, geometry=geometry) for path in mask] if mask else None,
+        slice_axis=None if slice_axis is None else axis_number(slice_axis, "--slice-axis"),
     )
     with progress(method if chosen is None else chosen.name, _chi2, quiet=quiet, left="at most") as bar:
         result = run(

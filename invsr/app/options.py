@@ -33,6 +33,12 @@ Profile = Annotated[
 InPlane = Annotated[str | None, typer.Option(help="Pixels as kspace truncation, gaussian or none. [kspace]")]
 Noise = Annotated[list[float] | None, typer.Option(help="Noise sigma in intensity units. Default: estimated.")]
 NoiseModel = Annotated[str | None, typer.Option(help="gaussian, rician, huber or l1. [gaussian]")]
+ScanSliceAxis = Annotated[
+    str | None, typer.Option(help="Array axis across the slices: i, j or k. Default: header, else largest voxels.")
+]
+Geometry = Annotated[
+    str | None, typer.Option(help="What of the header says where voxels lie: sform, qform or pixdim. [sform]")
+]
 MotionLevel = Annotated[
     str, typer.Option(help="How several scans moved: none, stack (each as a whole) or slice, estimated.")
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -43,6 +44,9 @@ def method_of(method: str | Method, options: Mapping[str, Any], seed: int = 0) -
         When the method is unknown or does not use an option; the message names both.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    for name, value in given.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InvsrError(f"{name} is {value}: give a finite number")
     if isinstance(method, Method):
         if given:
             names = ", ".join(given)

@@ -15,6 +15,7 @@ from invsr.motion import NONE, SLICE, STACK, Motion
 from invsr.numerics.iteration import ProgressCallback
 from invsr.operators.base import Data, LinearOperator
 from invsr.pipeline import memory
+from invsr.pipeline.checks import require_plausible
 from invsr.pipeline.choice import AUTO, choose_method, method_of
 from invsr.pipeline.grids import choose_grid
 from invsr.pipeline.methods import Cubic, Method
@@ -45,6 +46,7 @@ def reconstruct(
     noise: float | Sequence[float] | None = None,
     noise_model: str | None = None,
     masks: Volume | Sequence[Volume] | None = None,
+    slice_axis: int | Sequence[int] | None = None,
     motion: str | Motion = NONE,
     lam: float | None = None,
     huber: float | None = None,
@@ -85,6 +87,8 @@ def reconstruct(
         The likelihood, Gaussian by default; the last two forgive outliers.
     masks : Volume or one per scan, optional
         Data outside (where 0) are not used.
+    slice_axis : {0, 1, 2} or one per scan, optional
+        The array axis across the slices; by default what the file says, else that of the largest voxels.
     motion : {"none", "stack", "slice"} or Motion
         Several scans stay where their headers say, move rigidly as a whole, or slice by slice, which is estimated
         (`invsr.motion`); or motion that is known.
@@ -142,6 +146,7 @@ def reconstruct(
         noise=noise,
         noise_model=noise_model,
         masks=masks,
+        slice_axis=slice_axis,
     )
     acquired = [scan.to(where) for scan in acquired]
     grid = choose_grid(acquired, spacing, reference)
@@ -202,6 +207,7 @@ def solve_problem(
     device = (y[0] if isinstance(y, tuple) else y).device
     memory.require_memory(str(method), method.memory(problem), problem.domain, device)
     solution = method.solve(problem, progress)
+    require_plausible(solution, problem, method)
     if solution.chi2 is None:
         solution = _judged(solution, problem)
     std = solution.std
@@ -214,7 +220,7 @@ def solve_problem(
         std = equivariant_bootstrap(
             again, problem.operator, solution.x, problem.y, problem.sigma, n_samples=n_bootstrap, seed=seed
         )
-    masked = len(problem.scans) > 1 and any(scan.mask is not None for scan in problem.scans)
+    masked = any(scan.mask is not None for scan in problem.scans)
     scale = problem.scale
     return Reconstruction(
         solution.x * scale * (problem.seen() if masked else 1.0),

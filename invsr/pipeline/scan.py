@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from invsr.errors import InvsrError
+from invsr.errors import InvsrError, InvsrWarning
 from invsr.grid import Grid
 from invsr.motion.order import by_times
 from invsr.noise.estimation import estimate_sigma
@@ -21,6 +22,8 @@ from invsr.operators.profiles import AxisProfile
 from invsr.operators.scan_model import acquisition, slice_profile_of
 from invsr.volume import Volume, require_signal
 
+# A slice thickness beyond these shares of the slice spacing is an error; above the third it is questioned.
+THINNEST, THICKEST, OVERLAPPING = 0.02, 5.0, 2.0
 # Voxels whose edges differ by less than this share are isotropic: without a thickness they are samples.
 ISOTROPIC = 0.01
 
@@ -46,11 +49,15 @@ class Scan:
         The likelihood; the last two forgive outliers.
     mask : Volume, optional
         On the scan's grid; data outside (where it is 0) are not used.
+    slice_axis : {0, 1, 2}, optional
+        The array axis across the slices. By default what the file says, else that of the largest voxels.
 
     Raises
     ------
     InvsrError
-        When the volume holds no signal, a number is not above zero, or the mask is empty or on another grid.
+        When the volume holds no signal, a number is not finite and above zero, the slice thickness cannot be that of
+        slices so far apart, or the mask is empty or on another grid.
+
 
     Examples
     --------
@@ -66,12 +73,20 @@ class Scan:
     noise: float | None = None
     noise_model: str = "gaussian"
     mask: Volume | None = None
+    slice_axis: int | None = None
 
     def __post_init__(self) -> None:
         require_signal(self.volume)
         for what, value in (("slice thickness", self.slice_thickness), ("noise", self.noise)):
             if value is not None and not (np.isfinite(value) and value > 0):
                 raise InvsrError(f"{self.name}: {what} {value}: it must be finite and above zero")
+        if self.slice_axis not in (None, 0, 1, 2):
+            raise InvsrError(f"{self.name}: slice axis {self.slice_axis}: use 0, 1 or 2 (command line: i, j or k)")
+        if self.slice_thickness is not None and not THINNEST <= self.slice_thickness / self.slice_spacing <= THICKEST:
+            raise InvsrError(
+                f"{self._slices_in_words()}: between {THINNEST:g} and {THICKEST:g} times their spacing is possible: "
+                "give the thickness in mm, and the slice axis if it is another one"
+            )
         if self.mask is None:
             return
         if self.mask.grid != self.grid:
@@ -81,6 +96,17 @@ class Scan:
             )
         if not bool(self.mask.data.any()):
             raise InvsrError(f"{self.mask.name}: the mask is empty: every voxel is 0")
+
+    def question(self) -> None:
+        """Warn of what is possible but unusual: slices that overlap by more than half."""
+        if self.slice_thickness is not None and self.slice_thickness > OVERLAPPING * self.slice_spacing:
+            overlap = self.slice_thickness / self.slice_spacing
+            warnings.warn(
+                f"{self._slices_in_words()}, overlap {overlap:.1f} times: is that so?", InvsrWarning, stacklevel=3
+            )
+
+    def _slices_in_words(self) -> str:
+        return f"{self.name}: slices {self.slice_thickness:g} mm thick, {self.slice_spacing:.4g} mm apart"
 
     @property
     def name(self) -> str:
@@ -104,8 +130,9 @@ class Scan:
 
     @property
     def through_plane(self) -> int:
-        """The axis across the slices."""
-        return self.grid.through_plane
+        """The axis across the slices: as given, as the file says, or that of the largest voxels."""
+        stated = self.volume.slice_axis if self.slice_axis is None else self.slice_axis
+        return self.grid.through_plane if stated is None else stated
 
     @property
     def slice_spacing(self) -> float:
@@ -155,6 +182,7 @@ class Scan:
                 slice_thickness=thickness,
                 slice_profile=profile,
                 in_plane=self.in_plane,
+                through_plane=self.through_plane,
                 motion=motion,
                 centre=centre,
             )
@@ -179,7 +207,7 @@ class Scan:
         affine[:3, 3] = self.grid.to_world(low)
         grid = Grid((i.stop - i.start, j.stop - j.start, k.stop - k.start), affine)
         volume, mask = (replace(v, data=v.data[..., i, j, k], grid=grid) for v in (self.volume, self.mask))
-        return replace(self, volume=volume, mask=mask, slice_thickness=self.thickness)
+        return replace(self, volume=volume, mask=mask)
 
 
 def scans_of(
@@ -191,6 +219,7 @@ def scans_of(
     noise: float | Sequence[float] | None = None,
     noise_model: str | None = None,
     masks: Volume | Sequence[Volume] | None = None,
+    slice_axis: int | Sequence[int] | None = None,
 ) -> list[Scan]:
     """Volumes with what is known of their acquisition; each value is one for all, or one for each.
 
@@ -220,6 +249,7 @@ def scans_of(
         "noise": _per_scan(noise, len(given), "noise"),
         "noise_model": _per_scan(noise_model, len(given), "noise model"),
         "mask": _per_scan(masks, len(given), "masks"),
+        "slice_axis": _per_scan(slice_axis, len(given), "slice axis"),
     }
     found = []
     for n, one in enumerate(given):
@@ -230,6 +260,7 @@ def scans_of(
             raise InvsrError(f"{one.name}: {', '.join(own)} given beside a Scan: put it into the Scan")
         else:
             found.append(one)
+        found[-1].question()
     return found
 
 

@@ -1,0 +1,88 @@
+"""Results that cannot be are errors, numbers that cannot be are refused before anything is computed."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+import invsr
+from invsr.errors import InvsrError, InvsrWarning
+from invsr.testing.phantoms import centred_grid, shapes
+
+GRID = centred_grid((24, 22, 20), 1.0)
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return invsr.Volume(shapes(GRID, n_samples=16, size=24.0), GRID)
+
+
+@pytest.fixture(scope="module")
+def scan(truth):
+    return invsr.simulate(truth, slice_thickness=4.0, axis=2, noise=0.01)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gives(invsr.methods.Method):
+    name = "gives"
+    factor: float = 1.0
+    hole: bool = False
+
+    def solve(self, problem, progress=None):
+        x = self.factor * problem.guess()
+        if self.hole:
+            x[0, 0, 3, 4, 5] = torch.nan
+        return invsr.solvers.Solution(x, problem.domain)
+
+
+def test_a_result_that_is_not_finite_is_an_error(scan):
+    with pytest.raises(InvsrError, match="method gives: 1 of .* voxels of the result are NaN or infinite"):
+        invsr.reconstruct(scan, method=Gives(hole=True))
+
+
+@pytest.mark.parametrize("factor", [100.0, -100.0])
+def test_a_result_far_beyond_the_data_is_an_error(scan, factor):
+    assert invsr.reconstruct(scan, method=Gives(factor=3.0)).x.isfinite().all()
+    with pytest.raises(InvsrError, match="the result runs from .* the model does not fit them"):
+        invsr.reconstruct(scan, method=Gives(factor=factor))
+    with pytest.raises(InvsrError, match="the operator does not fit the data"):
+        A = invsr.operators.Identity(GRID)
+        invsr.solve(A, torch.rand(1, 1, *GRID.shape), sigma=0.01, method=Gives(factor=factor))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lam": np.inf},
+        {"lam": np.nan},
+        {"huber": np.inf},
+        {"noise": np.inf},
+        {"noise": np.nan},
+        {"slice_thickness": np.inf},
+        {"spacing": np.inf},
+        {"slice_thickness": np.nan},
+    ],
+)
+def test_numbers_that_are_not_finite_are_refused(scan, options):
+    with pytest.raises(InvsrError):
+        invsr.reconstruct(scan, method="auto" if "huber" in options or "lam" in options else "tv", **options)
+
+
+@pytest.mark.parametrize("thickness", [50.0, 5000.0, 0.005, 21.0])
+def test_a_thickness_that_cannot_be_is_refused(scan, thickness):
+    with pytest.raises(InvsrError, match="4 mm apart: between 0.02 and 5 times their spacing"):
+        invsr.reconstruct(scan, method="tv", slice_thickness=thickness)
+
+
+def test_slices_that_overlap_much_are_questioned(scan):
+    with pytest.warns(InvsrWarning, match="overlap 3.0 times") as seen:
+        invsr.reconstruct(scan, method="cubic", slice_thickness=12.0)
+    assert len(seen) == 1
+
+
+def test_outside_of_a_mask_is_nothing_for_one_scan_as_for_several(truth, scan):
+    inside = torch.zeros_like(scan.data)
+    inside[:, :, :12] = 1
+    found = invsr.reconstruct(scan, method="tv", masks=scan.with_data(inside), reference=truth.grid)
+    assert float(found.x[:, :, 14:].abs().max()) == 0 and float(found.x[:, :, :11].abs().max()) > 0.5
