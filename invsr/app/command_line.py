@@ -89,6 +89,7 @@ def reconstruct(
     from invsr.io.files import check_writable
     from invsr.io.nifti import load
 
+    _require_distinct([*scans, *(mask or []), *([] if reference is None else [reference])], scans, output)
     for path in (output, *beside_result):
         check_writable(path)
     if report is not None:
@@ -126,6 +127,16 @@ def reconstruct(
     if report is not None:
         written += _write_report(report, result, [*scans, *(mask or [])], output)
     _describe(result, written, quiet)
+
+
+def _require_distinct(inputs: list[Path], scans: list[Path], output: Path) -> None:
+    """Raise where the output would overwrite an input, or a scan is given twice."""
+    for path in inputs:
+        if path.exists() and output.exists() and path.samefile(output):
+            raise InvsrError(f"-o {output}: is one of the inputs, which would be overwritten: choose another name")
+    for n, path in enumerate(scans):
+        if any(path.exists() and other.exists() and path.samefile(other) for other in scans[:n]):
+            raise InvsrError(f"{path}: is given twice: leave one out, or name the other scan")
 
 
 def _write(result: Reconstruction, output: Path, beside_result: list[Path], keep_motion: bool) -> list[Path]:

@@ -20,6 +20,8 @@ from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.io.files import OUTPUT_ENDINGS, whole_file
 from invsr.io.geometry import question_size, read_affine
+from invsr.io.mgh import ENDINGS as MGH_ENDINGS
+from invsr.io.mgh import read_mgh
 from invsr.io.sidecars import read_slices
 from invsr.io.warn import warn
 from invsr.volume import Volume
@@ -31,7 +33,7 @@ BLOCK = 2**22
 
 
 def load(path: str | os.PathLike[str], index: int | None = None, *, geometry: str | None = None) -> Volume:
-    """Read a NIfTI-1 or NIfTI-2 file: .nii, .nii.gz, or a .hdr/.img pair.
+    """Read a NIfTI-1 or NIfTI-2 file, .nii, .nii.gz or a .hdr/.img pair, or a FreeSurfer volume, .mgz or .mgh.
 
     The affine is the sform, else the qform, in millimetres; a warning says where they contradict each other.
     Intensities are scaled by the header's slope and intercept. NaN and infinite voxels become 0, with a warning. The
@@ -65,6 +67,11 @@ def load(path: str | os.PathLike[str], index: int | None = None, *, geometry: st
     from nibabel.volumeutils import array_from_file
 
     path = Path(path)
+    if path.name.lower().endswith(MGH_ENDINGS):
+        if geometry is not None:
+            raise InvsrError(f"{path}: a FreeSurfer file has one geometry: leave --geometry out")
+        with _reading(path):
+            return read_mgh(path, index)
     kind = _nifti_class(path)
     files = kind.filespec_to_file_map(path)
     image, head = files["image"].filename, files.get("header", files["image"]).filename
@@ -175,6 +182,10 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         with np.errstate(all="ignore"):
             yield
+    except InvsrError:  # one of them already
+        raise
+    except FileNotFoundError as error:
+        raise InvsrError(f"{path}: cannot be opened ({error.strerror}): check the path and permissions") from error
     except MemoryError as error:
         raise InvsrError(f"{path}: its voxels do not fit into memory: check the size in its header") from error
     except (*library, *general) as error:

@@ -13,6 +13,8 @@ from invsr.pipeline.scan import Scan
 
 # What the target has around the masks of several scans, mm.
 MASK_MARGIN = 10.0
+# Largest number of voxels along an axis: a metre at 0.4 mm. Set-up takes the cube of it, seconds here.
+MOST_VOXELS = 2500
 
 
 def choose_grid(
@@ -30,12 +32,12 @@ def choose_grid(
     if reference is not None:
         if spacing is not None:
             raise InvsrError("give either a target spacing or a reference grid, not both")
-        return reference
+        return _bounded(reference)
     first = scans[0]
     if len(scans) == 1:
         if first.grid.shape[first.through_plane] < 2:
             raise InvsrError(f"{first.name}: has a single slice: at least two are needed to resolve between them")
-        return _refined(first.grid, spacing)
+        return _bounded(_refined(first.grid, spacing))
     for n, scan in enumerate(scans):
         if not any(scan.grid.overlaps(other.grid) for m, other in enumerate(scans) if m != n):
             raise InvsrError(
@@ -48,7 +50,19 @@ def choose_grid(
         else:
             reached.append(scan.grid.to_world(torch.nonzero(scan.mask.data[0, 0]).cpu().numpy()))
     margin = 0.0 if all(scan.mask is None for scan in scans) else MASK_MARGIN
-    return _refined(first.grid, spacing).covering(np.concatenate(reached), margin)
+    return _bounded(_refined(first.grid, spacing).covering(np.concatenate(reached), margin))
+
+
+def _bounded(grid: Grid) -> Grid:
+    """The grid, unless one of its axes is longer than exact data steps, which cost its cube, can serve."""
+    longest = max(grid.shape)
+    if longest > MOST_VOXELS:
+        axis = grid.shape.index(longest)
+        raise InvsrError(
+            f"the target has {longest} voxels along axis {'ijk'[axis]} ({grid.extent[axis]:.4g} mm), more than "
+            f"{MOST_VOXELS}: is the header's spacing right? Use a coarser spacing or a smaller reference grid"
+        )
+    return grid
 
 
 def _refined(grid: Grid, spacing: float | Sequence[float] | None) -> Grid:

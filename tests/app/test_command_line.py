@@ -446,3 +446,21 @@ def test_an_option_implies_its_method(run, tmp_path, scan):
     out = tmp_path / "out.nii.gz"
     code, text, err = run("reconstruct", scan, "-o", out, "--huber", "0.05", "--spacing", "2")
     assert code == 0 and text.startswith("tv: "), err
+
+
+def test_inputs_are_not_overwritten_and_not_given_twice(run, tmp_path, scan):
+    before = scan.read_bytes()
+    code, _, err = run("reconstruct", scan, "-o", scan)
+    assert code == 1 and "is one of the inputs" in err and scan.read_bytes() == before
+    mask = tmp_path / "mask.nii.gz"
+    invsr.save(invsr.load(scan).with_data(torch.ones_like(invsr.load(scan).data)), mask)
+    code, _, err = run("reconstruct", scan, "-o", mask, "--mask", mask)
+    assert code == 1 and "is one of the inputs" in err
+    refused(run("reconstruct", scan, scan, "-o", tmp_path / "o.nii"), tmp_path / "o.nii", "is given twice")
+
+
+def test_an_axis_that_no_scan_has_is_refused_at_once(run, tmp_path):
+    affine = np.diag([1.0, 150.0, 4.0, 1.0])
+    out = tmp_path / "o.nii"
+    code, _, err = run("reconstruct", noise_image(tmp_path / "long.nii.gz", affine, (12, 48, 6)), "-o", out)
+    assert code == 1 and "7200 voxels along axis j" in err and not out.exists()

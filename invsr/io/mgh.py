@@ -1,0 +1,47 @@
+"""FreeSurfer's volumes, .mgz and .mgh."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from invsr.errors import InvsrError
+from invsr.grid import Grid
+from invsr.io.geometry import question_size
+from invsr.io.sidecars import read_slices
+from invsr.volume import Volume
+
+ENDINGS = (".mgz", ".mgh")
+
+
+def read_mgh(path: Path, index: int | None) -> Volume:
+    """A volume from a FreeSurfer file; see `invsr.load`, which turns what damaged files raise into one error."""
+    import nibabel
+
+    image = nibabel.freesurfer.MGHImage.from_filename(path)
+    shape = image.shape
+    count = int(np.prod(shape[3:]))
+    if index is None and count > 1:
+        raise InvsrError(f"{path}: holds {count} volumes: choose one from 0 with index= (command line: --volume N)")
+    if index is not None and not 0 <= index < count:
+        raise InvsrError(f"{path}: has no volume {index}: it holds {count}, counted from 0")
+    try:
+        grid = Grid(shape[:3], image.affine)
+    except InvsrError as error:
+        raise InvsrError(f"{path}: {error}") from None
+    voxels = np.asarray(image.dataobj, dtype=np.float32).reshape(*shape[:3], -1)[..., index or 0]
+    if not np.isfinite(voxels).all():
+        raise InvsrError(f"{path}: {int((~np.isfinite(voxels)).sum())} of its voxels are NaN or infinite: replace them")
+    question_size(grid.spacing, grid.extent, path)
+    slices = read_slices(path, grid, None)
+    return Volume(
+        torch.from_numpy(np.ascontiguousarray(voxels))[None, None],
+        grid,
+        path.name,
+        slice_thickness=slices.thickness,
+        slice_spacing=slices.spacing,
+        slice_times=slices.times,
+        slice_axis=slices.axis,
+    )
