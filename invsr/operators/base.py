@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from numbers import Number
 from typing import overload
 
@@ -14,6 +13,7 @@ from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.numerics.cache import StateCache
 from invsr.numerics.linear import LinearSolution, number
+from invsr.numerics.vectors import map_parts
 from invsr.operators.normal_equations import IDENTITY, NormalEquations, check_shape
 
 # What an operator maps to: one tensor, or a tuple of them from a `Stack`.
@@ -180,10 +180,12 @@ class Transpose(LinearOperator):
         self.operator = operator
 
     def _forward(self, x: Tensor) -> Tensor:
-        return map_parts(torch.conj, self.operator._adjoint(map_parts(torch.conj, x)))
+        y: Tensor = map_parts(torch.conj, self.operator._adjoint(map_parts(torch.conj, x)))
+        return y
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return map_parts(torch.conj, self.operator._forward(map_parts(torch.conj, y)))
+        x: Tensor = map_parts(torch.conj, self.operator._forward(map_parts(torch.conj, y)))
+        return x
 
     @property
     def T(self) -> LinearOperator:
@@ -306,10 +308,12 @@ class Scaled(LinearOperator):
         self.boundary, self.complex_range = operator.boundary, operator.complex_range
 
     def _forward(self, x: Tensor) -> Tensor:
-        return map_parts(self._times, self.operator._forward(x))
+        y: Tensor = map_parts(self._times, self.operator._forward(x))
+        return y
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return map_parts(self._times, self.operator._adjoint(y))
+        x: Tensor = map_parts(self._times, self.operator._adjoint(y))
+        return x
 
     def _times(self, x: Tensor) -> Tensor:
         return self.factor.reshape(()).to(x.real.dtype) * x
@@ -327,11 +331,6 @@ class Scaled(LinearOperator):
         if number(square) == 0:
             return super()._solve(b, rho, regulariser, x0, rtol, max_iter)
         return self.operator._solve(b / square, rho / square, regulariser, x0, rtol, max_iter)
-
-
-def map_parts(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """A function of a tensor, or of each tensor of a stack's tuple."""
-    return tuple(map(function, x)) if isinstance(x, tuple) else function(x)
 
 
 def meet(outer: LinearOperator, inner: LinearOperator) -> None:
