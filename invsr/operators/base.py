@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from numbers import Number
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.numerics.cache import StateCache
 from invsr.numerics.linear import LinearSolution, number
+from invsr.numerics.scipy_maps import scipy_operator
 from invsr.numerics.vectors import map_parts
 from invsr.operators.normal_equations import IDENTITY, NormalEquations, check_shape
 
@@ -142,6 +143,12 @@ class LinearOperator(NormalEquations):
         if not bool(torch.as_tensor(divisor).detach().all()):
             raise InvsrError(f"{type(self).__name__} divided by zero: a divisor differs from zero everywhere")
         return self * (1 / divisor)
+
+    def to_scipy(self, dtype: torch.dtype = torch.float64, channels: int = 1) -> Any:
+        """A `scipy.sparse.linalg.LinearOperator` of this one; see `invsr.interop.scipy.to_scipy`."""
+        grids = self.domain if isinstance(self.domain, tuple) else (self.domain,)
+        zeros = tuple(torch.zeros((1, channels, *grid.shape), dtype=dtype) for grid in grids)
+        return scipy_operator(self.forward, self.adjoint, zeros if isinstance(self.domain, tuple) else zeros[0])
 
     def _register(self, name: str, values: Tensor) -> None:
         """Keep `values` as a parameter where it is one, and as a buffer otherwise."""

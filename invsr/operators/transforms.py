@@ -12,7 +12,7 @@ from invsr.grid import Grid
 from invsr.numerics.interpolation import Sample, normalised
 
 
-class _Matrix(nn.Module):
+class MatrixTransform(nn.Module):
     """A transform that is a (4, 4) matrix on world points."""
 
     def matrix(self) -> Tensor:
@@ -20,10 +20,10 @@ class _Matrix(nn.Module):
         raise TypeError(f"{type(self).__name__} does not define matrix()")
 
     def forward(self, points: Tensor) -> Tensor:
-        return _transformed(self.matrix(), points)
+        return transform_points(self.matrix(), points)
 
 
-class Rigid(_Matrix):
+class Rigid(MatrixTransform):
     """Rotation about a centre, then translation: ``T(p) = R (p - c) + c + t``.
 
     Maps points of the *range* (scan) space to points of the domain (volume) space, mm.
@@ -55,7 +55,7 @@ class Rigid(_Matrix):
         return rigid_matrices(self.motion, self.centre)
 
 
-class Affine(_Matrix):
+class Affine(MatrixTransform):
     """Any affine map: ``T(p) = M p + t``, from points of the *range* (scan) space to the domain (volume) space, mm.
 
     Parameters
@@ -98,7 +98,7 @@ class Displacement(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         matrix = torch.tensor(np.linalg.inv(self.grid.affine), device=points.device)
-        at = normalised(_transformed(matrix, points.double()), self.grid.shape)
+        at = normalised(transform_points(matrix, points.double()), self.grid.shape)
         moved: Tensor = Sample.apply(self.field[None], at.to(self.field.dtype)[:, None, None], False, None)
         return points + moved[0, :, :, 0, 0].mT.to(points.dtype)
 
@@ -120,7 +120,8 @@ def rigid_matrices(motion: Tensor, centre: Tensor) -> Tensor:
     return _homogeneous(rotation, centre + motion[..., 3:] - rotation @ centre)
 
 
-def _transformed(matrix: Tensor, points: Tensor) -> Tensor:
+def transform_points(matrix: Tensor, points: Tensor) -> Tensor:
+    """World points, shape (..., 3), under a (4, 4) matrix."""
     matrix = matrix.to(points.dtype)
     return points @ matrix[:3, :3].mT + matrix[:3, 3]
 

@@ -30,7 +30,7 @@ from invsr.numerics.interpolation import (
 )
 from invsr.numerics.sparse import CachedSparseMatrix, applied
 from invsr.operators.base import LinearOperator
-from invsr.operators.transforms import _Matrix, _transformed
+from invsr.operators.transforms import MatrixTransform, transform_points
 
 INTERPOLATIONS = ("linear", "cubic")
 
@@ -139,9 +139,9 @@ class Resample(LinearOperator):
     def _find_positions(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         to_world = torch.tensor(self.range.affine, device=device)
         to_voxel = torch.tensor(np.linalg.inv(self.domain.affine), device=device)
-        if isinstance(self.transform, _Matrix):
+        if isinstance(self.transform, MatrixTransform):
             to_world = self.transform.matrix() @ to_world
-        bends = not (self.transform is None or isinstance(self.transform, _Matrix))
+        bends = not (self.transform is None or isinstance(self.transform, MatrixTransform))
         first = to_world if bends else to_voxel @ to_world
         size = torch.tensor(self.domain.shape, device=device)
         i, j, k = (torch.arange(n, dtype=torch.float64, device=device)[:, None] for n in self.range.shape)
@@ -149,7 +149,7 @@ class Resample(LinearOperator):
         for part in torch.split(i, max(1, SLAB // (len(j) * len(k)))):
             p = (part * first[:3, 0] + first[:3, 3])[:, None, None] + (j * first[:3, 1])[:, None] + k * first[:3, 2]
             if bends:
-                p = _transformed(to_voxel, self._moved(p.reshape(-1, 3))).reshape(p.shape)
+                p = transform_points(to_voxel, self._moved(p.reshape(-1, 3))).reshape(p.shape)
             seen.append(in_view(p, size, self.reach))
             found.append((p if self.interpolation == "cubic" else normalised(p, self.domain.shape)).to(dtype))
         return torch.cat(found), torch.cat(seen)
