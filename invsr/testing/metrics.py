@@ -7,18 +7,13 @@ as the peak, so that none depends on the scanner's scale.
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from invsr.errors import InvsrError
+from invsr.testing.checked_volumes import Array, Mask, Volume3D, inside_of, large_enough, pair_of, positive, real_volume
 
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
-Volume3D = npt.NDArray[Any] | Tensor
 # Gaussian window of SSIM and MS-SSIM: sigma 1.5 voxels, cut at 3.5 sigma.
 SSIM_WINDOW = 11
 # Weights of the five scales in Wang et al. (2003), fine to coarse.
@@ -76,15 +71,15 @@ def evaluate(
     """
     from skimage.metrics import normalized_root_mse, peak_signal_noise_ratio, structural_similarity
 
-    a, b = _pair(image, truth)
-    inside = head_mask(b) if mask is None else _region(mask, b, "mask")
-    level = peak(b) if data_range is None else _positive(data_range)
+    a, b = pair_of(image, truth)
+    inside = head_mask(b) if mask is None else inside_of(mask, b, "mask")
+    level = peak(b) if data_range is None else positive(data_range)
     a, b = a / level, b / level
     with np.errstate(divide="ignore", invalid="ignore"):  # equal volumes, or a truth of zeros: infinite or NaN
         psnr = float(peak_signal_noise_ratio(b[inside], a[inside], data_range=1.0))
         nrmse = float(normalized_root_mse(b[inside], a[inside]))
     ssim = float("nan")
-    if _large_enough("SSIM", a.shape, (SSIM_WINDOW,) * 3):
+    if large_enough("SSIM", a.shape, (SSIM_WINDOW,) * 3):
         # float32, and sample covariances, as in the reference protocol: its figures are met to six digits.
         single = b.astype(np.float32), a.astype(np.float32)
         _, ssim_map = structural_similarity(*single, data_range=1.0, gaussian_weights=True, full=True)
@@ -138,9 +133,9 @@ def ms_ssim(image: Volume3D, truth: Volume3D, data_range: float) -> float:
     >>> ms_ssim(truth, truth, data_range=1.0)
     1.0
     """
-    a, b = _pair(image, truth)
-    level = _positive(data_range)
-    if not _large_enough("MS-SSIM", a.shape, (SSIM_WINDOW,) * 3):
+    a, b = pair_of(image, truth)
+    level = positive(data_range)
+    if not large_enough("MS-SSIM", a.shape, (SSIM_WINDOW,) * 3):
         return float("nan")
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
@@ -177,16 +172,16 @@ def vif(image: Volume3D, truth: Volume3D, data_range: float, axis: int = 2, mask
     >>> round(vif(truth, truth, data_range=1.0), 4)
     1.0
     """
-    a, b = _pair(image, truth)
-    level = _positive(data_range)
+    a, b = pair_of(image, truth)
+    level = positive(data_range)
     if axis not in (0, 1, 2):
         raise InvsrError(f"axis {axis} for slices of a 3-D volume: choose 0, 1 or 2")
     a, b = np.moveaxis(a, axis, 0) * (255 / level), np.moveaxis(b, axis, 0) * (255 / level)
-    if not _large_enough("VIF", a.shape[1:], (VIF_WINDOW,) * 2):
+    if not large_enough("VIF", a.shape[1:], (VIF_WINDOW,) * 2):
         return float("nan")
     keep = np.ptp(b, axis=(1, 2)) > 0
     if mask is not None:
-        keep &= np.moveaxis(_region(mask, truth, "mask"), axis, 0).any((1, 2))
+        keep &= np.moveaxis(inside_of(mask, truth, "mask"), axis, 0).any((1, 2))
     if not keep.any():
         warnings.warn("VIF is NaN: no slice of the truth holds anything", stacklevel=2)
         return float("nan")
@@ -226,10 +221,10 @@ def contrast_to_noise(
     >>> round(contrast_to_noise(image, image < 5, image > 5), 4)
     4.2426
     """
-    volume = _numpy(image, "image")
+    volume = real_volume(image, "image")
 
     def values(region: Volume3D, name: str) -> Array:
-        inside = _region(region, volume, name)
+        inside = inside_of(region, volume, name)
         if inside.sum() < 2:
             raise InvsrError(f"the {name} holds 1 voxel: a standard deviation needs 2 or more, draw a larger region")
         return volume[inside]
@@ -255,7 +250,7 @@ def gain(image: Volume3D, reference: Volume3D) -> float:
     >>> gain(np.full((2, 2, 2), 3.0), np.full((2, 2, 2), 2.0))
     1.5
     """
-    a, b = _pair(image, reference)
+    a, b = pair_of(image, reference)
     power = float(np.sum(b * b))
     if power == 0:
         raise InvsrError("the reference is 0 everywhere, so no gain can be measured: check which volume was given")
@@ -272,7 +267,7 @@ def peak(truth: Volume3D) -> float:
     >>> round(peak(np.arange(-1000.0, 1001.0).reshape(3, 23, 29)), 3)
     999.001
     """
-    volume = _numpy(truth, "truth")
+    volume = real_volume(truth, "truth")
     positive = volume[volume > 0]
     if positive.size == 0:
         raise InvsrError(f"the truth has no voxel above 0 (maximum {volume.max():.4g}): give data_range and mask")
@@ -305,7 +300,7 @@ def head_mask(truth: Volume3D) -> Mask:
     """
     from scipy import ndimage
 
-    volume = _numpy(truth, "truth")
+    volume = real_volume(truth, "truth")
     bright = volume > 0.05 * peak(volume)
     filled = ndimage.binary_fill_holes(ndimage.binary_closing(bright, iterations=3))
     labels, _ = ndimage.label(filled)
@@ -314,46 +309,3 @@ def head_mask(truth: Volume3D) -> Mask:
     if sizes.sum() == 0:  # closing erodes what lies within 3 voxels of a face
         raise InvsrError(f"no head found in a volume of shape {volume.shape}: give a mask")
     return np.asarray(labels == sizes.argmax())
-
-
-def _numpy(volume: Volume3D, name: str) -> Array:
-    array = volume.detach().cpu().numpy() if isinstance(volume, Tensor) else np.asarray(volume)
-    if array.ndim != 3 or array.size == 0:
-        raise InvsrError(f"the {name} has shape {array.shape}: a volume has 3 axes; index batch and channel away")
-    if np.iscomplexobj(array):
-        raise InvsrError(f"the {name} is complex ({array.dtype}): take its magnitude first")
-    bad = array.size - np.count_nonzero(np.isfinite(array))
-    if bad:
-        raise InvsrError(f"the {name} has {bad} of {array.size} voxels that are not finite: repair or mask them out")
-    return np.asarray(array, dtype=np.float64)
-
-
-def _pair(image: Volume3D, truth: Volume3D) -> tuple[Array, Array]:
-    a, b = _numpy(image, "image"), _numpy(truth, "truth")
-    if a.shape != b.shape:
-        raise InvsrError(f"the image has shape {a.shape}, the truth {b.shape}: resample one onto the other's grid")
-    return a, b
-
-
-def _region(mask: Volume3D, volume: Volume3D, name: str) -> Mask:
-    inside = _numpy(mask, name) != 0
-    if inside.shape != tuple(volume.shape):
-        raise InvsrError(f"the {name} has shape {inside.shape}, the volume {tuple(volume.shape)}: resample it")
-    if not inside.any():
-        raise InvsrError(f"the {name} is empty (0 of {inside.size} voxels): give one that is non-zero inside")
-    return np.asarray(inside)
-
-
-def _positive(data_range: float) -> float:
-    if not 0 < data_range < float("inf"):
-        raise InvsrError(f"data_range is {data_range}: it must be finite and above zero")
-    return float(data_range)
-
-
-def _large_enough(name: str, shape: tuple[int, ...], least: tuple[int, ...]) -> bool:
-    """Whether the window fits; if not, warn that the figure will be NaN."""
-    if min(np.subtract(shape, least)) >= 0:
-        return True
-    sizes = "x".join(map(str, shape)), "x".join(map(str, least))
-    warnings.warn(f"{name} is NaN: {sizes[0]} voxels are below its window of {sizes[1]}", stacklevel=3)
-    return False
