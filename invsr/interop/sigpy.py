@@ -15,7 +15,7 @@ import torch
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.interop.arrays import Array, ArrayOperator
-from invsr.numerics.vectors import Data, from_vectors, map_parts, to_vectors
+from invsr.numerics.vectors import Tensors, from_vectors, map_parts, to_vectors
 from invsr.operators.base import LinearOperator
 
 
@@ -39,7 +39,7 @@ def to_sigpy(operator: LinearOperator, channels: int = 1) -> OperatorLinop:
     domain = operator.domain
     grids = domain if isinstance(domain, tuple) else (domain,)
     zeros = tuple(torch.zeros((1, channels, *grid.shape)) for grid in grids)
-    like: Data = zeros if isinstance(domain, tuple) else zeros[0]
+    like: Tensors = zeros if isinstance(domain, tuple) else zeros[0]
     with torch.no_grad():
         return OperatorLinop(operator, like, map_parts(lambda part: part.real, operator(like)))
 
@@ -73,7 +73,7 @@ def from_sigpy(linop: Any, domain: Grid, range: Grid | None = None) -> SigpyOper
 class OperatorLinop(sigpy.linop.Linop):  # type: ignore[misc]  # sigpy has no types
     """What `to_sigpy` returns."""
 
-    def __init__(self, operator: LinearOperator, like: Data, image: Data) -> None:
+    def __init__(self, operator: LinearOperator, like: Tensors, image: Tensors) -> None:
         self.operator, self.like, self.image = operator, like, image
         super().__init__(_shape(image), _shape(like), repr_str=type(operator).__name__)
 
@@ -116,7 +116,7 @@ class SigpyOperator(ArrayOperator):
         return np.asarray(linop(x.reshape(linop.ishape)).reshape(-1, *linop.oshape[-3:]))
 
 
-def _shape(form: Data) -> list[int]:
+def _shape(form: Tensors) -> list[int]:
     if isinstance(form, tuple):
         return [to_vectors(form).shape[1]]
     return list(form.shape[2:] if form.shape[1] == 1 else form.shape[1:])

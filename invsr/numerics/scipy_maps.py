@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from invsr.numerics.vectors import Data, from_vectors, map_parts, parts, to_vectors
+from invsr.numerics.vectors import Tensors, from_vectors, map_parts, parts, to_vectors
+
+Map: TypeAlias = Callable[[Tensors], Tensors]
 
 
-def scipy_operator(forward: Callable[[Data], Data], adjoint: Callable[[Data], Data], like: Data) -> Any:
+def scipy_operator(forward: Map, adjoint: Map, like: Tensors) -> Any:
     """A `scipy.sparse.linalg.LinearOperator` of a linear map and its adjoint.
 
     Parameters
@@ -29,7 +31,9 @@ def scipy_operator(forward: Callable[[Data], Data], adjoint: Callable[[Data], Da
     with torch.no_grad():
         image = forward(like)
 
-    def apply(function: Callable[[Data], Data], rows: npt.NDArray[Any], form: Data, to_real: bool) -> npt.NDArray[Any]:
+    def apply(
+        function: Callable[[Tensors], Tensors], rows: npt.NDArray[Any], form: Tensors, to_real: bool
+    ) -> npt.NDArray[Any]:
         given = torch.as_tensor(np.ascontiguousarray(rows.T)).to(parts(like)[0])
         with torch.no_grad():
             found = function(from_vectors(given, form))

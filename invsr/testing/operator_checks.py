@@ -13,7 +13,7 @@ from torch import Tensor
 from invsr.errors import InvsrError
 from invsr.numerics.differences import laplacian
 from invsr.numerics.vectors import (
-    Data,
+    Tensors,
     dense_matrix,
     difference,
     dot,
@@ -55,7 +55,7 @@ class _Probe:
             self.y = self.random(self.image, 1)
             self.back = operator.adjoint(self.y)
 
-    def _volume(self, channels: int, is_complex: bool) -> Data:
+    def _volume(self, channels: int, is_complex: bool) -> Tensors:
         dtype = torch.complex128 if is_complex else torch.float64
         domain = self.operator.domain
         grids = domain if isinstance(domain, tuple) else (domain,)
@@ -72,7 +72,7 @@ class _Probe:
                 f"shape {shapes}, the range is {self.operator.range}"
             )
 
-    def random(self, like: Data, n: int) -> Data:
+    def random(self, like: Tensors, n: int) -> Tensors:
         return random_in_form_of(like, self.seed + n)
 
     def require_one_domain(self) -> None:
@@ -188,7 +188,7 @@ def _adjoint_single(probe: _Probe) -> float:
     return _dot_test(probe, in_single_precision(probe.x), in_single_precision(probe.y))
 
 
-def _dot_test(probe: _Probe, x: Data, y: Data) -> float:
+def _dot_test(probe: _Probe, x: Tensors, y: Tensors) -> float:
     with torch.no_grad():
         image, back = probe.operator(x), probe.operator.adjoint(y)
     size = max(norm(image) * norm(y), norm(x) * norm(back))
@@ -210,7 +210,7 @@ def _gram(probe: _Probe) -> float:
 def _gradient(probe: _Probe) -> float:
     """For a linear map the derivative is the map itself: no finite differences are needed."""
     A = probe.operator
-    pairs: tuple[tuple[Callable[[Data], Data], Data, Data, Data], ...]
+    pairs: tuple[tuple[Callable[[Tensors], Tensors], Tensors, Tensors, Tensors], ...]
     pairs = ((A, probe.x, probe.y, probe.back), (A.adjoint, probe.y, probe.x, probe.image))
     found = []
     for function, start, along, expected in pairs:
@@ -314,7 +314,7 @@ def _input(probe: _Probe) -> float:
     return max(difference(probe.x, x), difference(probe.y, y))
 
 
-def _form(x: Data) -> list[tuple[tuple[int, ...], torch.dtype, torch.device]]:
+def _form(x: Tensors) -> list[tuple[tuple[int, ...], torch.dtype, torch.device]]:
     return [(tuple(part.shape), part.dtype, part.device) for part in parts(x)]
 
 
