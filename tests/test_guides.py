@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import invsr
+from invsr.solvers import iterate
 from invsr.testing import check_operator
 from invsr.testing.phantoms import centred_grid, shapes
 
@@ -83,6 +84,31 @@ def test_an_operator_of_ones_own(guide, capsys):
     torch.testing.assert_close(page.A.normal(page.x, 0.1), b, rtol=1e-4, atol=1e-4)
     assert page.slope.shape == page.rate.shape and bool((page.slope < 0).all())  # faster decay, less signal
     assert check_operator(page.decay).deviations["gradient in parameters"] < 1e-6
+
+
+def test_priors_of_ones_own(guide, scan, truth):
+    page = guide("prior")
+    assert page.sparse.status is page.denoised.status is invsr.solvers.Status.CONVERGED
+    assert page.denoised.chi2 == pytest.approx(1, abs=0.4) and page.denoised.gain == pytest.approx(1, abs=0.05)
+    cubic = invsr.solvers.cubic(scan.data, scan.grid, truth.grid)
+    assert (page.denoised.x - truth.data).norm() < (cubic - truth.data).norm()
+    v = torch.tensor([-2.0, -0.1, 0.1, 2.0]).reshape(1, 1, 1, 1, 4)
+    assert page.L1().prox(v, 0.5).flatten().tolist() == [-1.75, 0.0, 0.0, 1.75]
+
+
+def test_a_step_of_ones_own(guide, scan):
+    page = guide("step")
+    assert page.solution.status is invsr.solvers.Status.CONVERGED
+
+    def objective(x):
+        return float(0.5 * (page.A(x) - scan.data).square().sum() + 5e-3 * page.L1().cost(x))
+
+    # FISTA is far ahead of ISTA after as many iterations: the least value there is, nearly.
+    fista = iterate(
+        invsr.solvers.PGD(accelerate=True), page.A, scan.data, page.L1(), lam=5e-3, max_iter=2000, rtol=1e-6
+    )
+    assert objective(fista.x) < objective(page.solution.x) < 1.02 * objective(fista.x)
+    assert objective(page.A.adjoint(scan.data)) > 2 * objective(fista.x)
 
 
 def test_a_method_of_ones_own(scan):
