@@ -4,7 +4,7 @@ deepinv knows no complex images: complex numbers are real channels there, first 
 imaginary parts, as in `deepinv.physics.MRI`. A stack's data is a `deepinv.utils.TensorList`; deepinv's
 `L2` has no cost of one, so that its algorithms take stacks with plug-and-play priors only.
 
-Not imported by `import invsr`, because importing deepinv takes seconds: ``from invsr import interop``.
+deepinv takes seconds to import; ``import invsr`` and ``from invsr import interop`` do not import it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def to_deepinv(operator: LinearOperator, max_iter: int = 200, tol: float = 1e-6)
     operator : LinearOperator
         Shared with the physics, not copied.
     max_iter, tol
-        Of iterative solves; direct ones ignore them.
+        Limits of iterative solves; direct ones ignore them.
 
     Examples
     --------
@@ -57,11 +57,11 @@ def from_deepinv(physics: Any, grid: Grid, range: Grid | None = None) -> Physics
     Parameters
     ----------
     physics : deepinv.physics.LinearPhysics
-        Of volumes: takes and returns (batch, channel, i, j, k). Without its noise.
+        Physics of volumes: it takes and returns (batch, channel, i, j, k). Its noise model is not used.
     grid : Grid
-        Where its images live.
+        Grid of its images.
     range : Grid, optional
-        Where its measurements live; by default `grid`, which needs measurements of the same shape.
+        Grid of its measurements; `grid` by default, which needs measurements of the same shape.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def from_deepinv(physics: Any, grid: Grid, range: Grid | None = None) -> Physics
 
 
 class OperatorPhysics(deepinv.physics.LinearPhysics):  # type: ignore[misc]  # deepinv has no types
-    """What `to_deepinv` returns."""
+    """An operator as deepinv physics, made by `to_deepinv`."""
 
     def __init__(self, operator: LinearOperator, max_iter: int = 200, tol: float = 1e-6) -> None:
         tensors = [*operator.parameters(), *operator.buffers()]
@@ -156,7 +156,7 @@ class OperatorPhysics(deepinv.physics.LinearPhysics):  # type: ignore[misc]  # d
 
 
 class PhysicsOperator(LinearOperator):
-    """What `from_deepinv` returns."""
+    """deepinv physics as an operator, made by `from_deepinv`."""
 
     def __init__(self, physics: Any, grid: Grid, range: Grid | None = None) -> None:
         name = type(physics).__name__
@@ -203,7 +203,8 @@ def _probe(physics: Any, grid: Grid) -> Any:
         try:
             with torch.no_grad():
                 return physics.A(x)
-        except Exception as error:  # whatever deepinv or torch find wrong with the shape
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError) as error:
+            # What deepinv and torch raise for shapes that do not fit.
             reasons.append(str(error).splitlines()[0] if str(error) else type(error).__name__)
     raise InvsrError(f"{type(physics).__name__} does not take volumes of shape {grid.shape}: {reasons[0]}")
 

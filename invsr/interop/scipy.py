@@ -25,9 +25,9 @@ def to_scipy(operator: LinearOperator, dtype: torch.dtype = torch.float64, chann
     operator : LinearOperator
         On the CPU; shared, not copied.
     dtype : torch.dtype
-        Of the volume, real or complex.
+        Type of the volume, real or complex.
     channels : int
-        Of the volume.
+        Channels of the volume.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def from_scipy(matrix: Any, domain: Grid, range: Grid | None = None) -> ScipyOpe
         With an adjoint (`rmatvec`). Each channel of a volume is multiplied by itself.
     domain : Grid
     range : Grid, optional
-        By default `domain`.
+        Grid of the data; `domain` by default.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def from_scipy(matrix: Any, domain: Grid, range: Grid | None = None) -> ScipyOpe
 
 
 class ScipyOperator(ArrayOperator):
-    """What `from_scipy` returns."""
+    """A matrix as an operator, made by `from_scipy`."""
 
     def __init__(self, matrix: Any, domain: Grid, range: Grid | None = None) -> None:
         from scipy.sparse.linalg import aslinearoperator

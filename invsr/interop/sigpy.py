@@ -27,7 +27,7 @@ def to_sigpy(operator: LinearOperator, channels: int = 1) -> OperatorLinop:
     operator : LinearOperator
         On the CPU; shared, not copied.
     channels : int
-        Of the volume.
+        Channels of the volume.
 
     Examples
     --------
@@ -53,7 +53,7 @@ def from_sigpy(linop: Any, domain: Grid, range: Grid | None = None) -> SigpyOper
         From (i, j, k) or (channel, i, j, k) to the same, on the CPU.
     domain : Grid
     range : Grid, optional
-        By default `domain`.
+        Grid of the data; `domain` by default.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def from_sigpy(linop: Any, domain: Grid, range: Grid | None = None) -> SigpyOper
 
 
 class OperatorLinop(sigpy.linop.Linop):  # type: ignore[misc]  # sigpy has no types
-    """What `to_sigpy` returns."""
+    """An operator for sigpy, made by `to_sigpy`."""
 
     def __init__(self, operator: LinearOperator, like: Tensors, image: Tensors) -> None:
         self.operator, self.like, self.image = operator, like, image
@@ -88,7 +88,7 @@ class OperatorLinop(sigpy.linop.Linop):  # type: ignore[misc]  # sigpy has no ty
 
 
 class SigpyOperator(ArrayOperator):
-    """What `from_sigpy` returns."""
+    """sigpy's linear operator as one of invsr, made by `from_sigpy`."""
 
     def __init__(self, linop: Any, domain: Grid, range: Grid | None = None) -> None:
         super().__init__(domain, domain if range is None else range)

@@ -37,7 +37,7 @@ class TensorState:
 
 
 class StateCache:
-    """What was computed from a module's parameters and buffers, until one of them changes.
+    """Results computed from a module's parameters and buffers, kept until one of them changes.
 
     Copies and pickles of it are empty.
 

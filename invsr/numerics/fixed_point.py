@@ -55,7 +55,7 @@ class FixedPoint:
 
 
 class Method(Protocol):
-    """What the functions of this module share."""
+    """Signature of the methods in this module."""
 
     def __call__(
         self,

@@ -20,7 +20,7 @@ def scipy_operator(forward: Map, adjoint: Map, like: Tensors) -> Any:
     Parameters
     ----------
     forward, adjoint : callable
-        Of tensors (batch, channel, i, j, k) or tuples of them.
+        Functions of tensors (batch, channel, i, j, k) or of tuples of them.
     like : Tensor or tuple of Tensor
         An input of `forward`, batch size 1: its shape, dtype and device are those of every input. Where it is real,
         complex results are written as pairs of real numbers, and the real part of complex adjoints is taken.

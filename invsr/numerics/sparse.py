@@ -42,11 +42,11 @@ class CachedSparseMatrix:
         module : nn.Module
             The operator whose parameters and buffers the matrix depends on.
         shape : three of int
-            Of the volume.
+            Shape of the volume.
         like : Tensor
             Data or volume that it is needed for: its real dtype is the matrix's.
         entries : float
-            Of the matrix, at most.
+            Upper bound of the matrix's number of entries.
         make : callable
             The samples, as `linear_matrix` takes them.
         """
@@ -68,7 +68,7 @@ def linear_matrix(shape: Sequence[int], parts: Iterable[tuple[Tensor, Tensor]]) 
     Parameters
     ----------
     shape : three of int
-        Of the volume.
+        Shape of the volume.
     parts : iterable of (Tensor, Tensor)
         A few rows at a time: positions as `normalised` gives them, shape (rows, points, 3), and their weights, shape
         (rows, points).

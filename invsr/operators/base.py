@@ -31,7 +31,7 @@ class LinearOperator(NormalEquations):
     Parameters
     ----------
     domain, range : Grid
-        Where the unknown and the data live. `A @ B` needs ``A.domain == B.range``.
+        Grids of the unknown and of the data. `A @ B` needs ``A.domain == B.range``.
 
     Shape
     -----
@@ -91,7 +91,7 @@ class LinearOperator(NormalEquations):
 
         Statistics of residuals are taken here, so that samples outside the volume, and detail that the
         volume's grid cannot hold, do not count as misfit. White noise of `r` stays white, with its sigma.
-        By default the samples that see the volume: where A applied to a constant is above half of its maximum.
+        The default keeps the samples that see the volume: A applied to a constant exceeds half of its maximum there.
         """
         with torch.no_grad():
             ones = torch.ones((1, 1, *self.domain.shape), dtype=r.real.dtype, device=r.device)

@@ -122,7 +122,7 @@ class KSpaceMask(LinearOperator):
     Parameters
     ----------
     domain : Grid
-        Of the images and, as indices, of k-space (the range grid is the same).
+        Grid of the images; k-space has the same matrix size, and the range is the same grid.
     weights : Tensor, shape (i, j, k), real
         Frequency zero at index ``N // 2``.
     coils : Tensor, shape (C, i, j, k), complex, optional

@@ -22,7 +22,7 @@ from invsr.operators.transforms import rigid_matrices
 # Sampling points that are worked on at a time, to bound memory.
 POINTS = 1 << 20
 # Planes of a profile that weigh less than this share of the heaviest are left out.
-LEAST_WEIGHT = 5e-3
+LEAST_PLANE_WEIGHT = 5e-3
 
 
 class Slices(LinearOperator):
@@ -47,11 +47,11 @@ class Slices(LinearOperator):
     centre : array_like, shape (3,), mm, optional
         World point about which slices rotate; by default the middle of `range`.
     through_plane : {0, 1, 2}, optional
-        By default the axis of the largest spacing.
+        Axis of `range` along which the slices are stacked; the one of the largest spacing by default.
     planes : float, mm, optional
-        Distance of the profile's planes, by default the smallest voxel spacing.
+        Distance between the planes that sample the profile; the smallest voxel spacing by default.
     reach : float, voxels
-        How far beyond the outermost voxel centres samples see the volume: to its faces, by default.
+        Distance beyond the outermost voxel centres up to which samples see the volume; the default reaches its faces.
 
     Raises
     ------
@@ -185,6 +185,6 @@ def _planes(profile: AxisProfile, spacing: float) -> tuple[Tensor, Tensor]:
     middle = torch.tensor([reach * spacing], dtype=torch.float64)
     weights = sampled_matrix(2 * reach + 1, spacing, middle, offsets, profile.weights.double())[0]
     at = (torch.arange(2 * reach + 1, dtype=torch.float64) - reach) * spacing
-    heavy = torch.nonzero(weights.abs() >= LEAST_WEIGHT * weights.abs().max())[:, 0]
+    heavy = torch.nonzero(weights.abs() >= LEAST_PLANE_WEIGHT * weights.abs().max())[:, 0]
     kept = slice(int(heavy[0]), int(heavy[-1]) + 1)
     return at[kept], weights[kept] / weights[kept].sum()

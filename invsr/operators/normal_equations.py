@@ -31,7 +31,7 @@ NONLINEAR = 1e-3
 
 
 class NormalEquations(nn.Module):
-    """What `LinearOperator.solve` needs: the operator provides `_forward` and `gram`."""
+    """Solution of the normal equations of an operator that provides `_forward` and `gram`."""
 
     domain: Grid
     #: Boundary of finite differences on the domain, per axis, that suits `solve`.
@@ -118,7 +118,7 @@ class NormalEquations(nn.Module):
     def _precondition(self, r: Tensor, rho: float, regulariser: str) -> Tensor:
         """An approximate inverse of `normal`, symmetric positive definite.
 
-        By default A* A is replaced by its mean eigenvalue; a cosine transform diagonalises what remains.
+        The default replaces A* A by its mean eigenvalue; a cosine transform then diagonalises the system.
         """
         if regulariser == IDENTITY:
             return r

@@ -29,7 +29,7 @@ TIME_BANDWIDTH = 4.0
 
 
 class AxisProfile(NamedTuple):
-    """What a sample along one axis averages: `offsets` in units of `width` (mm), `weights` of sum 1."""
+    """The weighting of a sample along one axis: `offsets` in units of `width` (mm), `weights` of sum 1."""
 
     offsets: Tensor
     weights: Tensor
@@ -113,7 +113,7 @@ def sampled_matrix(
     size, spacing : int, float
         Voxels along the axis, mm between them.
     positions : Tensor, shape (m,)
-        Of the samples, mm from the centre of voxel 0.
+        Positions of the samples, mm from the centre of voxel 0.
     offsets, weights : Tensor, shape (q,), optional
         The profile, mm; without it the line is interpolated at the positions.
 

@@ -49,10 +49,10 @@ def acquisition(
     Parameters
     ----------
     scan : Grid
-        Of the acquired data.
+        Grid of the acquired data.
     spacing : float or three, mm, optional
-        Of the unknown volume, which covers the scan's field of view edge to edge; by default
-        isotropic at the scan's finest spacing.
+        Spacing of the unknown volume, which covers the scan's field of view edge to edge; isotropic at the scan's
+        finest spacing by default.
     reference : Grid, optional
         The unknown's grid itself, instead of `spacing`; may be oblique to the scan.
     slice_thickness : float, mm, optional
@@ -173,7 +173,7 @@ def _pixels(in_plane: str, voxel: float, pixel: float) -> AxisProfile | str:
 
 
 def slice_profile_of(profile: str | Path, thickness: float) -> AxisProfile:
-    """What a slice averages; `profile` as in `acquisition`, `thickness` in mm."""
+    """The profile of a slice; `profile` as in `acquisition`, `thickness` in mm."""
     if profile == "none":
         return AxisProfile(torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64), 0.0)
     if isinstance(profile, str) and profile in PROFILES:

@@ -40,7 +40,7 @@ class Separable(LinearOperator):
     order : permutation of (0, 1, 2)
         Which domain axis each range axis lies along.
     boundary : three of {"neumann", "periodic"}
-        Of finite differences, per domain axis.
+        Boundary condition of finite differences, per domain axis.
 
     Raises
     ------
@@ -122,7 +122,7 @@ class Separable(LinearOperator):
         plan = self._plan(r, rho)
         return self._solve_rotated(r, rho) if plan is None else self._solve_gradient(r, rho, plan)
 
-    def _grams(self, like: Tensor) -> list[Tensor | None]:
+    def grams(self, like: Tensor) -> list[Tensor | None]:
         """Gram matrix of each *domain* axis, float64, None for the identity."""
         wide = torch.complex128 if like.is_complex() else torch.float64
         grams: list[Tensor | None] = [None, None, None]
@@ -136,7 +136,7 @@ class Separable(LinearOperator):
         bases = self._cache.get(
             self,
             ("eigen", b.is_complex()),
-            lambda: [None if g is None else torch.linalg.eigh(g) for g in self._grams(b)],
+            lambda: [None if g is None else torch.linalg.eigh(g) for g in self.grams(b)],
         )
         degraded = [n for n in (0, 1, 2) if bases[n] is not None]
         if not degraded:
@@ -168,7 +168,7 @@ class Separable(LinearOperator):
         return self._cache.get(self, ("plan", like.is_complex(), rho), lambda: self._make_plan(like, rho))
 
     def _make_plan(self, like: Tensor, rho: float) -> Any:
-        grams, laplacians = self._grams(like), self._laplacians(like)
+        grams, laplacians = self.grams(like), self._laplacians(like)
         joint = self._cache.get(
             self,
             ("joint", like.is_complex()),
@@ -227,7 +227,7 @@ class Separable(LinearOperator):
         """Approximate inverse: keep only the diagonal of every factor, in the basis of ``G_n + rho L_n``."""
 
         def build() -> tuple[list[Tensor], Tensor]:
-            grams, laplacians = self._grams(r), self._laplacians(r)
+            grams, laplacians = self.grams(r), self._laplacians(r)
             bases, weights = [], torch.ones(1, dtype=torch.float64, device=r.device)
             mu = torch.zeros_like(weights)
             for n in (0, 1, 2):

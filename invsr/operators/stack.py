@@ -220,7 +220,7 @@ def _same(a: LinearOperator, b: LinearOperator) -> bool:
 def _separable_part(operator: LinearOperator, like: Tensor) -> tuple[float, list[Tensor | None]]:
     """A factor, and per domain axis a Gram matrix (None for the identity), that stand in for ``A* A``."""
     if isinstance(operator, Separable):
-        return 1.0, operator._grams(like)
+        return 1.0, operator.grams(like)
     if isinstance(operator, Scaled):
         factor, grams = _separable_part(operator.operator, like)
         return factor * float(operator.factor) ** 2, grams

@@ -52,7 +52,7 @@ class Resample(LinearOperator):
         ``nn.Sequential`` of them (first one first) or any other; by default nothing moves.
     interpolation : {"linear", "cubic"}
     reach : float, voxels
-        How far beyond the outermost voxel centres positions see the volume: to its faces, by default.
+        Distance beyond the outermost voxel centres up to which positions see the volume; the default reaches its faces.
 
     Raises
     ------

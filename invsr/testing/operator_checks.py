@@ -113,11 +113,11 @@ def check_operator(
     operator : LinearOperator
         It must take float64; its grids should be small.
     channels : int
-        Of the volume.
+        Channels of the volume.
     complex_domain : bool
         Test with complex volumes.
     seed : int
-        Of the random volume and data.
+        Seed of the random volume and data.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What a check of an operator found."""
+"""The result of checking an operator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class OperatorCheckError(InvsrError, AssertionError):
 
 @dataclass(frozen=True)
 class OperatorReport:
-    """What `check_operator` measured.
+    """The measurements of `check_operator`.
 
     Attributes
     ----------

@@ -15,7 +15,7 @@ from invsr.grid import Grid
 
 Array = npt.NDArray[np.float64]
 # Points evaluated at once, to bound memory.
-CHUNK = 2**18
+MOST_POINTS = 2**18
 # Bar periods in millimetres for a cube of 64 mm; they scale with the cube.
 BAR_PERIODS = (6.0, 4.0, 2.5)
 
@@ -54,7 +54,7 @@ def shepp_logan(
     spacing : float or sequence of 3 float
         Voxel spacing, mm.
     dtype : torch.dtype
-        Of the volume returned.
+        Type of the volume returned.
 
     Returns
     -------
@@ -94,15 +94,15 @@ def shapes(
     Parameters
     ----------
     grid : Grid
-        Where to draw.
+        Grid to draw on.
     seed : int
-        Of the random places, sizes, orientations and amplitudes.
+        Seed of the random places, sizes, orientations and amplitudes.
     size : float
         Edge of the cube about the world's origin that holds the phantom, mm.
     n_samples : int
         Sample points along that edge; the time taken grows with its cube, seconds for the default.
     dtype : torch.dtype
-        Of the volume returned.
+        Type of the volume returned.
 
     Returns
     -------
@@ -134,8 +134,8 @@ def shapes(
         # Only voxels that can touch the solid are sampled.
         reach = solid.half + np.linalg.norm(grid.spacing) / 2
         near = np.flatnonzero((np.abs((centres - solid.centre) @ solid.axes) <= reach).all(-1))
-        for part in np.array_split(offsets, len(offsets) // CHUNK + 1):
-            for some in np.array_split(near, len(near) * len(part) // CHUNK + 1):
+        for part in np.array_split(offsets, len(offsets) // MOST_POINTS + 1):
+            for some in np.array_split(near, len(near) * len(part) // MOST_POINTS + 1):
                 points = centres[some, None] + part
                 drawn = solid.contains(points) * solid.amplitude
                 if solid is head:

@@ -35,7 +35,7 @@ def simulate(
         Slices lie ``slice_thickness + gap`` apart, from the first outer face on.
     slice_profile : {"gaussian", "boxcar", "sinc", "slr"} or path
     axis : {0, 1, 2}, optional
-        Along which slices are stacked; by default that of the largest voxels.
+        Axis along which slices are stacked; the one of the largest voxels by default.
     in_plane_factor : float
         Pixels are that many times larger, by truncation of k-space.
     noise : float

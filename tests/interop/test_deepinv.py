@@ -217,6 +217,10 @@ def test_mri_of_deepinv():
     x, y = torch.randn(2, 1, 2, *CUBE.shape, generator=generator)
     torch.testing.assert_close((A(x) * y).sum(), (x * A.adjoint(y)).sum(), rtol=1e-4, atol=1e-4)
     assert A.measured_coordinates(y).numel() == y.numel() // 2
+    # Two channels, real and imaginary part, through the preconditioned solve too.
+    b = A.normal(x, 0.2, "gradient")
+    found = A.solve(b, 0.2, "gradient", rtol=1e-6).x
+    torch.testing.assert_close(A.normal(found, 0.2, "gradient"), b, rtol=1e-3, atol=1e-3)
 
 
 def test_there_and_back():
