@@ -50,8 +50,6 @@ class LinearOperator(NormalEquations):
         self.range = range
         self._cache = StateCache()
 
-    # What a subclass writes -------------------------------------------------------------------------
-
     def _adjoint(self, y: Tensor) -> Tensor:
         zeros = torch.zeros((*y.shape[:2], *self.domain.shape), dtype=y.dtype, device=y.device)
         keep = torch.is_grad_enabled()
@@ -59,8 +57,6 @@ class LinearOperator(NormalEquations):
             predicted = self._forward(zeros.requires_grad_())
             (out,) = torch.autograd.grad(predicted, zeros, y, create_graph=keep)
         return out if keep else out.detach()
-
-    # What a caller uses -----------------------------------------------------------------------------
 
     def forward(self, x: Tensor) -> Tensor:
         """A x, shape (batch, channel, *range.shape)."""
@@ -93,10 +89,14 @@ class LinearOperator(NormalEquations):
         volume's grid cannot hold, do not count as misfit. White noise of `r` stays white, with its sigma.
         The default keeps the samples that see the volume: A applied to a constant exceeds half of its maximum there.
         """
+        return r[..., self._samples_seen(r)]
+
+    def _samples_seen(self, like: Tensor) -> Tensor:
+        """The samples, shape `range.shape`, that see the volume."""
         with torch.no_grad():
-            ones = torch.ones((1, 1, *self.domain.shape), dtype=r.real.dtype, device=r.device)
-            seen = self(ones).abs().amax((0, 1))
-        return r[..., seen > 0.5 * seen.max()]
+            ones = torch.ones((1, 1, *self.domain.shape), dtype=like.real.dtype, device=like.device)
+            image: Tensor = self(ones).abs().amax((0, 1))
+            return image > 0.5 * image.max()
 
     # Algebra ----------------------------------------------------------------------------------------
 
@@ -232,10 +232,8 @@ class Composition(LinearOperator):
         weights = outer.weights.detach().to(r).expand(r.shape)
         if self.complex_range:
             return self.inner.measured_coordinates(r)[self.inner.measured_coordinates(weights) != 0]
-        with torch.no_grad():
-            ones = torch.ones((1, 1, *self.domain.shape), dtype=r.real.dtype, device=r.device)
-            seen = self(ones).abs()
-        return r[((seen > 1e-6 * seen.max()) & (weights != 0)).expand(r.shape)]
+        seen = self._samples_seen(r) | self.inner._samples_seen(r)
+        return r[(seen & (weights != 0)).expand(r.shape)]
 
 
 class Sum(LinearOperator):
