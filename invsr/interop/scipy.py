@@ -52,7 +52,7 @@ def from_scipy(matrix: Any, domain: Grid, range: Grid | None = None) -> ScipyOpe
     Parameters
     ----------
     matrix : array, sparse matrix or scipy.sparse.linalg.LinearOperator, shape (range.size, domain.size)
-        With an adjoint (`rmatvec`). Each channel of a volume is multiplied by itself.
+        With an adjoint (`rmatvec`). Each channel of a volume is multiplied separately.
     domain : Grid
     range : Grid, optional
         Grid of the data; `domain` by default.

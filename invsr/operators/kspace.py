@@ -1,4 +1,4 @@
-"""Operators in k-space: cropping, zero-filling, sampling masks with coils, filters; and the weights they take.
+"""Operators in k-space: cropping, zero-filling, sampling masks with coils, filters.
 
 Weights over k-space are real, of the grid's shape, with frequency zero at index ``N // 2`` of every axis
 (fftshift's order). The transform is orthonormal and centred: image index ``N // 2`` has phase zero.
@@ -68,7 +68,7 @@ class FourierResize(Separable):
 
 
 class KSpaceCrop(FourierResize):
-    """The image that a smaller k-space matrix gives: in-plane truncation, Gibbs ringing included.
+    """The image of a smaller k-space matrix: in-plane truncation, with its Gibbs ringing.
 
     ``y[m] = 1/N sum_f X[f] exp(2 pi i f m / n)``, f the n frequencies nearest to zero; see `FourierResize`.
 
@@ -97,7 +97,7 @@ class KSpaceCrop(FourierResize):
 
 
 def zero_fill(domain: Grid, shape: Sequence[int]) -> FourierResize:
-    """The operator to an image on a finer grid by zero-filling k-space, the reverse of `KSpaceCrop`.
+    """The operator that zero-fills k-space to a finer grid, the reverse of `KSpaceCrop`.
 
     ``KSpaceCrop(fine, n) @ zero_fill(coarse, N)`` is the identity on complex images; on real ones it halves
     the Nyquist frequency of an even n.
@@ -187,7 +187,7 @@ class KSpaceMask(LinearOperator):
         return super()._solve(b, rho, regulariser, x0, rtol, max_iter)
 
     def _precondition(self, r: Tensor, rho: float, regulariser: str) -> Tensor:
-        # Coils spread every sample over its neighbours: their mean weight serves better than each one's own.
+        # Coil sensitivities couple neighbouring samples: the mean weight preconditions better than the weight of each.
         level = torch.full_like(self.weights, float((self.weights.double() ** 2).mean()) * self._power)
         return _divided(r if self.real else r + 0j, level, rho, regulariser, self.domain)
 
@@ -202,10 +202,10 @@ class KSpaceMask(LinearOperator):
 
 
 class KSpaceFilter(LinearOperator):
-    """An image seen through k-space weights of its own matrix size: ``A x = F* W F x``.
+    """Weights on the k-space of an image, of the same matrix size: ``A x = F* W F x``.
 
-    For apodisation and for truncation without a change of grid. A real image stays real: it takes the real
-    part, which is to average W over f and -f. `solve` is exact.
+    Use it for apodisation, and for truncation without a change of grid. A real image stays real: the operator
+    takes the real part, which averages W over f and -f. `solve` is exact.
 
     Parameters
     ----------
@@ -267,7 +267,7 @@ def _symmetrised(weights: Tensor) -> Tensor:
 
 
 def _divided(b: Tensor, squared: Tensor, rho: float | Tensor, regulariser: str, grid: Grid) -> Tensor:
-    """``F* (squared + rho R)^-1 F b``; a frequency that neither sees (zero, of a gradient) becomes 0."""
+    """``F* (squared + rho R)^-1 F b``; a frequency that neither term weights (zero, for a gradient) becomes 0."""
     total = squared + rho
     if regulariser != IDENTITY:
         spectrum = torch.zeros(1, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Slices of a volume, each where its own motion put it."""
+"""Slices of a volume, each with a rigid motion of its own."""
 
 from __future__ import annotations
 

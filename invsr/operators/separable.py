@@ -174,11 +174,11 @@ class Separable(LinearOperator):
             ("joint", like.is_complex()),
             lambda: [joint_eigenbasis(g, lap) for g, lap in zip(grams, laplacians, strict=True)],
         )
-        stubborn = [n for n in (0, 1, 2) if joint[n] is None]
-        if len(stubborn) > 1:
+        not_joint = [n for n in (0, 1, 2) if joint[n] is None]
+        if len(not_joint) > 1:
             return None
         degraded = [n for n in (0, 1, 2) if grams[n] is not None]
-        solved = stubborn[0] if stubborn else (degraded[-1] if degraded else 2)
+        solved = not_joint[0] if not_joint else (degraded[-1] if degraded else 2)
         others = [n for n in (0, 1, 2) if n != solved]
         g = joint[others[0]].gram[:, None] * joint[others[1]].gram[None, :]
         mu = joint[others[0]].laplacian[:, None] + joint[others[1]].laplacian[None, :]
@@ -279,7 +279,7 @@ class Chain(Separable):
 
 
 class Identity(Separable):
-    """``A x = x`` on a grid: with noise alone, the operator of denoising."""
+    """``A x = x`` on a grid, the operator of denoising."""
 
     def __init__(self, grid: Grid) -> None:
         super().__init__(grid, grid, (None, None, None))
@@ -294,7 +294,7 @@ def _or_identity(gram: Tensor | None, like: Tensor) -> Tensor:
 
 
 def _whole(matrix: Tensor | None) -> Tensor | None:
-    """A matrix as it was given: complex ones are kept as real and imaginary part."""
+    """The matrix that was given; complex matrices are stored as real and imaginary part."""
     return torch.view_as_complex(matrix) if matrix is not None and matrix.ndim == 3 else matrix
 
 

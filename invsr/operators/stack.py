@@ -16,12 +16,12 @@ from invsr.operators.base import Composition, LinearOperator, Scaled
 from invsr.operators.normal_equations import IDENTITY, check_shape
 from invsr.operators.separable import Separable
 
-# Bases for this many penalties are kept; an iteration that changes rho leaves one behind each time.
+# Number of penalties whose bases are kept: an iteration that changes rho makes a new basis each time.
 MOST_BASES = 4
 
 
 class Stack(LinearOperator):
-    """Scans of one volume, one below the other: ``A x = (sqrt(w_1) A_1 x, sqrt(w_2) A_2 x, ...)``.
+    """Several scans of one volume, stacked: ``A x = (sqrt(w_1) A_1 x, sqrt(w_2) A_2 x, ...)``.
 
     Data and range are tuples, one entry per scan. The root of the weight belongs to the operator, so that
     ``A*`` is its adjoint in the plain inner product and ``A* A = sum_n w_n A_n* A_n``; data goes through
@@ -94,7 +94,7 @@ class Stack(LinearOperator):
         return [member for member in self.members if isinstance(member, LinearOperator)]
 
     def weigh(self, y: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """``sqrt(w_n) y_n``: measured data as this operator would produce it."""
+        """``sqrt(w_n) y_n``: measured data with the weights of this operator."""
         pairs = zip(self.weights.sqrt(), self._each(y), strict=True)
         return tuple(root.to(part.real.dtype) * part for root, part in pairs)
 
@@ -120,7 +120,7 @@ class Stack(LinearOperator):
         return _sum([part if inner is None else inner._adjoint(part) for inner, part in sums])
 
     def measured_coordinates(self, r: Sequence[Tensor]) -> Tensor:  # type: ignore[override]  # data is a tuple
-        """The members' coordinates of their parts of r, flat, one after the other."""
+        """The coordinates of each member for its part of r, flattened and concatenated."""
         parts = zip(self.operators, self._each(r), strict=True)
         return torch.cat([member.measured_coordinates(part).flatten() for member, part in parts])
 
@@ -184,9 +184,9 @@ class Stack(LinearOperator):
 
 
 def _factored(operators: Sequence[LinearOperator]) -> list[tuple[LinearOperator | None, LinearOperator]]:
-    """Each operator as (what it does first, the rest); None and itself where no other one starts alike.
+    """Each operator as (first factor, remaining factors); the first is None unless another operator shares it.
 
-    Scans that lie obliquely or move all begin with the same upsampling of the volume, which is worth doing once.
+    Oblique and moving scans begin with the same upsampling of the volume, which is then computed once.
     """
     starts = [_started(operator) for operator in operators]
     found: list[tuple[LinearOperator | None, LinearOperator]] = []
@@ -211,20 +211,20 @@ def _same(a: LinearOperator, b: LinearOperator) -> bool:
         return True
     if type(a) is not Separable or type(b) is not Separable or a.range != b.range or a.order != b.order:
         return False
-    if any(True for one in (a, b) for _ in one.parameters()):  # equal now, but learnable each by itself
+    if any(True for one in (a, b) for _ in one.parameters()):  # equal now, but each may be learned
         return False
     pairs = zip(a.matrices(), b.matrices(), strict=True)
     return all(m is n or (m is not None and n is not None and torch.equal(m, n)) for m, n in pairs)
 
 
 def _separable_part(operator: LinearOperator, like: Tensor) -> tuple[float, list[Tensor | None]]:
-    """A factor, and per domain axis a Gram matrix (None for the identity), that stand in for ``A* A``."""
+    """A factor and a Gram matrix per domain axis (None for the identity) that approximate ``A* A``."""
     if isinstance(operator, Separable):
         return 1.0, operator.grams(like)
     if isinstance(operator, Scaled):
         factor, grams = _separable_part(operator.operator, like)
         return factor * float(operator.factor) ** 2, grams
-    # What the others see depends on place: a guess that is too small somewhere costs more steps than none.
+    # The weight of the others varies over the volume: one that is too small somewhere costs more iterations than none.
     ones = torch.ones((1, 1, *operator.domain.shape), dtype=like.real.dtype, device=like.device)
     return max(float(operator.gram(ones).real.mean()), 1e-6), [None, None, None]
 

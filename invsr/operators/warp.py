@@ -125,7 +125,7 @@ class Resample(LinearOperator):
     def _positions(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Sampling positions (i, j, k, 3), as `Sample` takes them, and whether they see the volume.
 
-        Kept from call to call, for the last device and dtype only, unless a derivative is asked for.
+        They are kept for the last device and dtype, unless a gradient is required.
         """
         dtype = like.real.dtype
         if torch.is_grad_enabled() and learnable(self):

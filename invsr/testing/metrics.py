@@ -56,7 +56,7 @@ def evaluate(
     Raises
     ------
     InvsrError
-        For volumes of different shape, values that are not finite, an empty mask or a data range not above zero.
+        When shapes differ, values are not finite, the mask is empty or the data range is not above zero.
 
     References
     ----------
@@ -209,7 +209,7 @@ def contrast_to_noise(
     Raises
     ------
     InvsrError
-        For regions of another shape or below two voxels, values that are not finite, or no noise at all.
+        When a region has another shape or fewer than two voxels, values are not finite, or the noise is zero.
 
     References
     ----------
