@@ -2,28 +2,28 @@
 
     python -m benchmarks.speed.preconditioner [HIGH.nii.gz] [--crop 64]
 
-Scenes as in benchmarks/quality/stacks.py. All conjugate-gradient iterations of
-the whole run, those of its first guess and of the weight's search included.
+Scenes as in benchmarks/quality/stacks.py. All conjugate-gradient iterations of the whole run, including those of the
+initial guess and of the search for the regularisation parameter.
 """
 
 import invsr
 from benchmarks.arguments import parser, row, table, truths
 from benchmarks.quality.stacks import ball, scene
 from invsr.operators import Stack
-from invsr.operators import base as operators
+from invsr.operators import normal_equations
 
 
 def main():
     options = parser(__doc__, "volumes", "--crop", "--seed", crop=64, seed=1).parse_args()
     truth, grid = ball(truths(options.volumes)[0], options.crop)
-    solve, own, counts = operators.conjugate_gradient, Stack._precondition, []
+    solve, own, counts = normal_equations.conjugate_gradient, Stack._precondition, []
 
     def counted(*arguments):
         found = solve(*arguments)
         counts.append(found.n_iter)
         return found
 
-    operators.conjugate_gradient = counted
+    normal_equations.conjugate_gradient = counted
     table(["scene", "solves", "iterations", "without the preconditioner"])
     for name in ("orthogonal", "two", "oblique"):
         scans = scene(name, truth, grid, 4.0, 0.01, options.seed)[0]
