@@ -1,6 +1,6 @@
 """Conjugate-gradient iterations of a TV reconstruction of several stacks, with and without the preconditioner.
 
-    python -m benchmarks.speed.preconditioner [HIGH.nii.gz] [--crop 64]
+    python -m benchmarks.speed.preconditioner [HIGH.nii.gz] [--scenes oblique ...] [--crop 64]
 
 Scenes as in benchmarks/quality/stacks.py. All conjugate-gradient iterations of the whole run, including those of the
 initial guess and of the search for the regularisation parameter.
@@ -14,7 +14,9 @@ from invsr.operators import normal_equations
 
 
 def main():
-    options = parser(__doc__, "volumes", "--crop", "--seed", crop=64, seed=1).parse_args()
+    arguments = parser(__doc__, "volumes", "--crop", "--seed", crop=64, seed=1)
+    arguments.add_argument("--scenes", nargs="+", default=["orthogonal", "two", "oblique"])
+    options = arguments.parse_args()
     truth, grid = ball(truths(options.volumes)[0], options.crop)
     solve, own, counts = normal_equations.conjugate_gradient, Stack._precondition, []
 
@@ -25,7 +27,7 @@ def main():
 
     normal_equations.conjugate_gradient = counted
     table(["scene", "solves", "iterations", "without the preconditioner"])
-    for name in ("orthogonal", "two", "oblique"):
+    for name in options.scenes:
         scans = scene(name, truth, grid, 4.0, 0.01, options.seed)[0]
         totals = []
         for step in (own, lambda self, r, rho, regulariser: r):
