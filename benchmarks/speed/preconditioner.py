@@ -9,8 +9,7 @@ initial guess and of the search for the regularisation parameter.
 import invsr
 from benchmarks.arguments import parser, row, table, truths
 from benchmarks.quality.stacks import ball, scene
-from invsr.operators import Stack
-from invsr.operators import normal_equations
+from invsr.operators import Stack, normal_equations
 
 
 def main():
