@@ -30,7 +30,10 @@ html_theme = "furo"
 html_title = f"invsr {release}"
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
-suppress_warnings = ["misc.highlighting_failure"]  # a notebook's shell commands are no Python
+suppress_warnings = [
+    "misc.highlighting_failure",  # the shell commands of a notebook are not Python
+    "ref.python",  # short names such as `sigma` are attributes of several classes
+]
 nb_execution_mode = "off"  # the tests run them; what is shown are the committed outputs
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings say more: shapes and units

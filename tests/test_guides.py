@@ -40,7 +40,7 @@ def test_readme(scan):
     (block,) = blocks("README.md")
     exec(block, space)
     assert invsr.load("iso.nii.gz").grid == scan.grid.refine(1.0)
-    assert space["solution"].status is invsr.solvers.Status.CONVERGED
+    assert space["result"].status is invsr.solvers.Status.CONVERGED
 
 
 def test_trained_solvers():

@@ -42,7 +42,7 @@ def test_code_of_the_page_runs(page, truth):
     space = {}
     for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
         exec(block, space)
-    assert space["solution"].status is invsr.solvers.Status.CONVERGED
+    assert space["result"].status is invsr.solvers.Status.CONVERGED
     if page.stem == "denoising":
         assert error("denoised.nii.gz", truth) < 0.75 * error("noisy.nii.gz", truth)
     if page.stem == "deblurring":

@@ -16,14 +16,16 @@ import torch
 
 import invsr
 from benchmarks.arguments import parser, row, stem, table, truths
-from invsr.pipeline.run import DEFAULT_DENOISER, STEPS
+from invsr.models.registry import DEFAULT as DEFAULT_DENOISER
 from invsr.solvers.residuals import peak
 from invsr.testing.metrics import evaluate, head_mask
+
+SOLVERS = ("hqs", "admm", "pgd", "red")
 
 
 def ours(scan, truth, options):
     begin = time.perf_counter()
-    found = invsr.reconstruct(scan, reference=truth.grid, max_iter=60, **options)
+    found = invsr.reconstruct(scan, reference=truth.grid, **options)
     return found.x, time.perf_counter() - begin, f"chi2 {found.chi2:.2f}, {len(found.history)} iterations"
 
 
@@ -51,7 +53,7 @@ def deepinv_tv(scan, truth, iterations):
 def routes(options):
     found = {"cubic": (ours, {"method": "cubic"}), "tv": (ours, {"method": "tv"})}
     for denoiser in options.denoiser:
-        for solver in STEPS:
+        for solver in SOLVERS:
             run = {"method": "pnp", "solver": solver, "denoiser": denoiser, "adapt": options.adapt}
             found[f"pnp {solver}, {denoiser}"] = (ours, run)
     found["deepinv HQS, CG, TV"] = (deepinv_tv, 60)

@@ -1,8 +1,9 @@
 """Seconds and peak memory of the whole command, from start to file, on a volume of 1 mm from 4 mm slices.
 
-    python -m benchmarks.speed.whole_command [HIGH.nii.gz] [--crop SIDE]
+    python -m benchmarks.speed.whole_command [HIGH.nii.gz] [--crop SIDE] [--route NAME ...]
 
-scipy's cubic interpolation of the same scan, in a process of its own, is the yardstick in the same run.
+scipy's cubic interpolation of the same scan, in a process of its own, is the yardstick in the same run. Processor
+seconds are summed over cores; other work on the machine prolongs them less than the seconds on the clock.
 """
 
 import subprocess
@@ -28,33 +29,37 @@ nib.save(nib.Nifti1Image(data, low.affine), sys.argv[2])
 
 
 def measured(command):
-    """Wall seconds and peak resident MB of one child process."""
+    """Seconds, processor seconds and peak resident MB of one child process."""
     begin = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", RUNNER, *command], capture_output=True, text=True, check=False
     )  # the runner reports its own child's memory: RUSAGE_CHILDREN keeps the maximum of all children so far
     if done.returncode:
         sys.exit(done.stderr)
-    return time.perf_counter() - begin, int(done.stdout.split()[-1]) / 1024
+    kilobytes, processor = done.stdout.split()[-2:]
+    return time.perf_counter() - begin, float(processor), int(kilobytes) / 1024
 
 
 RUNNER = (
     "import resource, subprocess, sys\n"
     "done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)\n"
-    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+    "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+    "print(used.ru_maxrss, used.ru_utime + used.ru_stime)\n"
     "sys.exit(done.returncode)\n"
 )
 
 
 def main():
-    options = parser(__doc__, "volumes", "--crop", "--noise", "--seed").parse_args()
+    arguments = parser(__doc__, "volumes", "--crop", "--noise", "--seed")
+    arguments.add_argument("--route", nargs="+", help="only these rows")
+    options = arguments.parse_args()
     truth = truths(options.volumes, options.crop)[0]
     with tempfile.TemporaryDirectory() as folder:
         low = Path(folder) / "low.nii.gz"
         scan = invsr.simulate(truth, slice_thickness=4.0, axis=2, noise=options.noise, seed=options.seed)
         invsr.save(scan, low)
         print(f"{truth.grid}, {torch.get_num_threads()} threads\n")
-        table(["method", "seconds", "MB"])
+        table(["method", "seconds", "processor seconds", "MB"])
         rows = {"scipy cubic": [sys.executable, "-c", SPLINE, str(low), str(Path(folder) / "spline.nii.gz")]}
         routes = {method: ["--method", method] for method in ("cubic", "tikhonov", "tv")}
         routes |= {f"pnp, {name}": ["--method", "pnp", "--denoiser", name] for name in DENOISERS}
@@ -63,8 +68,9 @@ def main():
             out = str(Path(folder) / "out.nii.gz")
             rows[f"invsr {name}"] = [sys.executable, "-m", "invsr", "reconstruct", str(low), "-o", out, *flags]
         for name, command in rows.items():
-            seconds, megabytes = measured(command)
-            row([name, f"{seconds:.1f}", f"{megabytes:.0f}"])
+            if not options.route or name in options.route:
+                seconds, processor, megabytes = measured(command)
+                row([name, f"{seconds:.1f}", f"{processor:.1f}", f"{megabytes:.0f}"])
 
 
 if __name__ == "__main__":
