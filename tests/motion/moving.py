@@ -26,8 +26,14 @@ def scan_of(truth, axis=2, motion=None, gain=1.0, noise=0.005, thickness=4.0, se
 def known(volume, truth):
     n = volume.grid.shape[volume.grid.through_plane]
     return RegisteredScan(
-        data=volume.data, grid=volume.grid, profile=slice_profile_of("gaussian", 4.0),
-        axis=volume.grid.through_plane, mask=None, motion=torch.zeros(n, 6, dtype=torch.float64),
-        centre=torch.from_numpy(truth.grid.centre), weights=torch.ones(n, dtype=torch.float64),
-        order=torch.arange(n), bias=torch.zeros(9, dtype=torch.float64),
-    )  # fmt: skip
+        data=volume.data,
+        grid=volume.grid,
+        profile=slice_profile_of("gaussian", 4.0),
+        axis=volume.grid.through_plane,
+        mask=None,
+        motion=torch.zeros(n, 6, dtype=torch.float64),
+        centre=torch.from_numpy(truth.grid.centre),
+        weights=torch.ones(n, dtype=torch.float64),
+        order=torch.arange(n),
+        bias=torch.zeros(9, dtype=torch.float64),
+    )

@@ -30,6 +30,18 @@ def scan(truth):
     return invsr.simulate(truth, slice_thickness=4.0, axis=2, noise=0.01)
 
 
+@pytest.fixture(scope="module")
+def small_truth():
+    """For networks, whose time grows with the number of voxels."""
+    grid = centred_grid((28, 24, 24), 1.0)
+    return invsr.Volume(shapes(grid, n_samples=16, size=30.0), grid)
+
+
+@pytest.fixture(scope="module")
+def small_scan(small_truth):
+    return invsr.simulate(small_truth, slice_thickness=4.0, axis=2, noise=0.01)
+
+
 def error(solution, truth):
     return float((solution.x - truth.data).square().mean().sqrt())
 
@@ -128,8 +140,8 @@ def test_several_scans_of_unequal_noise(truth):
         invsr.simulate(truth, slice_thickness=4.0, axis=axis, noise=noise, seed=axis)
         for axis, noise in ((0, 0.01), (1, 0.05), (2, 0.02))
     ]
-    one = invsr.reconstruct(scans[:1], reference=truth.grid)
-    three = invsr.reconstruct(scans, reference=truth.grid)
+    one = invsr.reconstruct(scans[:1], method="tv", reference=truth.grid)
+    three = invsr.reconstruct(scans, method="tv", reference=truth.grid)
     assert 0.7 < three.chi2 < 1.3
     assert error(three, truth) < 0.75 * error(one, truth)
 
@@ -187,7 +199,8 @@ def test_remarks_say_what_is_doubtful(truth, scan):
 
 
 @pytest.mark.parametrize("method, tolerance", [("tv", 1e-4), ("unrolled", 5e-3)])  # a network rounds to bfloat16
-def test_constant_extremes(truth, scan, method, tolerance):
+def test_constant_extremes(small_truth, small_scan, method, tolerance):
+    truth, scan = small_truth, small_scan
     plain = invsr.reconstruct(scan, method=method, reference=truth.grid)
     for factor in (1e-6, 1e6):  # intensity units do not matter
         scaled = invsr.reconstruct(scan.with_data(scan.data * factor), method=method, reference=truth.grid)
@@ -202,7 +215,13 @@ def test_noise_free_data_are_no_special_case(truth):
     assert bool(found.x.isfinite().all()) and abs(found.gain - 1) < 0.01
 
 
-def test_the_default_is_what_fits_the_scan(truth, scan):
+def test_the_default_is_what_fits_the_scan(monkeypatch, truth, scan):
+    def solve(self, problem, progress=None):
+        return invsr.solvers.Solution(problem.operator.adjoint(problem.y), problem.domain)
+
+    for kind in METHODS.values():  # which one is chosen is the question, not what it finds
+        monkeypatch.setattr(kind, "solve", solve)
+
     def chosen(*scans, **options):
         return invsr.reconstruct(list(scans), reference=truth.grid, **options).method.name
 
@@ -258,14 +277,10 @@ def test_one_value_per_scan(scan):
 SOLVERS = ("hqs", "admm", "pgd", "red")
 
 
-def test_solvers_agree_and_score_above_tv(scan, truth):
-    tv = error(invsr.reconstruct(scan, method="tv", reference=truth.grid), truth)
-    found = {
-        name: invsr.reconstruct(
-            scan, method="pnp", solver=name, denoiser="mri-denoiser-fast", reference=truth.grid
-        )
-        for name in SOLVERS
-    }  # fmt: skip
+def test_solvers_agree_and_score_above_tv(small_scan, small_truth):
+    truth, options = small_truth, {"denoiser": "mri-denoiser-fast", "reference": small_truth.grid}
+    tv = error(invsr.reconstruct(small_scan, method="tv", reference=truth.grid), truth)
+    found = {name: invsr.reconstruct(small_scan, method="pnp", solver=name, **options) for name in SOLVERS}
     decibels = {name: 20 * math.log10(tv / error(one, truth)) for name, one in found.items()}
     assert max(decibels.values()) - min(decibels.values()) < 0.5, decibels
     assert decibels["hqs"] > 0, decibels
@@ -273,20 +288,19 @@ def test_solvers_agree_and_score_above_tv(scan, truth):
         assert one.status is Status.CONVERGED and 0.7 < one.chi2 < 1.3 and abs(one.gain - 1) < 0.02
 
 
-def test_a_seed_repeats_a_run(scan):
+def test_a_seed_repeats_a_run(small_scan):
     one, same, other = (
-        invsr.reconstruct(scan, method="pnp", denoiser="mri-denoiser-fast", seed=seed, max_iter=3).x
+        invsr.reconstruct(small_scan, method="pnp", denoiser="mri-denoiser-fast", seed=seed, max_iter=3).x
         for seed in (0, 0, 1)
     )
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
-def test_gradient_step_denoisers_descend(scan):
-    solution = invsr.reconstruct(scan, method="pnp", denoiser="mri-denoiser-gs", max_iter=16)
+def test_gradient_step_denoisers_descend(small_scan):
+    solution = invsr.reconstruct(small_scan, method="pnp", denoiser="mri-denoiser-gs", max_iter=16)
     costs = [entry["objective"] for entry in solution.history]
-    settled = costs[
-        importlib.import_module("invsr.solvers.plug_and_play").STEPS :
-    ]  # before, the objective changes with the noise level
+    # Before, the objective changes with the noise level.
+    settled = costs[importlib.import_module("invsr.solvers.plug_and_play").STEPS :]
     assert len(settled) > 3 and all(b <= a * (1 + 1e-6) for a, b in itertools.pairwise(settled))
 
 

@@ -150,9 +150,16 @@ needs_browser = pytest.mark.skipif(
     reason="no browser to look at the report with: install Debian's packages chromium and chromium-driver",
 )
 QUIET = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 
 
 @pytest.fixture(scope="module")
@@ -200,8 +207,10 @@ def changed(before, after):
 def slide(page, name, value):
     page.execute_script(
         "const one = document.getElementById(arguments[0]); one.value = arguments[1];"
-        "one.dispatchEvent(new Event('input', {bubbles: true}));", name, value,
-    )  # fmt: skip
+        "one.dispatchEvent(new Event('input', {bubbles: true}));",
+        name,
+        value,
+    )
 
 
 @needs_browser
@@ -219,8 +228,11 @@ def test_what_is_drawn_is_the_volume_where_it_lies(page, solution):
     _, order, flips = upright(volume.grid)
     data = volume.data[0, 0].permute(*order).flip(flips).numpy()
     slide(page, "slide-axial", 15)
-    low, high = 0.0, page.execute_script("const s = JSON.parse(document.getElementById('layers').textContent);"
-                                         "const r = s.layers[s.result]; return r.low + 255 * r.step")  # fmt: skip
+    low = 0.0
+    high = page.execute_script(
+        "const s = JSON.parse(document.getElementById('layers').textContent);"
+        "const r = s.layers[s.result]; return r.low + 255 * r.step"
+    )
     drawn = page.execute_script(
         "const c = document.querySelectorAll('canvas')[8];"
         "return [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data].filter((_, k) => k % 4 === 0)"

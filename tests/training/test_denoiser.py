@@ -153,11 +153,16 @@ def test_several_processes_share_each_batch(paths):
         ({"rate": -1.0}, "learning rate"),
         ({"patch": (8, 8, 9)}, "8x8x9.* multiples of 2"),
         ({"config": {"dim": 2, "neighbours": 2, "channels": [4]}, "patch": (4, 8, 8)}, "4 slices.*needs 5"),
-        ({"architecture": "GradientStep", "config": {
-            "network": {"architecture": "UNet", "dim": 2, "neighbours": 1}}}, "no neighbours"),
+        (
+            {
+                "architecture": "GradientStep",
+                "config": {"network": {"architecture": "UNet", "dim": 2, "neighbours": 1}},
+            },
+            "no neighbours",
+        ),
         ({"rate": 1e30}, "lower rate"),
     ],
-)  # fmt: skip
+)
 def test_bad_recipe(paths, tmp_path, change, words):
     with pytest.raises(InvsrError, match=words):
         train(paths, tmp_path / "w.safetensors", replace(SHORT, **change))

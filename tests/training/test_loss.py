@@ -153,10 +153,11 @@ def test_ssim_is_scikit_images():
 
     truth = volume(shape=(2, 1, 16, 14, 15))
     for estimate in (truth + 0.2 * volume(1, truth.shape), 0.5 * truth, 1 - truth, torch.zeros_like(truth)):
-        wanted = np.mean([
+        similarities = [
             structural_similarity(x[0].numpy(), y[0].numpy(), data_range=1.0, gaussian_weights=True)
             for x, y in zip(estimate, truth, strict=True)
-        ])  # fmt: skip
+        ]
+        wanted = np.mean(similarities)
         assert 1 - float(ssim(estimate, truth)) == approx(wanted)
         assert 1 - float(ssim(estimate.float(), truth.float())) == approx(wanted, rel=1e-4)
 
@@ -205,9 +206,12 @@ def test_perceptual_trains_the_estimate_alone():
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: UNet(channels=(4, 6)), lambda: DnCNN(channels=4, depth=3),
-     lambda: GradientStep(UNet(channels=(4, 6), activation="elu"))],
-)  # fmt: skip
+    [
+        lambda: UNet(channels=(4, 6)),
+        lambda: DnCNN(channels=4, depth=3),
+        lambda: GradientStep(UNet(channels=(4, 6), activation="elu")),
+    ],
+)
 def test_perceptual_takes_denoisers_for_the_noise_they_find(make):
     torch.manual_seed(0)
     network = make().double()
@@ -294,10 +298,14 @@ def test_a_sum_is_the_sum_of_its_terms():
 
 @pytest.mark.parametrize(
     "text, weights",
-    [("l1", {"l1": 1}), ("  l2  ", {"l2": 1}), ("edge+2 l1+l2", {"edge": 1, "l1": 2, "l2": 1}),
-     ("1e-3 tv + 1e+2 l1+5.E+1 l2", {"tv": 1e-3, "l1": 100, "l2": 50}),
-     (".5 physics + frequency", {"physics": 0.5, "frequency": 1})],
-)  # fmt: skip
+    [
+        ("l1", {"l1": 1}),
+        ("  l2  ", {"l2": 1}),
+        ("edge+2 l1+l2", {"edge": 1, "l1": 2, "l2": 1}),
+        ("1e-3 tv + 1e+2 l1+5.E+1 l2", {"tv": 1e-3, "l1": 100, "l2": 50}),
+        (".5 physics + frequency", {"physics": 0.5, "frequency": 1}),
+    ],
+)
 def test_weights_are_read(text, weights):
     assert combined(text).weights == weights
 
@@ -318,12 +326,23 @@ def test_every_name_can_be_a_term():
 
 @pytest.mark.parametrize(
     "text, words",
-    [("l3", "no loss 'l3' in 'l3': there are l1, l2"), ("", "no loss ''"), ("l1 + ", "no loss ''"),
-     ("0.1", "no loss '0.1'"), ("0.1edge", "no loss '0.1edge'"), ("l1 - edge", "weight of edge .* 'l1 -'"),
-     ("x l1", "weight of l1 in 'x l1' is 'x'"), ("-1 l1", "is '-1'"), ("0 l1", "above zero"), ("nan l1", "above zero"),
-     ("inf l1", "above zero"), ("1 2 l1", "is '1 2'"), ("l1 + 2 l1", "l1 comes twice"),
-     ("l1 + perceptual", "give the network")],
-)  # fmt: skip
+    [
+        ("l3", "no loss 'l3' in 'l3': there are l1, l2"),
+        ("", "no loss ''"),
+        ("l1 + ", "no loss ''"),
+        ("0.1", "no loss '0.1'"),
+        ("0.1edge", "no loss '0.1edge'"),
+        ("l1 - edge", "weight of edge .* 'l1 -'"),
+        ("x l1", "weight of l1 in 'x l1' is 'x'"),
+        ("-1 l1", "is '-1'"),
+        ("0 l1", "above zero"),
+        ("nan l1", "above zero"),
+        ("inf l1", "above zero"),
+        ("1 2 l1", "is '1 2'"),
+        ("l1 + 2 l1", "l1 comes twice"),
+        ("l1 + perceptual", "give the network"),
+    ],
+)
 def test_what_cannot_be_read(text, words):
     with pytest.raises(InvsrError, match=words):
         combined(text)

@@ -129,7 +129,7 @@ def test_equilibria_are_trained_by_the_same_recipe(paths, tmp_path):
     losses = []
     recipe = replace(
         SHORT, kind="deq", steps=60, n_steps=8, thickness=(3.0, 3.0), gap=0.0, noise=(0.01, 0.01), average=0.5
-    )  # fmt: skip
+    )
     train_solver(paths, out, recipe, log=None, report=lambda s, n, e: losses.append(e["loss"]))
     assert sum(losses[-10:]) < 0.95 * sum(losses[2:12])
     truth = load(paths[0])
