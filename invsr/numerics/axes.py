@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from invsr.errors import InvsrError
+
 
 def multiply(matrix: Tensor | None, x: Tensor, axis: int) -> Tensor:
     """Apply a (m, n) matrix along volume axis 0, 1 or 2 of x, shape (batch, channel, i, j, k)."""
@@ -53,3 +55,22 @@ def gaussian_means(size: int, fwhm: float) -> Tensor:
     at = torch.arange(size, dtype=torch.float64)
     weights = torch.exp(-0.5 * ((at[:, None] - at) * (GAUSSIAN_FWHM / fwhm)) ** 2)
     return weights / weights.sum(1, keepdim=True)
+
+
+def eigenbasis(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, ascending, and eigenvectors of a self-adjoint (n, n) matrix.
+
+    Raises
+    ------
+    InvsrError
+        When the decomposition fails: for entries that are not finite or of very different sizes, as wrong units give.
+    """
+    try:
+        values, vectors = torch.linalg.eigh(matrix)
+    except torch.linalg.LinAlgError:
+        sizes = matrix.detach().abs()
+        raise InvsrError(
+            f"the matrix of an axis of {len(matrix)} voxels has no eigenvectors (entries from {float(sizes.min()):.3g} "
+            f"to {float(sizes.max()):.3g}): check voxel spacing, slice thickness and their units in the header"
+        ) from None
+    return values, vectors

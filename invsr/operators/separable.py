@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.numerics.axes import diagonal_in, multiply, range_basis
+from invsr.numerics.axes import diagonal_in, eigenbasis, multiply, range_basis
 from invsr.numerics.cache import learnable
 from invsr.numerics.differences import NEUMANN, laplacian, laplacian_matrix
 from invsr.numerics.linear import LinearSolution, number
@@ -136,7 +136,7 @@ class Separable(LinearOperator):
         bases = self._cache.get(
             self,
             ("eigen", b.is_complex()),
-            lambda: [None if g is None else torch.linalg.eigh(g) for g in self.grams(b)],
+            lambda: [None if g is None else eigenbasis(g) for g in self.grams(b)],
         )
         degraded = [n for n in (0, 1, 2) if bases[n] is not None]
         if not degraded:
@@ -189,7 +189,7 @@ class Separable(LinearOperator):
         groups = []
         for level in levels:
             members = torch.nonzero((g.flatten() - level).abs() < 1e-8).flatten()
-            values, vectors = torch.linalg.eigh(level * gram + rho * laplacians[solved])
+            values, vectors = eigenbasis(level * gram + rho * laplacians[solved])
             groups.append((members, values.clamp(min=0), vectors))
         groups.sort(key=lambda group: -len(group[0]))
         return solved, others, [joint[n].vectors for n in others], mu.flatten(), groups
@@ -232,7 +232,7 @@ class Separable(LinearOperator):
             mu = torch.zeros_like(weights)
             for n in (0, 1, 2):
                 gram = _or_identity(grams[n], laplacians[n])
-                _, vectors = torch.linalg.eigh(gram + rho * laplacians[n])
+                _, vectors = eigenbasis(gram + rho * laplacians[n])
                 along = [-1 if d == n else 1 for d in (0, 1, 2)]
                 weights = weights * torch.einsum("ab,ac,cb->b", vectors.conj(), gram, vectors).real.reshape(along)
                 mu = mu + torch.einsum("ab,ac,cb->b", vectors.conj(), laplacians[n], vectors).real.reshape(along)

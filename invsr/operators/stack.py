@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.numerics.axes import diagonal_in
+from invsr.numerics.axes import diagonal_in, eigenbasis
 from invsr.numerics.cache import StateCache
 from invsr.numerics.differences import NEUMANN, PERIODIC, laplacian_matrix
 from invsr.operators.base import Composition, LinearOperator, Scaled
@@ -171,7 +171,7 @@ class Stack(LinearOperator):
                 for m in (0, 1, 2):
                     weight *= 1.0 if m == n else float(grams[m].diagonal().real.mean())
                 matrix = matrix + weight * grams[n]
-            bases.append(torch.linalg.eigh(matrix).eigenvectors)
+            bases.append(eigenbasis(matrix)[1])
         total = torch.full((), 0.0 if regulariser != IDENTITY else rho, dtype=torch.float64, device=like.device)
         if regulariser != IDENTITY:
             i, j, k = (rho * _diagonal(lap, v) for lap, v in zip(smooth, bases, strict=True))
