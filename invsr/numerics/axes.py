@@ -67,7 +67,7 @@ def eigenbasis(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """
     try:
         values, vectors = torch.linalg.eigh(matrix)
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # documented, not in the stubs
         sizes = matrix.detach().abs()
         raise InvsrError(
             f"the matrix of an axis of {len(matrix)} voxels has no eigenvectors (entries from {float(sizes.min()):.3g} "
