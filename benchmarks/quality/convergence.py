@@ -15,7 +15,7 @@ import invsr
 from benchmarks.arguments import normalised, parser, row, stem, table, truths
 from invsr.priors import pretrained
 from invsr.solvers import HQS, Schedule, iterate
-from invsr.solvers.plug_and_play import DESCENT_END, DESCENT_WEIGHT
+from invsr.solvers.plug_and_play import DESCENT_LAST_LEVEL, DESCENT_WEIGHT
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -42,7 +42,7 @@ def main():
         scan = invsr.simulate(truth, slice_thickness=4.0, axis=2, noise=0.01, seed=options.seed)
         operator = invsr.operators.acquisition(scan.grid, reference=truth.grid, slice_thickness=4.0)
         for model, step in (("mri-denoiser-gs", HQS(descend=True)), ("mri-denoiser-fast", HQS())):
-            level = DESCENT_END * 0.01
+            level = DESCENT_LAST_LEVEL * 0.01
             schedule = Schedule(level, level, 1, DESCENT_WEIGHT * 0.01**2) if step.descend else None
             how = {"sigma": 0.01, "schedule": schedule, "max_iter": options.iterations, "rtol": 0.0}
             found = iterate(step, operator, scan.data, pretrained(model), **how)

@@ -12,7 +12,6 @@ import invsr
 from benchmarks.arguments import parser, row, stem, table, truths
 from invsr.priors import pretrained
 from invsr.solvers import HQS, Schedule, iterate
-from invsr.solvers.plug_and_play import STEPS
 from invsr.solvers.residuals import peak
 from invsr.testing.metrics import evaluate, head_mask
 
@@ -34,8 +33,8 @@ def main():
         mask = head_mask(truth.numpy())
         for start, end, weight in itertools.product(options.start, options.end, options.weight):
             last = end * options.noise
-            schedule = Schedule(max(start, last), last, STEPS, weight * options.noise**2)
-            how = {"sigma": options.noise, "schedule": schedule, "max_iter": STEPS, "rtol": 0.0}
+            schedule = Schedule(max(start, last), last, HQS.n_levels, weight * options.noise**2)
+            how = {"sigma": options.noise, "schedule": schedule, "max_iter": HQS.n_levels, "rtol": 0.0}
             found = iterate(HQS(), A, scan.data / scale, prior, **how)
             psnr = evaluate(found.x[0, 0].numpy() * scale, truth.numpy(), mask, quick=True)["psnr"]
             settings = [f"{value:g}" for value in (start, end, weight)]

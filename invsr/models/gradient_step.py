@@ -36,6 +36,8 @@ class GradientStep(Network):
     Hurault, Leclaire, Papadakis (2022), Gradient step denoiser for convergent plug-and-play, ICLR.
     """
 
+    is_gradient_step = True
+
     def __init__(self, network: Network) -> None:
         super().__init__(network.dim)
         self.network = network

@@ -46,6 +46,7 @@ class Network(nn.Module):
     config: dict[str, Any]
     multiple: int = 1
     reach: int = 0
+    is_gradient_step: bool = False
 
     def __init__(self, dim: int, neighbours: int = 0) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ class Masked:
 
     likelihood: Likelihood
     mask: Tensor
+    retargets: ClassVar[bool] = True
 
     @property
     def sigma(self) -> float:
@@ -54,7 +55,17 @@ class Likelihood(Protocol):
 
     @property
     def sigma(self) -> float:
-        """Noise standard deviation in intensity units, above zero."""
+        """Noise standard deviation in intensity units, above zero; of complex data, that of each part."""
+        ...
+
+    @property
+    def retargets(self) -> bool:
+        """Whether `target` changes with the prediction; False where it is always the data themselves."""
+        ...
+
+    @property
+    def mask(self) -> Tensor | None:
+        """Which data count, broadcast to the shape of `y`; None for all."""
         ...
 
     def target(self, y: Tensor, prediction: Tensor) -> Tensor:
@@ -66,7 +77,10 @@ class Likelihood(Protocol):
         ...
 
     def standardised_residual(self, y: Tensor, prediction: Tensor) -> Tensor:
-        """Residual of mean 0 and variance 1 where the model holds, shape of `y`; its mean square is chi2 / n."""
+        """Residual of mean 0 and variance 1 where the model holds, shape of `y`.
+
+        Of complex data, the real and the imaginary part have variance 1 each. Its mean square over both is chi2.
+        """
         ...
 
 
@@ -75,6 +89,8 @@ class _Additive:
     """What likelihoods of the difference y - p share: positive parameters and the residual."""
 
     sigma: float
+    retargets: ClassVar[bool] = True
+    mask: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         _require_positive(**vars(self))
@@ -90,7 +106,7 @@ class Gaussian(_Additive):
     """White Gaussian noise: ``nll = sum |y - p|^2 / (2 sigma^2)``, target y.
 
     Complex data are allowed; `sigma` is then that of the real and of the imaginary part, as everywhere in MRI,
-    and the complex residual has mean square 2.
+    and the standardised residual has variance 1 in each.
 
     Parameters
     ----------
@@ -109,6 +125,8 @@ class Gaussian(_Additive):
     >>> noise.negative_log_likelihood(y, p).item(), noise.standardised_residual(y, p).tolist()
     (0.5, [1.0, 0.0])
     """
+
+    retargets: ClassVar[bool] = False
 
     def target(self, y: Tensor, prediction: Tensor) -> Tensor:
         """The data themselves."""
@@ -152,6 +170,8 @@ class Rician:
     """
 
     sigma: float
+    retargets: ClassVar[bool] = True
+    mask: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         _require_positive(sigma=self.sigma)

@@ -46,6 +46,17 @@ def random_like(shape: Sequence[int], like: Tensor, seed: int) -> Tensor:
     return torch.randn(tuple(shape), generator=generator, dtype=like.real.dtype).to(like)
 
 
+def white_noise(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Normal random numbers of the shape, dtype and device of `like`, drawn in float32 on the generator's device.
+
+    Complex numbers have a standard deviation of 1 in the real and in the imaginary part.
+    """
+    real = torch.randn(like.shape, generator=generator)
+    if not like.is_complex():
+        return real.to(like)
+    return torch.complex(real, torch.randn(like.shape, generator=generator)).to(like)
+
+
 def nonlinearity(function: Callable[[Tensor], Any], u: Tensor, v: Tensor) -> float:
     """``(||f(u) + f(v) - f(u + v)|| + ||f(0)||) / (||f(u)|| + ||f(v)||)``, 0 for linear f; f may return a tuple."""
 
@@ -58,6 +69,38 @@ def nonlinearity(function: Callable[[Tensor], Any], u: Tensor, v: Tensor) -> flo
         deviation += float((a + b - both).norm() + zero.norm())
         size += float(a.norm() + b.norm())
     return deviation / size if size else deviation
+
+
+@torch.no_grad()
+def largest_eigenvalue(matvec: Callable[[Tensor], Tensor], like: Tensor, n_iter: int = 15) -> float:
+    """The largest eigenvalue of a symmetric positive `matvec`, one per cent added for what is missing to convergence.
+
+    Parameters
+    ----------
+    matvec : callable
+    like : Tensor
+        Of the shape, number format and device that `matvec` takes; its values do not matter.
+    n_iter : int
+
+    References
+    ----------
+    Lanczos (1950), J. Res. Natl. Bur. Stand. 45, 255-282. Power iteration stays 5 % low on stacks of scans.
+    """
+    q = torch.randn(like.shape, generator=torch.Generator().manual_seed(0), dtype=like.real.dtype).to(like)
+    q, before = q / q.norm(), torch.zeros_like(q)
+    diagonal: list[float] = []
+    beside: list[float] = [0.0]
+    for _ in range(n_iter):
+        w = matvec(q) - beside[-1] * before
+        diagonal.append(float(inner(q, w)))
+        w = w - diagonal[-1] * q
+        beside.append(float(inner(w, w)) ** 0.5)
+        if beside[-1] <= 1e-6 * max(diagonal):
+            break
+        q, before = w / beside[-1], q
+    off = torch.tensor(beside[1:-1], dtype=torch.float64)
+    tridiagonal = torch.tensor(diagonal, dtype=torch.float64).diag() + off.diag(1) + off.diag(-1)
+    return 1.01 * float(torch.linalg.eigvalsh(tridiagonal)[-1])
 
 
 def conjugate_gradient(

@@ -301,7 +301,7 @@ def _iterated(
         sigma=problem.sigma,
         likelihood=problem.likelihoods,
         # Denoisers begin at a guess that explains the data.
-        x0=None if prior.takes_noise_level else problem.guess(),
+        x0=None if prior.is_denoiser else problem.guess(),
         max_iter=max_iter,
         rtol=rtol,
         progress=progress,

@@ -20,7 +20,7 @@ from invsr.operators.stack import Stack
 from invsr.pipeline.moved import intensity_scale
 from invsr.pipeline.scan import Scan
 from invsr.solvers.plug_and_play import smooth_guess
-from invsr.solvers.residuals import as_tuple, like_data, peak
+from invsr.solvers.residuals import as_tuple, back_project, like_data, peak
 from invsr.solvers.spline import cubic
 
 # Noise is never taken to be less than this share of the peak: a fit closer than that is beyond float32 data.
@@ -147,7 +147,7 @@ class InverseProblem:
             torch.ones_like(one) * (kind.mask if isinstance(kind, Masked) else 1)
             for one, kind in zip(as_tuple(self.y), self.likelihoods, strict=True)
         )
-        share = self.operator.adjoint(like_data(parts, self.y))
+        share = back_project(self.operator, like_data(parts, self.y))
         return (share > LEAST_SHARE * share.max()).to(share)
 
     def guess(self) -> Tensor:

@@ -11,14 +11,14 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from invsr.errors import InvsrError
-from invsr.models.gradient_step import GradientStep
 from invsr.numerics.linear import number
 from invsr.priors.base import Prior
+from invsr.priors.phase import smooth_phase, wiener_gain
 from invsr.priors.tiling import tiles
 
 # Background: voxels whose neighbourhood stays below this share of the peak. Around the rest, a margin is kept.
 BACKGROUND = 0.02
-MARGIN = 8
+FOREGROUND_MARGIN = 8
 # Voxels of one network call, by default: what 4 GiB hold at 24 channels.
 LARGEST_CALL = 20_000_000
 
@@ -64,7 +64,7 @@ class Denoiser(Prior):
     torch.Size([1, 1, 9, 10, 11])
     """
 
-    takes_noise_level = True
+    is_denoiser = True
 
     def __init__(
         self,
@@ -87,7 +87,9 @@ class Denoiser(Prior):
         if planes not in ("random", "all", 0, 1, 2):
             raise InvsrError(f"planes {planes!r}: use random, all or an axis 0, 1, 2")
         self.planes = planes
-        exact = isinstance(network, GradientStep)
+        # A foreign network has no such attribute.
+        exact = bool(getattr(network, "is_gradient_step", False))
+        self.exact = exact
         self.symmetries = not exact if symmetries is None else symmetries
         if self.symmetries < 0:
             raise InvsrError(f"symmetries is {self.symmetries}: use True, False or a number of draws")
@@ -100,30 +102,48 @@ class Denoiser(Prior):
         self.name = name or type(network).__name__
         self._generator = torch.Generator().manual_seed(seed)
 
+    @property
+    def deterministic(self) -> bool:
+        return not self.symmetries and not (self.dim == 2 and self.planes == "random")
+
     def prox(self, v: Tensor, sigma: float | Tensor) -> Tensor:
-        if v.is_complex():
-            return torch.complex(self.prox(v.real, sigma), self.prox(v.imag, sigma))
         if not number(sigma) > 0:
             return v
+        if v.is_complex():
+            return self._complex(v, sigma)
         images = v.reshape(-1, 1, *v.shape[2:])
         return torch.cat([self._volume(one, sigma) for one in torch.split(images, 1)]).reshape(v.shape)
+
+    def _complex(self, v: Tensor, sigma: float | Tensor) -> Tensor:
+        """Without its smooth phase, the real part of v is an image, and the imaginary part noise around 0, mostly."""
+        phase = smooth_phase(v)
+        rest = v * phase.conj()
+        return torch.complex(self.prox(rest.real, sigma), rest.imag * wiener_gain(rest.imag, sigma)) * phase
 
     def cost(self, z: Tensor, sigma: float | Tensor = 0.0) -> Tensor | None:
         """``g(z) / sigma^2`` for gradient-step networks, whose prox is a gradient step on it; else None.
 
-        For networks of slices the mean over the axes that `planes` allows; of complex z, the parts' sum.
+        For networks of slices the mean over the axes that `planes` allows. Complex z count without their smooth phase:
+        g of the real part, and half the energy that `prox` takes off the imaginary part.
         """
-        if not isinstance(self.network, GradientStep) or not float(sigma) > 0:
+        if not self.exact or not float(sigma) > 0:
             return None
-        parts = torch.cat([z.real, z.imag]) if z.is_complex() else z
-        images = parts.reshape(-1, 1, *z.shape[2:])
+        if not z.is_complex():
+            return self._cost(z, sigma) / float(sigma) ** 2
+        rest = z * smooth_phase(z).conj()
+        lost = (1 - wiener_gain(rest.imag, sigma)) * rest.imag.square()
+        return (self._cost(rest.real, sigma) + 0.5 * lost.sum()) / float(sigma) ** 2
+
+    def _cost(self, z: Tensor, sigma: float | Tensor) -> Tensor:
+        """g of real volumes, summed."""
+        network: Any = self.network
+        images = z.reshape(-1, 1, *z.shape[2:])
         stacks = [images]
         if self.dim == 2:
             axes = (self.planes,) if isinstance(self.planes, int) else (0, 1, 2)
             stacks = [images.movedim(axis + 2, 0).flatten(0, 1) for axis in axes]
         with torch.no_grad():
-            total = torch.stack([self.network.cost(self._padded(one), sigma).sum() for one in stacks]).mean()
-        return total / float(sigma) ** 2
+            return torch.stack([network.cost(self._padded(one), sigma).sum() for one in stacks]).mean()
 
     def _volume(self, v: Tensor, sigma: float | Tensor) -> Tensor:
         """One volume, (1, 1, i, j, k)."""
@@ -191,7 +211,7 @@ class Denoiser(Prior):
         with self.number_format(images.device):
             out = self.network(images, sigma)
         inside = _volumes([slice(0, n) for n in sides])
-        if isinstance(self.network, GradientStep):
+        if self.exact:
             # The gradient with respect to the image before it was padded: what falls on the padding counts there.
             return images[inside] - self._unpadded(images - out, sides)
         found: Tensor = out[inside].to(images.dtype)
@@ -246,5 +266,5 @@ def _foreground(v: Tensor) -> tuple[slice, ...]:
         found = bright.amax(others).nonzero().flatten()
         if not len(found):
             return (slice(None),) * 5
-        box.append(slice(max(0, int(found[0]) - MARGIN), int(found[-1]) + 1 + MARGIN))
+        box.append(slice(max(0, int(found[0]) - FOREGROUND_MARGIN), int(found[-1]) + 1 + FOREGROUND_MARGIN))
     return tuple(box)

@@ -8,6 +8,7 @@ from invsr.solvers.plug_and_play import iterate
 from invsr.solvers.quadratic import solve_quadratic
 from invsr.solvers.solution import Solution
 from invsr.solvers.spline import cubic
+from invsr.solvers.state import Problem, State, Step
 from invsr.solvers.steps import ADMM, HQS, PGD, RED
 from invsr.solvers.unrolled import Unrolled
 from invsr.solvers.weighting import Schedule
@@ -23,10 +24,13 @@ __all__ = [
     "Huber",
     "Likelihood",
     "LinearSolution",
+    "Problem",
     "Rician",
     "Schedule",
     "Solution",
+    "State",
     "Status",
+    "Step",
     "Unrolled",
     "conjugate_gradient",
     "cubic",

@@ -15,25 +15,24 @@ from invsr.noise.likelihoods import Gaussian
 from invsr.numerics.fixed_point import METHODS, FixedPoint
 from invsr.numerics.iteration import Status
 from invsr.numerics.linear import number
-from invsr.operators.base import LinearOperator
+from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import Prior
-from invsr.priors.denoiser import Denoiser
 from invsr.solvers.discrepancy import match_discrepancy, rerun_with_more_noise
-from invsr.solvers.plug_and_play import WEIGHT, largest_eigenvalue, smooth_guess
-from invsr.solvers.residuals import as_tuple, chi2, gain
+from invsr.solvers.plug_and_play import PRIOR_WEIGHT, smooth_guess
+from invsr.solvers.residuals import as_tuple, back_project, chi2, gain, intensity_scale
 from invsr.solvers.solution import Solution
-from invsr.solvers.steps import HQS, PGD, RED, Problem, State, Step
+from invsr.solvers.state import Problem, State, Step
 
 IMPLICIT, JACOBIAN_FREE = "implicit", "jacobian_free"
 # What the denoiser is to take off besides the noise of the data, as a share of the peak, before training.
-LEVEL = 0.03
+INITIAL_LEVEL = 0.03
 
 
 class Equilibrium(nn.Module):
     """The fixed point ``v = T(v)`` of a solver's step T, as a layer: a deep equilibrium model.
 
-    The denoiser's noise level squared is ``(exp(log_level) LEVEL)^2 + sigma^2``, and the prior's weight
-    ``exp(log_weight) WEIGHT sigma^2``; both stay fixed while T is iterated. With J the Jacobian of T at the fixed
+    The denoiser's noise level squared is ``(exp(log_level) INITIAL_LEVEL)^2 + sigma^2``, and the prior's weight
+    ``exp(log_weight) PRIOR_WEIGHT sigma^2``; both stay fixed while T is iterated. With J the Jacobian of T at the fixed
     point, the gradient with respect to any parameter p is
 
     .. code-block:: text
@@ -96,9 +95,11 @@ class Equilibrium(nn.Module):
             raise InvsrError(f"unknown backward {backward!r}: use {IMPLICIT} or {JACOBIAN_FREE}")
         if min(max_iter, backward_max_iter) < 1:
             raise InvsrError(f"max_iter {max_iter}, backward_max_iter {backward_max_iter}: give at least 1")
-        if isinstance(step, HQS) and step.descend:
-            raise InvsrError("HQS with descent remembers more than one volume: an equilibrium takes HQS() without it")
-        if isinstance(prior, Denoiser) and (prior.symmetries or (prior.dim == 2 and prior.planes == "random")):
+        if step.descends:
+            raise InvsrError(
+                f"{type(step).__name__} with descent remembers more than one volume: an equilibrium takes it without"
+            )
+        if not prior.deterministic:
             raise InvsrError(
                 "a denoiser that draws random symmetries or planes has no fixed point: "
                 "make it with symmetries=False, and with planes='all' or an axis if its network takes slices"
@@ -112,7 +113,7 @@ class Equilibrium(nn.Module):
         self.last: FixedPoint | None = None
         self.last_backward: FixedPoint | None = None
 
-    def forward(self, operator: LinearOperator, y: Any, sigma: float | Tensor, x0: Tensor | None = None) -> Tensor:
+    def forward(self, operator: LinearOperator, y: Data, sigma: float | Tensor, x0: Tensor | None = None) -> Tensor:
         """The volume at the fixed point, differentiable in y and in the parameters of prior, operator and self.
 
         Parameters
@@ -139,12 +140,14 @@ class Equilibrium(nn.Module):
         InvsrWarning
             When a fixed point is not found, here or in the backward pass. What comes nearest is used.
         """
-        state, norm = self._find(operator, y, sigma, x0)
+        state, problem = self._find(operator, y, sigma, x0)
         self._judge(self.last, "forward", self.rtol, "max_iter")
         implicit = torch.is_grad_enabled() and self.backward == IMPLICIT
         v = state.v.detach().requires_grad_(implicit)
-        lam, rho = self._weights(sigma, norm)
-        after = self.step(replace(state, v=v), Problem(operator, self.prior, operator.adjoint(y), y, norm), lam, rho)
+        lam, rho = self._weights(sigma, problem)
+        # With a graph: gradients go to the data and to the operator.
+        problem = replace(problem, back_projection=back_project(operator, y))
+        after = self.step(replace(state, v=v), problem, lam, rho)
         if not implicit:
             return after.x
         x, image = after.x, after.v
@@ -154,7 +157,7 @@ class Equilibrium(nn.Module):
     def last_steps(
         self,
         operator: LinearOperator,
-        y: Any,
+        y: Data,
         sigma: float,
         x0: Tensor | None = None,
         *,
@@ -191,7 +194,7 @@ class Equilibrium(nn.Module):
         Pesquet, Repetti, Terris, Wiaux (2021), SIAM J. Imaging Sci. 14, 1206-1237.
         """
         problem, state = self._start(operator, y, sigma, x0)
-        lam, rho = self._weights(sigma, problem.norm)
+        lam, rho = self._weights(sigma, problem)
         if search and n_before:
             state = self._find(operator, y, sigma, x0, n_before)[0]
         else:
@@ -206,7 +209,7 @@ class Equilibrium(nn.Module):
         return state.x, moves[-1] / moves[-2].clamp(min=least)
 
     @torch.no_grad()
-    def solve(self, operator: LinearOperator, y: Any, sigma: float, x0: Tensor | None = None) -> Solution:
+    def solve(self, operator: LinearOperator, y: Data, sigma: float, x0: Tensor | None = None) -> Solution:
         """The same without a graph, and how it ended; parameters and errors are those of `forward`.
 
         Where the result fits the noise, the fixed point is found again for a higher assumed noise level
@@ -218,24 +221,26 @@ class Equilibrium(nn.Module):
         Solution
             Each history entry has the residual of the fixed point as "change"; the last one "lam" and "chi2", too.
         """
-        back = operator.adjoint(y)
+        back = back_project(operator, y)
         likelihoods = tuple(Gaussian(sigma) for _ in as_tuple(y))
+        start = smooth_guess(operator, y) if x0 is None else x0
+        scale = intensity_scale(y, likelihoods, start)
         history: list[dict[str, float]] = []
 
         def misfit(volume: Tensor) -> float:
             return chi2(operator, likelihoods, y, operator(volume))
 
-        def run(assumed_sigma: float) -> tuple[tuple[Tensor, Any, Any], float]:
-            state, norm = self._find(operator, y, assumed_sigma, x0)
-            lam, rho = self._weights(assumed_sigma, norm)
-            x = self.step(state, Problem(operator, self.prior, back, y, norm), lam, rho).x
+        def run(assumed_sigma: float) -> tuple[tuple[Tensor, float | Tensor, float | Tensor], float]:
+            state, problem = self._find(operator, y, assumed_sigma, start, scale=scale)
+            lam, rho = self._weights(assumed_sigma, problem, scale)
+            x = self.step(state, problem, lam, rho).x
             assert self.last is not None
             history.extend({"change": residual} for residual in self.last.history)
             return (x, lam, rho), misfit(x)
 
         x, lam, rho = rerun_with_more_noise(run, float(sigma))
         weight = number(rho)
-        if isinstance(self.step, HQS):  # the others' fixed point is the network's
+        if self.step.penalty_method and not self.step.explicit:  # the others' fixed point is the network's
             x, weight = match_discrepancy(operator, back, x, weight, misfit)
         assert self.last is not None
         history[-1] |= {"lam": number(lam) * weight / number(rho), "chi2": misfit(x)}
@@ -245,14 +250,15 @@ class Equilibrium(nn.Module):
     def _find(
         self,
         operator: LinearOperator,
-        y: Any,
+        y: Data,
         sigma: float | Tensor,
         x0: Tensor | None,
         max_iter: int | None = None,
-    ) -> tuple[State, float]:
-        """The state at the fixed point, and the operator's norm where the step needs it; sets `last`."""
-        problem, state = self._start(operator, y, sigma, x0)
-        lam, rho = self._weights(sigma, problem.norm)
+        scale: float = 1.0,
+    ) -> tuple[State, Problem]:
+        """The state at the fixed point, and its problem; sets `last`."""
+        problem, state = self._start(operator, y, sigma, x0, scale)
+        lam, rho = self._weights(sigma, problem, scale)
         x = state.x
 
         def advance(v: Tensor) -> Tensor:
@@ -262,26 +268,26 @@ class Equilibrium(nn.Module):
             return after.v
 
         self.last = self.method(advance, state.v, rtol=self.rtol, max_iter=max_iter or self.max_iter)
-        return replace(state, v=self.last.v, x=x), problem.norm
+        return replace(state, v=self.last.v, x=x), problem
 
     @torch.no_grad()
     def _start(
-        self, operator: LinearOperator, y: Any, sigma: float | Tensor, x0: Tensor | None
+        self, operator: LinearOperator, y: Data, sigma: float | Tensor, x0: Tensor | None, scale: float = 1.0
     ) -> tuple[Problem, State]:
         if not number(sigma) > 0:
             raise InvsrError(f"sigma is {number(sigma)}: give the standard deviation of the noise, above zero")
-        back = operator.adjoint(y)
-        norm = largest_eigenvalue(operator, back) if isinstance(self.step, PGD | RED) else 1.0
-        problem = Problem(operator, self.prior, back, y, norm)
+        problem = Problem(operator, self.prior.scaled(scale), back_project(operator, y), y)
         # The variance of the start, None, stays: ADMM's dual is never rescaled.
         return problem, self.step.start(problem, smooth_guess(operator, y) if x0 is None else x0)
 
-    def _weights(self, sigma: float | Tensor, norm: float) -> tuple[Tensor, float | Tensor]:
+    def _weights(
+        self, sigma: float | Tensor, problem: Problem, scale: float = 1.0
+    ) -> tuple[float | Tensor, float | Tensor]:
         """lam and rho; their ratio is the square of the denoiser's noise level."""
-        variance = (self.log_level.exp() * LEVEL) ** 2 + sigma**2
-        if isinstance(self.step, PGD):  # its step length leaves no choice
-            return norm * variance, norm
-        lam = self.log_weight.exp() * WEIGHT * sigma**2
+        variance = (self.log_level.exp() * INITIAL_LEVEL * scale) ** 2 + sigma**2
+        if self.step.rho_is_norm:
+            return problem.norm * variance, problem.norm
+        lam = self.log_weight.exp() * PRIOR_WEIGHT * sigma**2
         return lam, lam / variance
 
     def _adjoint(self, v: Tensor, x: Tensor, image: Tensor, grad: Tensor) -> Tensor:

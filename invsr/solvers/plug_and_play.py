@@ -3,43 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.noise.estimation import estimate_sigma
 from invsr.noise.likelihoods import Gaussian, Likelihood
 from invsr.numerics.iteration import ProgressCallback, Status
-from invsr.numerics.linear import inner
-from invsr.operators.base import LinearOperator
+from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import GRADIENT, Prior
-from invsr.solvers.residuals import as_tuple, chi2, gain, peak, target
+from invsr.solvers.divergence import Bounds
+from invsr.solvers.residuals import as_tuple, back_project, chi2, gain, intensity_scale, peak
 from invsr.solvers.solution import Solution
-from invsr.solvers.steps import HQS, PGD, RED, Problem, Step
-from invsr.solvers.weighting import Constant, Schedule, Weights, require_weight
+from invsr.solvers.state import Problem, Step
+from invsr.solvers.weighting import LEAST_NOISE, Constant, Schedule, Weights, require_weight
 
-# Plug-and-play, set on stroke_* (benchmarks/pnp_settings.py): noise level of the first iteration as a share of the
-# peak and of the last as a share of the data's, weight of the prior over sigma^2, iterations from the first level to
-# the last, and weight of the squared slope (per voxel) in the first guess.
-START = 0.07
-END = 0.25
-WEIGHT = 0.25
-STEPS = 10
-# Descent with a gradient-step denoiser: its last level and weight, the same shares. At lower levels it hardly moves.
-DESCENT_END = 3.0
-DESCENT_WEIGHT = 2.0
-# RED takes half a step towards the prior, half a step towards the data at a time: it needs more of them.
-GRADIENT_STEPS = 16
+# Set on stroke_* (benchmarks/pnp_settings.py): a denoiser's noise level in the first iteration as a share of the peak
+# and in the last as a share of the data's noise, weight of the prior over sigma^2, and weight of the squared slope
+# (per voxel) in the first guess.
+FIRST_LEVEL = 0.07
+LAST_LEVEL = 0.25
+PRIOR_WEIGHT = 0.25
 SMOOTHNESS = 1e-2
+# Descent with a gradient-step denoiser: its last level and weight, the same shares. At lower levels it hardly moves.
+DESCENT_LAST_LEVEL = 3.0
+DESCENT_WEIGHT = 2.0
 RTOL, DENOISER_RTOL = 1e-3, 2e-2
 
 
 def iterate(
     step: Step,
     operator: LinearOperator,
-    y: Any,
+    y: Data,
     prior: Prior,
     *,
     lam: float | None = None,
@@ -56,18 +51,20 @@ def iterate(
     Parameters
     ----------
     step : Step
-        `HQS()`, `ADMM()`, `PGD()` or `RED()`.
+        `HQS()`, `ADMM()`, `PGD()`, `RED()`, or one of your own (`invsr.solvers.Step`).
     operator : LinearOperator
     y : Tensor (or tuple of them for a stack)
-        Data, scaled so that its bright tissue is near 1.
+        Data, in any unit: with the data, sigma and x0 times c, x comes out times c. Denoisers are given intensities
+        scaled to a peak of 1 (`invsr.solvers.residuals.intensity_scale`).
     prior : Prior
     lam : float, optional
-        Weight of the prior against ``1/2 ||A x - y||^2``, in scaled intensities. By default chosen so
-        that the residual chi2 is about 1 (the discrepancy principle); for denoisers in proportion to sigma^2.
+        Weight of the prior against ``1/2 ||A x - y||^2``, both in the units of the data: it grows with them for TV,
+        with their square for denoisers. By default chosen so that the residual chi2 is about 1 (the discrepancy
+        principle); for denoisers in proportion to sigma^2.
     sigma : float, optional
         Standard deviation of the noise in y. Estimated for denoisers if it is not given, which needs one scan.
     likelihood : Likelihood (or one per scan of a stack), optional
-        Gaussian by default; others re-target the data after every step (majorise-minimise).
+        Gaussian by default; others re-target the data before every step (majorise-minimise).
     schedule : Schedule, optional
         Noise levels of a denoiser; by default those of `noise_schedule`.
     x0 : Tensor, optional
@@ -82,6 +79,7 @@ def iterate(
     Returns
     -------
     Solution
+        With status DIVERGED where the volume or its misfit grew beyond any bound: x is the last one then.
 
     Raises
     ------
@@ -94,58 +92,37 @@ def iterate(
     """
     if max_iter < 1:
         raise InvsrError(f"max_iter is {max_iter}: at least one iteration is needed")
-    likelihoods = as_tuple(likelihood) if likelihood is not None else None
-    back = operator.adjoint(y)
-    if prior.takes_noise_level and sigma is None:
+    if prior.is_denoiser and sigma is None:
         if isinstance(y, tuple):
             raise InvsrError(f"noise is estimated from one scan, not from a stack of {len(y)}: give sigma")
         sigma = estimate_sigma(y)
     require_weight(lam, sigma)
-    if x0 is None:
-        x0 = smooth_guess(operator, y) if prior.takes_noise_level else back
-    if rtol is None:
-        rtol = DENOISER_RTOL if prior.takes_noise_level else RTOL
     noise = sigma if sigma is not None else 1.0
-    likelihoods = likelihoods or tuple(Gaussian(noise) for _ in as_tuple(y))
-    problem = Problem(operator, prior, back, y)
-    if isinstance(step, PGD | RED):
-        problem = replace(problem, norm=largest_eigenvalue(operator, back))
-    weights: Weights
-    if not prior.takes_noise_level:
-        weights = Constant.of(prior, lam, sigma, float(operator.domain.spacing.min()))
-    else:
-        n_steps = GRADIENT_STEPS if isinstance(step, RED) else STEPS
-        levels = schedule or noise_schedule(x0, noise, lam, n_steps)
-        if isinstance(step, HQS) and step.descend and schedule is None:
-            # One objective to descend on: its weight stays.
-            weight = levels.weight * DESCENT_WEIGHT / WEIGHT if lam is None else lam
-            end = levels.end * DESCENT_END / END
-            levels = replace(levels, start=max(levels.start, end), end=end, weight=weight, automatic=False)
-        if isinstance(step, PGD | RED):
-            # Their penalty is not free: the last level is the one at which the weight comes out the same.
-            end = levels.end if schedule else (levels.weight / problem.norm) ** 0.5
-            levels = replace(levels, penalty=problem.norm, start=max(levels.start, end), end=end)
-        weights = replace(levels)  # a copy, because it counts iterations
+    likelihoods = as_tuple(likelihood) if likelihood is not None else tuple(Gaussian(noise) for _ in as_tuple(y))
+    back = back_project(operator, y)
+    if x0 is None:
+        x0 = smooth_guess(operator, y) if prior.is_denoiser else back
+    if rtol is None:
+        rtol = DENOISER_RTOL if prior.is_denoiser else RTOL
+    scale = intensity_scale(y, likelihoods, x0 if bool(x0.any()) else back)
+    problem = Problem(operator, prior.scaled(scale), back, y)
+    weights = _weights(step, problem, x0, lam, sigma, schedule, scale)
 
-    fixed_data = all(isinstance(one, Gaussian) for one in likelihoods)
     state = step.start(problem, x0)
     history: list[dict[str, float]] = []
-    status, prediction, lam_now = Status.MAX_ITER, None, weights.lam
+    bounds = Bounds.of(operator, likelihoods, y)
+    prediction: Data | None = None
+    status, lam_before = Status.MAX_ITER, weights.lam
     for n in range(max_iter):
-        if not fixed_data:
-            prediction = operator(state.x) if prediction is None else prediction
-            aim = target(likelihoods, y, prediction)
-            problem = replace(problem, back_projection=operator.adjoint(aim), target=aim)
-            state = replace(state, objective=None)  # it was that of the old data
-        before = state.x
-        if weights.lam != lam_now:
-            state = replace(state, objective=None)  # it was that of the old weight
-        lam_now, rho_now = weights.lam, weights.rho()
-        state = step(state, problem, lam_now, rho_now)
+        before, surrogate = state.x, problem.retargeted(likelihoods, y, state.x, prediction)
+        if surrogate is not problem or weights.lam != lam_before:
+            state = replace(state, objective=None)  # it was that of the old data or of the old weight
+        lam_before, rho = weights.lam, weights.rho()
+        state = step(state, surrogate, lam_before, rho)
         prediction = operator(state.x)
         entry = {
-            "lam": lam_now,
-            "sigma": (lam_now / rho_now) ** 0.5,
+            "lam": lam_before,
+            "sigma": (lam_before / rho) ** 0.5,
             "chi2": chi2(operator, likelihoods, y, prediction),
             "change": float((state.x - before).norm() / state.x.norm().clamp(min=1e-30)),
             "split": state.split_residual,
@@ -155,15 +132,46 @@ def iterate(
         history.append(entry)
         if progress is not None:
             progress(n + 1, max_iter, entry)
+        if bounds.exceeded(entry["chi2"], float(state.x.norm())):
+            status = Status.DIVERGED
+            break
         weights.learn(n, entry["chi2"])
         if weights.settled and n >= 5 and entry["change"] < rtol:
             status = Status.CONVERGED
             break
+    assert prediction is not None  # there was an iteration
     return Solution.of_run(state.x, operator.domain, status, history, sigma, gain(y, prediction))
 
 
-def noise_schedule(x0: Tensor, sigma: float, lam: float | None = None, n_steps: int = STEPS) -> Schedule:
-    """From an error of `START` of the peak down to `END` of the noise, the weight in proportion to sigma^2.
+def _weights(
+    step: Step,
+    problem: Problem,
+    x0: Tensor,
+    lam: float | None,
+    sigma: float | None,
+    schedule: Schedule | None,
+    scale: float,
+) -> Weights:
+    """Weight and penalty of each iteration, as the prior and the step need them."""
+    if not problem.prior.is_denoiser:
+        spacing = float(problem.operator.domain.spacing.min())
+        penalty = problem.norm if step.explicit else 1.0
+        return Constant.of(problem.prior, lam, sigma, spacing, scale=scale, penalty=penalty)
+    levels = schedule or noise_schedule(x0, sigma or 1.0, lam, step.n_levels)
+    if step.descends and schedule is None:
+        # One objective to descend on: its weight stays.
+        weight = levels.weight * DESCENT_WEIGHT / PRIOR_WEIGHT if lam is None else lam
+        end = levels.end * DESCENT_LAST_LEVEL / LAST_LEVEL
+        levels = replace(levels, start=max(levels.start, end), end=end, weight=weight, automatic=False)
+    if step.explicit:
+        # Their penalty is not free: the last level is the one at which the weight comes out the same.
+        end = levels.end if schedule else (levels.weight / problem.norm) ** 0.5
+        levels = replace(levels, penalty=problem.norm, start=max(levels.start, end), end=end)
+    return replace(levels)  # a copy, because it counts iterations
+
+
+def noise_schedule(x0: Tensor, sigma: float, lam: float | None = None, n_steps: int = Step.n_levels) -> Schedule:
+    """From an error of `FIRST_LEVEL` of the peak to `LAST_LEVEL` of the noise, the weight in proportion to sigma^2.
 
     Unless `lam` is given, the weight grows in the end where the residual chi2 stays below `CHI2_LEAST`.
 
@@ -177,36 +185,14 @@ def noise_schedule(x0: Tensor, sigma: float, lam: float | None = None, n_steps: 
     n_steps : int
     """
     scale = peak(x0) if bool(x0.any()) else 1.0
-    noise = max(sigma, 1e-4 * scale)
-    weight = WEIGHT * noise**2 if lam is None else lam
-    return Schedule(max(START * scale, END * noise), END * noise, n_steps, weight, automatic=lam is None)
+    noise = max(sigma, LEAST_NOISE * scale)
+    weight = PRIOR_WEIGHT * noise**2 if lam is None else lam
+    return Schedule(
+        max(FIRST_LEVEL * scale, LAST_LEVEL * noise), LAST_LEVEL * noise, n_steps, weight, automatic=lam is None
+    )
 
 
-def smooth_guess(operator: LinearOperator, y: Any) -> Tensor:
+def smooth_guess(operator: LinearOperator, y: Data) -> Tensor:
     """The volume of least slope among those that explain the data, nearly: Tikhonov with a small weight."""
     spacing = float(operator.domain.spacing.min())
-    return operator.solve(operator.adjoint(y), SMOOTHNESS * spacing**2, GRADIENT, rtol=1e-4).x
-
-
-def largest_eigenvalue(operator: LinearOperator, like: Tensor, n_iter: int = 15) -> float:
-    """``||A*A||``, one per cent added for what is missing to convergence.
-
-    References
-    ----------
-    Lanczos (1950), J. Res. Natl. Bur. Stand. 45, 255-282. Power iteration stays 5 % low on stacks of scans.
-    """
-    q = torch.randn(like.shape, generator=torch.Generator().manual_seed(0), dtype=like.real.dtype).to(like)
-    q, before = q / q.norm(), torch.zeros_like(q)
-    diagonal: list[float] = []
-    beside: list[float] = [0.0]
-    for _ in range(n_iter):
-        w = operator.gram(q) - beside[-1] * before
-        diagonal.append(float(inner(q, w)))
-        w = w - diagonal[-1] * q
-        beside.append(float(inner(w, w)) ** 0.5)
-        if beside[-1] <= 1e-6 * max(diagonal):
-            break
-        q, before = w / beside[-1], q
-    off = torch.tensor(beside[1:-1], dtype=torch.float64)
-    tridiagonal = torch.tensor(diagonal, dtype=torch.float64).diag() + off.diag(1) + off.diag(-1)
-    return 1.01 * float(torch.linalg.eigvalsh(tridiagonal)[-1])
+    return operator.solve(back_project(operator, y), SMOOTHNESS * spacing**2, GRADIENT, rtol=1e-4).x

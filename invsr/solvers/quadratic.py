@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.noise.likelihoods import Gaussian
 from invsr.numerics.iteration import ProgressCallback, Status
-from invsr.operators.base import LinearOperator
+from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import Prior
-from invsr.solvers.residuals import as_tuple, chi2, gain
+from invsr.solvers.residuals import as_tuple, back_project, chi2, gain
 from invsr.solvers.solution import Solution
 from invsr.solvers.weighting import CHI2_TARGET, CHI2_TOLERANCE, require_weight
 
 
 def solve_quadratic(
     operator: LinearOperator,
-    y: Any,
+    y: Data,
     prior: Prior,
     *,
     lam: float | None = None,
@@ -48,7 +47,7 @@ def solve_quadratic(
     if not prior.quadratic:
         raise InvsrError(f"{type(prior).__name__} is not quadratic: use invsr.solvers.iterate")
     require_weight(lam, sigma)
-    back = operator.adjoint(y)
+    back = back_project(operator, y)
     noise = tuple(Gaussian(sigma or 1.0) for _ in as_tuple(y))
     history: list[dict[str, float]] = []
     low, high = -math.inf, math.inf

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invsr.noise.likelihoods import Likelihood, Masked
-from invsr.numerics.linear import inner
-from invsr.operators.base import LinearOperator
+from invsr.noise.likelihoods import Likelihood
+from invsr.numerics.linear import inner, white_noise
+from invsr.operators.base import Data, LinearOperator
 from invsr.operators.stack import Stack
 
 # Bright tissue: what counts as 1 inside the solvers.
@@ -26,7 +26,8 @@ class Residual:
     Attributes
     ----------
     map : Tensor, shape of the scan's data
-        Standardised residuals: white noise of standard deviation 1 where model and noise level are right.
+        Standardised residuals: white noise of standard deviation 1 where model and noise level are right, in the
+        real and in the imaginary part if the data are complex.
     slice_chi2 : Tensor, shape (n_slices,)
         Mean square of each slice, as a share of white noise's; NaN for slices that nothing was measured in.
     axis : {0, 1, 2}
@@ -43,38 +44,62 @@ def as_tuple(data: Any) -> tuple[Any, ...]:
     return data if isinstance(data, tuple) else (data,)
 
 
-def like_data(parts: tuple[Tensor, ...], data: Any) -> Any:
+def like_data(parts: tuple[Tensor, ...], data: Data) -> Data:
     """The reverse of `as_tuple`: `parts` in the form of `data`."""
     return parts if isinstance(data, tuple) else parts[0]
 
 
-def target(likelihoods: tuple[Likelihood, ...], y: Any, prediction: Any) -> Any:
+def back_project(operator: LinearOperator, y: Data) -> Tensor:
+    """``A* y`` of one scan's data or a stack's."""
+    return operator.adjoint(y)  # type: ignore[arg-type]  # a stack takes a tuple
+
+
+def intensity_scale(y: Data, likelihoods: tuple[Likelihood, ...], guess: Tensor) -> float:
+    """The level of bright tissue in the units of the data, 1 for data scaled to a peak of 1.
+
+    `peak` of the first scan, inside its mask; for complex data, which may be k-space, of a first guess of the volume.
+    """
+    first, mask = as_tuple(y)[0], likelihoods[0].mask
+    image = guess if first.is_complex() else first if mask is None else first[mask.expand(first.shape)]
+    return peak(image) if bool(image.any()) else 1.0
+
+
+def target(likelihoods: tuple[Likelihood, ...], y: Data, prediction: Data) -> Data:
     """Each scan's data re-targeted by its likelihood."""
     parts = zip(likelihoods, as_tuple(y), as_tuple(prediction), strict=True)
     return like_data(tuple(one.target(a, b) for one, a, b in parts), y)
 
 
-def chi2(operator: LinearOperator, likelihoods: tuple[Likelihood, ...], y: Any, prediction: Any) -> float:
-    """Mean squared standardised residual over `LinearOperator.measured_coordinates`."""
+def chi2(operator: LinearOperator, likelihoods: tuple[Likelihood, ...], y: Data, prediction: Data) -> float:
+    """Mean squared standardised residual over `LinearOperator.measured_coordinates`, per real degree of freedom.
+
+    1 where nothing but noise is left. A complex sample counts as two: its real and its imaginary part.
+    """
     parts = list(zip(likelihoods, as_tuple(y), as_tuple(prediction), strict=True))
-    residual = like_data(tuple(one.standardised_residual(a, b) for one, a, b in parts), y)
-    kept = operator.measured_coordinates(residual)
-    share = sum(_counted(one, a) for one, a, _ in parts) / sum(float(a.numel()) for _, a, _ in parts)
-    return float(inner(kept, kept) / max(kept.numel() * share, 1.0))
+    counted = sum(_counted(one, a) for one, a, _ in parts) / sum(float(a.numel()) for _, a, _ in parts)
+    members = operator.operators if isinstance(operator, Stack) else [operator]
+    squares, freedom = 0.0, 0.0
+    for member, (one, a, b) in zip(members, parts, strict=True):
+        kept = member.measured_coordinates(one.standardised_residual(a, b))
+        squares += float(inner(kept, kept))
+        freedom += kept.numel() * (2 if kept.is_complex() else 1)
+    return squares / max(freedom * counted, 1.0)
 
 
-def residuals(operator: LinearOperator, likelihoods: tuple[Likelihood, ...], y: Any, prediction: Any) -> list[Residual]:
+def residuals(
+    operator: LinearOperator, likelihoods: tuple[Likelihood, ...], y: Data, prediction: Data
+) -> list[Residual]:
     """Standardised residuals of each scan, of what the operator could have produced."""
     members = operator.operators if isinstance(operator, Stack) else [operator]
     found = []
     for member, one, a, b in zip(members, likelihoods, as_tuple(y), as_tuple(prediction), strict=True):
-        seen = one.mask if isinstance(one, Masked) else torch.ones_like(a, dtype=torch.bool)
-        noise = torch.randn(a.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(a) * seen
+        noise = white_noise(a, torch.Generator().manual_seed(0))
+        noise = noise if one.mask is None else noise * one.mask
         map = _projected(member, one.standardised_residual(a, b))
         axis = member.range.through_plane
         across = [n for n in range(a.ndim) if n != 2 + axis]
-        expected = _projected(member, noise).square().sum(across)
-        chi2 = map.square().sum(across) / expected
+        expected = _projected(member, noise).abs().square().sum(across)
+        chi2 = map.abs().square().sum(across) / expected
         found.append(Residual(map, torch.where(expected > LEAST_EXPECTED, chi2, torch.nan), axis))
     return found
 
@@ -88,7 +113,7 @@ def _projected(operator: LinearOperator, r: Tensor) -> Tensor:
     return found
 
 
-def gain(y: Any, prediction: Any, mask: Any = None) -> float:
+def gain(y: Data, prediction: Data, mask: Data | None = None) -> float:
     """How much of the data's intensity the prediction p has: ``<p, p> / <p, y>``, 1 where it is kept.
 
     One over the least-squares slope of the data against the prediction. Not the slope of the prediction
@@ -104,7 +129,7 @@ def gain(y: Any, prediction: Any, mask: Any = None) -> float:
 
 
 def _counted(likelihood: Likelihood, y: Tensor) -> float:
-    return float(likelihood.mask.expand(y.shape).sum()) if isinstance(likelihood, Masked) else float(y.numel())
+    return float(y.numel() if likelihood.mask is None else likelihood.mask.expand(y.shape).sum())
 
 
 def peak(data: Tensor) -> float:

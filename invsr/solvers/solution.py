@@ -12,6 +12,14 @@ from invsr.volume import Volume
 
 # Judgement of chi2: outside this band the noise level, the profile or the model is in doubt.
 CHI2_EXPECTED = (0.7, 1.3)
+# What a run that has not converged ended with, and what to do about it.
+ENDINGS = {
+    Status.MAX_ITER: "stopped at max_iter = {n} before it converged: raise max_iter",
+    Status.BREAKDOWN: "broke down after {n} iterations, with numbers that are not finite: check the operator's scale, "
+    "and the data and the noise level for values that are not finite",
+    Status.DIVERGED: "diverged after {n} iterations, the volume is useless: a step longer than 1 / Problem.norm, an "
+    "adjoint that is not the operator's own, or a denoiser that amplifies its input",
+}
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,9 @@ class Solution:
         """One line for each thing about this run that a user should know."""
         lines = []
         if self.status is not Status.CONVERGED:
-            lines.append(f"stopped after {len(self.history)} iterations before it converged: raise the limit")
+            lines.append(ENDINGS[self.status].format(n=len(self.history)))
+        if self.status is Status.DIVERGED:
+            return lines  # figures of what is no reconstruction say nothing
         if self.chi2 is not None and not CHI2_EXPECTED[0] <= self.chi2 <= CHI2_EXPECTED[1]:
             hint = (
                 "noise overestimated, or the weight of the prior too small"

@@ -11,7 +11,7 @@ from invsr.grid import Grid
 # Voxels interpolated at once: bounds the memory of the coordinates.
 CHUNK = 2_000_000
 # Slices repeated on each side: the filter's response falls by 3.7 per sample.
-MARGIN = 12
+REPEATED_SLICES = 12
 
 
 def cubic(y: Tensor, scan: Grid, target: Grid) -> Tensor:
@@ -35,7 +35,7 @@ def cubic(y: Tensor, scan: Grid, target: Grid) -> Tensor:
     from scipy import ndimage
 
     # Repeating the outermost slices before the recursive filter keeps what lies outside from ringing inwards.
-    data = np.pad(y[0, 0].detach().cpu().numpy().astype(np.float32, copy=False), MARGIN, mode="edge")
+    data = np.pad(y[0, 0].detach().cpu().numpy().astype(np.float32, copy=False), REPEATED_SLICES, mode="edge")
     coefficients = ndimage.spline_filter(data, order=3, output=np.float32, mode="mirror")
     to_scan = np.linalg.inv(scan.affine) @ target.affine
     out = np.empty(target.shape, np.float32)
@@ -43,7 +43,7 @@ def cubic(y: Tensor, scan: Grid, target: Grid) -> Tensor:
     for first in range(0, target.shape[0], rows):
         index = np.indices((min(rows, target.shape[0] - first), *target.shape[1:]), dtype=np.float64)
         index[0] += first
-        at = np.tensordot(to_scan[:3, :3], index, 1) + to_scan[:3, 3].reshape(3, 1, 1, 1) + MARGIN
+        at = np.tensordot(to_scan[:3, :3], index, 1) + to_scan[:3, 3].reshape(3, 1, 1, 1) + REPEATED_SLICES
         out[first : first + rows] = ndimage.map_coordinates(
             coefficients, at, order=3, prefilter=False, mode="nearest", output=np.float32
         )

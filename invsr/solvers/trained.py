@@ -16,9 +16,9 @@ from invsr.solvers.steps import ADMM, HQS, PGD
 from invsr.solvers.unrolled import Unrolled
 
 UNROLLED, DEQ = "unrolled", "deq"
-STEPS: dict[str, Any] = {"hqs": HQS, "admm": ADMM, "pgd": PGD}
+TRAINABLE_STEPS: dict[str, Any] = {"hqs": HQS, "admm": ADMM, "pgd": PGD}
 # Of a trained equilibrium: relative residual at which it counts as found.
-RTOL = 3e-3
+FIXED_POINT_RTOL = 3e-3
 
 
 def unrolled_of(networks: list[Network], step: str = "hqs", n_steps: int = 5, save_memory: bool = False) -> Unrolled:
@@ -29,9 +29,11 @@ def unrolled_of(networks: list[Network], step: str = "hqs", n_steps: int = 5, sa
     InvsrError
         When there is no such step, or the numbers do not fit.
     """
-    if step not in STEPS:
-        raise InvsrError(f"step {step!r} cannot be trained: use one of {', '.join(STEPS)}")
-    return Unrolled(STEPS[step](), [_prior(network) for network in networks], n_steps, save_memory=save_memory)
+    if step not in TRAINABLE_STEPS:
+        raise InvsrError(f"step {step!r} cannot be trained: use one of {', '.join(TRAINABLE_STEPS)}")
+    return Unrolled(
+        TRAINABLE_STEPS[step](), [_prior(network) for network in networks], n_steps, save_memory=save_memory
+    )
 
 
 def equilibrium_of(network: Network, step: str = "hqs", max_iter: int = 30) -> Equilibrium:
@@ -42,9 +44,11 @@ def equilibrium_of(network: Network, step: str = "hqs", max_iter: int = 30) -> E
     InvsrError
         When there is no such step.
     """
-    if step not in STEPS:
-        raise InvsrError(f"step {step!r} cannot be trained: use one of {', '.join(STEPS)}")
-    return Equilibrium(STEPS[step](), _prior(network), backward=JACOBIAN_FREE, rtol=RTOL, max_iter=max_iter)
+    if step not in TRAINABLE_STEPS:
+        raise InvsrError(f"step {step!r} cannot be trained: use one of {', '.join(TRAINABLE_STEPS)}")
+    return Equilibrium(
+        TRAINABLE_STEPS[step](), _prior(network), backward=JACOBIAN_FREE, rtol=FIXED_POINT_RTOL, max_iter=max_iter
+    )
 
 
 def _prior(network: Network) -> Denoiser:
@@ -60,7 +64,7 @@ def save_solver(solver: Unrolled | Equilibrium, path: str | Path, description: d
     InvsrError
         When the file cannot be written; nothing is left of it then.
     """
-    step = {kind: name for name, kind in STEPS.items()}[type(solver.step)]
+    step = {kind: name for name, kind in TRAINABLE_STEPS.items()}[type(solver.step)]
     driver: dict[str, Any]
     first: Any
     if isinstance(solver, Unrolled):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,24 +13,22 @@ from invsr.errors import InvsrError
 from invsr.noise.likelihoods import Gaussian, Likelihood
 from invsr.numerics.iteration import ProgressCallback, Status
 from invsr.numerics.linear import number
-from invsr.operators.base import LinearOperator
+from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import GRADIENT, Prior
 from invsr.solvers.discrepancy import match_discrepancy, rerun_with_more_noise
-from invsr.solvers.plug_and_play import END, START, WEIGHT, largest_eigenvalue, smooth_guess
-from invsr.solvers.residuals import as_tuple, chi2, gain, target
+from invsr.solvers.plug_and_play import FIRST_LEVEL, LAST_LEVEL, PRIOR_WEIGHT, smooth_guess
+from invsr.solvers.residuals import as_tuple, back_project, chi2, gain, intensity_scale, target
 from invsr.solvers.solution import Solution
-from invsr.solvers.steps import PGD, RED, Problem, State, Step
-
-# Data without noise would make the last noise levels vanish.
-LEAST_NOISE = 1e-4
+from invsr.solvers.state import Problem, State, Step
+from invsr.solvers.weighting import LEAST_NOISE, log_level
 
 
 class Unrolled(nn.Module):
     """``x_K`` of K steps: an operator, data and their noise go in, a volume comes out, all of it differentiable.
 
-    The k-th step has the noise level ``s_k exp(a_k)`` and the weight ``WEIGHT sigma^2 exp(b_k)``, with s_k falling
-    as in plug-and-play and a_k, b_k trained: they start at 0, where this is plug-and-play, and the numbers stay
-    positive. The operator is an argument: one set of weights serves any acquisition.
+    The k-th step has the noise level ``s_k exp(a_k)`` and the weight ``PRIOR_WEIGHT sigma^2 exp(b_k)``, with s_k
+    falling as in plug-and-play and a_k, b_k trained: they start at 0, where this is plug-and-play, and the numbers
+    stay positive. The operator is an argument: one set of weights serves any acquisition.
 
     Parameters
     ----------
@@ -90,14 +86,14 @@ class Unrolled(nn.Module):
         self.level = nn.Parameter(torch.zeros(n_steps))
         self.weight = nn.Parameter(torch.zeros(n_steps))
 
-    def forward(self, operator: LinearOperator, y: Any, sigma: float, x0: Tensor | None = None) -> Tensor:
+    def forward(self, operator: LinearOperator, y: Data, sigma: float, x0: Tensor | None = None) -> Tensor:
         """The volume.
 
         Parameters
         ----------
         operator : LinearOperator
         y : Tensor (or tuple of them for a stack)
-            Data, scaled so that bright tissue is near 1.
+            Data, scaled so that bright tissue is near 1 (`solve` takes any unit).
         sigma : float
             Standard deviation of their noise.
         x0 : Tensor, optional
@@ -110,7 +106,7 @@ class Unrolled(nn.Module):
     def solve(
         self,
         operator: LinearOperator,
-        y: Any,
+        y: Data,
         sigma: float,
         x0: Tensor | None = None,
         likelihood: Likelihood | tuple[Likelihood, ...] | None = None,
@@ -124,13 +120,16 @@ class Unrolled(nn.Module):
         a chi2 that noise does not explain, its penalty is found anew (`match_discrepancy`, there).
         """
         likelihoods = as_tuple(likelihood) if likelihood is not None else tuple(Gaussian(sigma) for _ in as_tuple(y))
+        with torch.no_grad():
+            start = smooth_guess(operator, y) if x0 is None else x0
+            scale = intensity_scale(y, likelihoods, start)
         history: list[dict[str, float]] = []
 
-        def misfit(prediction: Any) -> float:
+        def misfit(prediction: Data) -> float:
             return chi2(operator, likelihoods, y, prediction)
 
-        def run(assumed_sigma: float) -> tuple[tuple[Tensor, Tensor, Tensor, Any], float]:
-            for state, before, lam, rho in self._states(operator, y, assumed_sigma, x0, likelihoods):
+        def run(assumed_sigma: float) -> tuple[tuple[Tensor, Tensor, Tensor, Data], float]:
+            for state, before, lam, rho in self._states(operator, y, assumed_sigma, start, likelihoods, scale):
                 prediction = operator(state.x)
                 entry = {
                     "lam": number(lam),
@@ -146,43 +145,39 @@ class Unrolled(nn.Module):
 
         with torch.no_grad():
             x, lam, rho, prediction = rerun_with_more_noise(run, float(sigma))
-            if not isinstance(self.step, PGD | RED):  # they end with the network
-                back = operator.adjoint(target(likelihoods, y, prediction))
+            if not self.step.explicit:  # those that are end with the network
+                back = back_project(operator, target(likelihoods, y, prediction))
                 x, weight = match_discrepancy(operator, back, x, number(rho), lambda volume: misfit(operator(volume)))
                 prediction = operator(x)
                 history[-1] |= {"lam": number(lam) * weight / number(rho), "chi2": misfit(prediction)}
         # A fixed number of steps is what was asked for: there is nothing left to converge.
-        return Solution.of_run(x, operator.domain, Status.CONVERGED, history, sigma, gain(y, prediction))
+        status = Status.CONVERGED if bool(x.isfinite().all()) else Status.DIVERGED
+        return Solution.of_run(x, operator.domain, status, history, sigma, gain(y, prediction))
 
     def _states(
         self,
         operator: LinearOperator,
-        y: Any,
+        y: Data,
         sigma: float,
         x0: Tensor | None,
         likelihoods: tuple[Likelihood, ...] = (),
+        scale: float = 1.0,
     ) -> Iterator[tuple[State, State, Tensor, Tensor]]:
         """After each step: the state, the one before, lam and rho."""
         if not sigma > 0:
             raise InvsrError(f"sigma is {sigma}: an unrolled network needs the noise level of the data, above zero")
-        noise = max(float(sigma), LEAST_NOISE)
-        back = operator.adjoint(y)
-        start = smooth_guess(operator, y) if x0 is None else x0
-        problem = Problem(operator, self._prior(0), back, y)
-        fixed = isinstance(self.step, PGD)
-        if isinstance(self.step, PGD | RED):
-            problem = replace(problem, norm=largest_eigenvalue(operator, back.detach()))
-        state = self.step.start(problem, start)
+        noise = max(float(sigma), LEAST_NOISE * scale)
+        last = LAST_LEVEL * noise
+        first = max(FIRST_LEVEL * scale, last)
+        problem = Problem(operator, self._prior(0).scaled(scale), back_project(operator, y), y)
+        state = self.step.start(problem, smooth_guess(operator, y) if x0 is None else x0)
         for k in range(self.n_steps):
-            share = k / (self.n_steps - 1) if self.n_steps > 1 else 1.0
-            falling = (1 - share) * math.log(max(START, END * noise)) + share * math.log(END * noise)
-            variance = (2 * (self.level[k] + falling)).exp()
-            lam = problem.norm * variance if fixed else WEIGHT * noise**2 * self.weight[k].exp()
+            variance = (2 * (self.level[k] + log_level(first, last, k, self.n_steps))).exp()
+            free = PRIOR_WEIGHT * noise**2 * self.weight[k].exp()
+            lam = problem.norm * variance if self.step.rho_is_norm else free
             rho = lam / variance
-            problem, before = replace(problem, prior=self._prior(k)), state
-            if not all(isinstance(one, Gaussian) for one in likelihoods):
-                aim = target(likelihoods, y, operator(state.x))
-                problem = replace(problem, back_projection=operator.adjoint(aim), target=aim)
+            problem, before = replace(problem, prior=self._prior(k).scaled(scale)), state
+            problem = problem.retargeted(likelihoods, y, state.x)
             if self.save_memory and torch.is_grad_enabled():
                 state = checkpoint(self.step, state, problem, lam, rho, use_reentrant=False)
             else:
@@ -190,6 +185,6 @@ class Unrolled(nn.Module):
             yield state, before, lam, rho
 
     def _prior(self, k: int) -> Prior:
-        found: Any = self.priors[k if len(self.priors) > 1 else 0]
-        prior: Prior = found
+        prior = self.priors[k if len(self.priors) > 1 else 0]
+        assert isinstance(prior, Prior)  # for the type checker: a ModuleList forgets
         return prior

@@ -21,9 +21,13 @@ ENDING = 3
 # anatomy that ends at the field of view) chi2 does not come down to its aim, and the weight would vanish. Scans
 # whose model holds end at 0.1 to 0.2.
 LEAST_WEIGHT = 0.05
-# Ratio of lam to rho for a prior on differences: the size of its step, in scaled intensity per voxel. Decides
-# the speed of convergence, not the limit. A prior on the volume itself gets rho = 1, the norm of A* A.
+# Noise below this share of the peak is taken for this: without noise, a denoiser's levels and weight would vanish.
+LEAST_NOISE = 1e-4
+# Ratio of lam to rho for a prior on differences: the size of its step, as a share of the peak per voxel. Decides
+# the speed of convergence, not the limit. A prior on the volume itself gets rho = 1, about the norm of A* A.
 GRADIENT_STEP = 0.04
+# First automatic weight, as a share of the noise.
+FIRST_WEIGHT = 0.2
 
 
 class Weights(Protocol):
@@ -54,16 +58,40 @@ class Constant:
     automatic: bool
     settled: bool
     least: float = 0.0
+    penalty: float = 1.0
 
     @classmethod
-    def of(cls, prior: Prior, lam: float | None, sigma: float | None, spacing: float) -> Constant:
-        """For a prior on the volume or on its differences, whose voxels are `spacing` mm wide."""
-        unit = GRADIENT_STEP / spacing if prior.analysis == GRADIENT else None
-        noise = sigma if sigma is not None else 1.0
-        return cls(0.2 * noise if lam is None else lam, unit, lam is None, lam is not None, LEAST_WEIGHT * noise)
+    def of(
+        cls,
+        prior: Prior,
+        lam: float | None,
+        sigma: float | None,
+        spacing: float,
+        *,
+        scale: float = 1.0,
+        penalty: float = 1.0,
+    ) -> Constant:
+        """The weight of a prior with a cost, on volumes whose voxels are `spacing` mm wide.
+
+        Parameters
+        ----------
+        prior : Prior
+        lam, sigma : float, optional
+            Weight and noise; the weight is automatic where it is not given.
+        spacing : float, mm
+        scale : float
+            Level of bright tissue. Weights of quadratic priors have no unit; others are taken to be in intensities.
+        penalty : float
+            rho of a prior on the volume itself.
+        """
+        unit = 1.0 if prior.quadratic else scale
+        noise = (sigma if sigma is not None else 1.0) * unit / scale
+        step = GRADIENT_STEP * unit / spacing if prior.analysis == GRADIENT else None
+        first = FIRST_WEIGHT * noise if lam is None else lam
+        return cls(first, step, lam is None, lam is not None, LEAST_WEIGHT * noise, penalty)
 
     def rho(self) -> float:
-        return 1.0 if self.unit is None else self.lam / self.unit
+        return self.penalty if self.unit is None else self.lam / self.unit
 
     def learn(self, n: int, chi2: float) -> None:
         if not self.automatic or n < 2 or n % 2:
@@ -84,7 +112,7 @@ class Schedule:
     Parameters
     ----------
     start, end : float
-        Noise levels in scaled intensities.
+        Noise levels in the units of the data.
     n_steps : int
         Iterations from one to the other, evenly spaced in the logarithm; 1 for a constant level `end`.
     weight : float
@@ -116,8 +144,7 @@ class Schedule:
     @property
     def sigma(self) -> float:
         """The level of the coming iteration."""
-        share = min(1.0, self.n / (self.n_steps - 1)) if self.n_steps > 1 else 1.0
-        return math.exp((1 - share) * math.log(self.start) + share * math.log(self.end))
+        return math.exp(log_level(self.start, self.end, self.n, self.n_steps))
 
     @property
     def lam(self) -> float:
@@ -141,6 +168,12 @@ class Schedule:
     @property
     def settled(self) -> bool:
         return self.n >= self.n_steps and not self.fits_noise
+
+
+def log_level(first: float, last: float, n: int, n_levels: int) -> float:
+    """Logarithm of the n-th of `n_levels` noise levels from `first` to `last`, evenly spaced in it; then of `last`."""
+    share = min(1.0, n / (n_levels - 1)) if n_levels > 1 else 1.0
+    return (1 - share) * math.log(first) + share * math.log(last)
 
 
 def require_weight(lam: float | None, sigma: float | None) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from invsr.errors import InvsrError
-from invsr.operators.base import LinearOperator
+from invsr.numerics.linear import white_noise
+from invsr.operators.base import Data, LinearOperator
 from invsr.solvers.residuals import as_tuple, like_data
 from invsr.uncertainty.deviation import interval_deviation
 
@@ -18,10 +18,10 @@ SHIFT = 4
 
 
 def equivariant_bootstrap(
-    run: Callable[[Any], Tensor],
+    run: Callable[[Data], Tensor],
     operator: LinearOperator,
     x: Tensor,
-    y: Any,
+    y: Data,
     sigma: float,
     *,
     n_samples: int = 8,
@@ -69,14 +69,14 @@ def equivariant_bootstrap(
     generator = torch.Generator().manual_seed(seed)
     spacing = operator.domain.spacing
     turns = bool(spacing.max() < 1.1 * spacing.min())
-    squares, seen = torch.zeros_like(x), torch.zeros_like(x)
+    squares, seen = torch.zeros_like(x.real), torch.zeros_like(x.real)
     for _ in range(n_samples):
         move = Move.draw(generator, turns)
         clean = as_tuple(operator(move(x, x.shape[2:])))
-        noisy = [one + sigma * torch.randn(one.shape, generator=generator).to(one) for one in clean]
+        noisy = [one + sigma * white_noise(one, generator) for one in clean]
         found = run(like_data(tuple(noisy), y))
-        inside = move.back(move(torch.ones_like(x), x.shape[2:]), x.shape[2:])
-        squares += inside * (move.back(found, x.shape[2:]) - x).square()
+        inside = move.back(move(torch.ones_like(x.real), x.shape[2:]), x.shape[2:])
+        squares += inside * (move.back(found, x.shape[2:]) - x).abs().square()
         seen += inside
     return interval_deviation(squares, seen, n_samples)
 

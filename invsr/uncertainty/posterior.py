@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,22 +11,23 @@ from torch import Tensor
 from invsr.errors import InvsrError
 from invsr.noise.likelihoods import Gaussian, Likelihood
 from invsr.numerics.iteration import ProgressCallback
-from invsr.operators.base import LinearOperator
+from invsr.numerics.linear import white_noise
+from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import Prior
 from invsr.solvers.plug_and_play import smooth_guess
-from invsr.solvers.residuals import as_tuple, chi2, peak, target
+from invsr.solvers.residuals import as_tuple, back_project, chi2, intensity_scale, peak
+from invsr.solvers.state import Problem, data_step
+from invsr.solvers.weighting import LEAST_NOISE, log_level
 from invsr.uncertainty.deviation import interval_deviation
 
 # Noise levels of the walk, the first as a share of the peak and the last of the data's noise; the number of steps
 # from one to the other; the weight of the prior over sigma^2, with which samples have a chi2 of about 1; the share of
 # the noise that is drawn anew in each step.
-START, END, STEPS = 0.3, 0.5, 15
-WEIGHT = 1.6
+FIRST_SHARE, LAST_SHARE, N_LEVELS = 0.3, 0.5, 15
+SAMPLING_WEIGHT = 1.6
 FRESH = 0.5
 # Set on stroke_* (benchmarks/calibration.py), so that 68 % of the voxels lie within one deviation.
 WIDENING = 1.4
-# Noise of the data below this share of the peak is taken for this.
-LEAST_NOISE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class Samples:
         Of the samples, times `WIDENING`: they are too much alike.
         """
         errors = self.samples - self.mean
-        seen = torch.ones_like(errors[:1]) * len(errors)
-        return WIDENING * interval_deviation(errors.square().sum(0, keepdim=True), seen, len(errors) - 1)
+        seen = torch.ones_like(errors[:1].real) * len(errors)
+        return WIDENING * interval_deviation(errors.abs().square().sum(0, keepdim=True), seen, len(errors) - 1)
 
 
 def sample_posterior(
     operator: LinearOperator,
-    y: Any,
+    y: Data,
     prior: Prior,
     sigma: float,
     *,
@@ -78,7 +78,7 @@ def sample_posterior(
     .. code-block:: text
 
         z <- D(x, sigma_k)
-        m <- (A*A + rho_k)^-1 (A*y + rho_k z)                     rho_k = WEIGHT sigma^2 / sigma_k^2
+        m <- (A*A + rho_k)^-1 (A*y + rho_k z)                     rho_k = SAMPLING_WEIGHT sigma^2 / sigma_k^2
         e <- (x - m) / sigma_k
         x <- m + sigma_{k+1} (sqrt(1 - FRESH) e + sqrt(FRESH) new noise)
 
@@ -86,7 +86,7 @@ def sample_posterior(
     ----------
     operator : LinearOperator
     y : Tensor (or tuple of them for a stack)
-        Data, scaled so that bright tissue is near 1.
+        Data, in any unit.
     prior : Prior
         A denoiser D that takes a noise level.
     sigma : float
@@ -112,38 +112,36 @@ def sample_posterior(
     """
     if n_samples < 2:
         raise InvsrError(f"n_samples is {n_samples}: a spread takes at least 2")
-    if not prior.takes_noise_level:
+    if not prior.is_denoiser:
         raise InvsrError(f"{type(prior).__name__} is no denoiser: posterior sampling needs one")
     if not sigma > 0:
         raise InvsrError(f"sigma is {sigma}: give the standard deviation of the noise, above zero")
     likelihoods = likelihood or tuple(Gaussian(sigma) for _ in as_tuple(y))
-    fixed = all(isinstance(one, Gaussian) for one in likelihoods)
-    back, guess = operator.adjoint(y), smooth_guess(operator, y)
+    guess = smooth_guess(operator, y)
+    prior = prior.scaled(intensity_scale(y, likelihoods, guess))
+    problem = Problem(operator, prior, back_project(operator, y), y)
     scale = peak(guess) if bool(guess.any()) else 1.0
     noise = max(sigma, LEAST_NOISE * scale)
-    first, last = max(START * scale, END * noise), END * noise
-    levels = [math.exp(math.log(first) + n / (STEPS - 1) * math.log(last / first)) for n in range(STEPS)] + [0.0]
+    first, last = max(FIRST_SHARE * scale, LAST_SHARE * noise), LAST_SHARE * noise
+    levels = [*(math.exp(log_level(first, last, n, N_LEVELS)) for n in range(N_LEVELS)), 0.0]
     generator = torch.Generator().manual_seed(seed)
-
-    def draw() -> Tensor:
-        return torch.randn(guess.shape, generator=generator).to(guess)
 
     found, history = [], []
     for n in range(n_samples):
         m = guess
-        x = guess + levels[0] * draw()
-        for k in range(STEPS):
-            if not fixed:
-                back = operator.adjoint(target(likelihoods, y, operator(m)))
+        x = guess + levels[0] * white_noise(guess, generator)
+        for k in range(N_LEVELS):
             z = prior.prox(x, levels[k])
-            rho = WEIGHT * noise**2 / levels[k] ** 2
-            m = operator.solve(back + rho * z, rho, x0=m, rtol=1e-5, max_iter=50).x
+            rho = SAMPLING_WEIGHT * noise**2 / levels[k] ** 2
+            m = data_step(problem.retargeted(likelihoods, y, m), z, rho, m)
             if levels[k + 1] > 0:
                 estimate = (x - m) / levels[k]
-                x = m + levels[k + 1] * (math.sqrt(1 - FRESH) * estimate + math.sqrt(FRESH) * draw())
+                x = m + levels[k + 1] * (
+                    math.sqrt(1 - FRESH) * estimate + math.sqrt(FRESH) * white_noise(guess, generator)
+                )
             if progress is not None:
                 entry = {"chi2": chi2(operator, likelihoods, y, operator(m))}
-                progress(n * STEPS + k + 1, n_samples * STEPS, entry)
+                progress(n * N_LEVELS + k + 1, n_samples * N_LEVELS, entry)
         found.append(m)
         history.append({"chi2": chi2(operator, likelihoods, y, operator(m))})
     return Samples(torch.cat(found), history)

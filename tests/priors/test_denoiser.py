@@ -477,7 +477,7 @@ def test_what_the_network_says_of_itself():
     assert prior.reach == prior.network.reach
     assert Denoiser(lambda x, sigma: x).dim == 2
     assert Denoiser(Fake(blur_volumes, 3), name="blur").name == "blur"
-    assert prior.takes_noise_level and not prior.quadratic
+    assert prior.is_denoiser and not prior.quadratic
 
 
 def test_network_moves_with_the_prior():

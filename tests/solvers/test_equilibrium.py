@@ -1,7 +1,6 @@
 """Equilibria: gradients against back-propagation through every step, memory, and what is said when it fails."""
 
 import warnings
-from dataclasses import replace
 
 import pytest
 import torch
@@ -15,9 +14,9 @@ from invsr.noise.likelihoods import Gaussian
 from invsr.operators import Stack, acquisition
 from invsr.priors import Denoiser, Prior, Tikhonov
 from invsr.solvers import ADMM, HQS, PGD, RED, Status, discrepancy
-from invsr.solvers.equilibrium import LEVEL, Equilibrium
-from invsr.solvers.plug_and_play import WEIGHT, largest_eigenvalue
-from invsr.solvers.residuals import chi2
+from invsr.solvers.equilibrium import INITIAL_LEVEL, Equilibrium
+from invsr.solvers.plug_and_play import PRIOR_WEIGHT
+from invsr.solvers.residuals import chi2, peak
 from invsr.solvers.steps import Problem
 from invsr.testing.phantoms import centred_grid
 
@@ -30,8 +29,6 @@ TIGHT = {"rtol": 1e-8, "max_iter": 200, "backward_rtol": 1e-8, "backward_max_ite
 
 class Contraction(Prior):
     """Between the image and a learnt mean over its neighbours, more of the latter the more noise there is."""
-
-    takes_noise_level = True
 
     def __init__(self, factor=0.9):
         super().__init__()
@@ -62,11 +59,9 @@ def model(step="hqs", **options):
 def unrolled(net, operator, y, n_iter=200):
     """The same, every step in the graph."""
     back = operator.adjoint(y)
-    level = ((net.log_level.exp() * LEVEL) ** 2 + SIGMA**2) ** 0.5
-    problem, lam = Problem(operator, net.prior, back, y), net.log_weight.exp() * WEIGHT * SIGMA**2
+    level = ((net.log_level.exp() * INITIAL_LEVEL) ** 2 + SIGMA**2) ** 0.5
+    problem, lam = Problem(operator, net.prior, back, y), net.log_weight.exp() * PRIOR_WEIGHT * SIGMA**2
     rho = lam / level**2
-    if isinstance(net.step, PGD | RED):
-        problem = replace(problem, norm=largest_eigenvalue(operator, back.detach()))
     if isinstance(net.step, PGD):
         lam, rho = problem.norm * level**2, problem.norm
     state = net.step.start(problem, torch.zeros_like(back))
@@ -233,17 +228,18 @@ def test_no_graph_without_gradients():
 def test_solve_reports(monkeypatch):
     monkeypatch.setattr(discrepancy, "CHI2_EXPECTED", (0.0, float("inf")))  # as it comes, whatever it leaves
     operator, y, truth = scan()
+    y = y / peak(y)  # as the call without a report takes it
     net = model("admm", rtol=1e-6, max_iter=100)
     found = net.solve(operator, y, SIGMA)
     torch.testing.assert_close(found.x, net(operator, y, SIGMA).detach(), rtol=0, atol=1e-12)
     assert found.status is Status.CONVERGED and not found.x.requires_grad and found.grid == GRID
     assert [entry["change"] for entry in found.history] == list(net.last.history)
     assert found.chi2 == found.history[-1]["chi2"] == chi2(operator, (Gaussian(SIGMA),), y, operator(found.x))
-    assert found.lam == pytest.approx(WEIGHT * SIGMA**2) and found.sigma == SIGMA
+    assert found.lam == pytest.approx(PRIOR_WEIGHT * SIGMA**2) and found.sigma == SIGMA
     short = model("admm", rtol=1e-6, max_iter=3)
     found = short.solve(operator, y, SIGMA, x0=torch.zeros_like(truth))
     assert found.status is Status.MAX_ITER and len(found.history) == 3
-    assert any("stopped after 3 iterations" in line for line in found.remarks())
+    assert any("max_iter = 3" in line for line in found.remarks())
 
 
 def test_warns_when_it_does_not_converge():

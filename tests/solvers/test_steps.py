@@ -16,6 +16,7 @@ from invsr.models.networks import UNet
 from invsr.noise.estimation import estimate_sigma
 from invsr.noise.likelihoods import Gaussian
 from invsr.numerics.differences import gradient
+from invsr.numerics.linear import largest_eigenvalue
 from invsr.operators import Diagonal, Identity, KSpaceFilter, Stack, acquisition
 from invsr.priors import TV, Denoiser, Prior, Tikhonov
 from invsr.solvers import ADMM, HQS, PGD, RED, Schedule, Status, iterate, likelihood, solve_quadratic
@@ -33,8 +34,6 @@ STEPS = {"hqs": HQS, "admm": ADMM, "pgd": PGD, "red": RED}
 
 class Smoother(Prior):
     """A symmetric linear denoiser, ``(I + (strength sigma)^2 L)^-1`` with the periodic Laplacian L."""
-
-    takes_noise_level = True
 
     def __init__(self, strength=10.0):
         super().__init__()
@@ -55,7 +54,7 @@ def dense(function, shape):
 
 def problem(operator, y, prior):
     back = operator.adjoint(y)
-    return Problem(operator, prior, back, y, driver.largest_eigenvalue(operator, back))
+    return Problem(operator, prior, back, y)
 
 
 def repeat(step, task, lam, rho, n, state=None):
@@ -137,8 +136,9 @@ def test_momentum_saves_iterations(make):
 def test_quadratic_prior_on_the_volume(name):
     operator, y, lam = acquisition(GRID, 1.0), noise(1, 1, *GRID.shape), 0.05
     found = iterate(STEPS[name](), operator, y, Tikhonov("identity"), lam=lam, max_iter=2000, rtol=1e-12)
-    # HQS and RED see the prior through its envelope: 1 / lam + 1 / rho in the place of 1 / lam, rho being 1.
-    weight = lam if name in ("admm", "pgd") else 1 / (1 / lam + 1)
+    # HQS and RED see the prior through its envelope: 1 / lam + 1 / rho in the place of 1 / lam.
+    rho = {"hqs": 1.0, "red": largest_eigenvalue(operator.gram, operator.adjoint(y))}.get(name)
+    weight = lam if rho is None else 1 / (1 / lam + 1 / rho)
     expected = solve_quadratic(operator, y, Tikhonov("identity"), lam=weight)
     assert found.status is Status.CONVERGED
     torch.testing.assert_close(found.x, expected.x, rtol=0, atol=1e-5)
@@ -179,6 +179,7 @@ def descent(step, max_iter, tail=1.0, slices=4, **options):
     operator = acquisition(grid.coarsen((1, 1, 8 // slices)), reference=grid)
     y = operator(shapes(grid, n_samples=4, size=8.0, dtype=F64))
     y = (y + 0.05 * noise(*y.shape)).abs()
+    y = y / peak(y)
     prior = plain(network(tail))
     schedule = Schedule(SIGMA, SIGMA, 1, LAM)
     solution = iterate(step, operator, y, prior, sigma=0.05, schedule=schedule, max_iter=max_iter, **options)
@@ -207,7 +208,7 @@ def test_descent_ends_where_the_objective_is_stationary(tail):
     assert solution.status is Status.CONVERGED
 
     def slope(x):
-        return float((task.slope(x) + RHO * (x - task.prior.prox(x, SIGMA))).norm())
+        return float((task.gradient(x) + RHO * (x - task.prior.prox(x, SIGMA))).norm())
 
     assert slope(solution.x) < 1e-5 * slope(driver.smooth_guess(task.operator, y))
     # The same by differences: `cost` and `prox` belong together.
@@ -319,7 +320,7 @@ def test_history_follows_the_schedule(name):
     np.testing.assert_allclose(levels, [*np.geomspace(0.2, 0.05, 6), 0.05, 0.05, 0.05])
     lams = [entry["lam"] for entry in solution.history]
     if name in ("pgd", "red"):  # their penalty is the operator's norm, whatever the level
-        np.testing.assert_allclose(lams, driver.largest_eigenvalue(operator, solution.x) * np.square(levels))
+        np.testing.assert_allclose(lams, largest_eigenvalue(operator.gram, solution.x) * np.square(levels))
     else:
         np.testing.assert_allclose(lams, 1e-3)
     assert solution.status is Status.MAX_ITER and len(solution.history) == 9
@@ -331,12 +332,13 @@ def test_default_schedule_ends_below_the_noise():
     operator, y = scan_of_shapes()
     solution = iterate(HQS(), operator, y, Smoother(), sigma=0.03)
     levels = [entry["sigma"] for entry in solution.history]
-    first = driver.START * peak(driver.smooth_guess(operator, y))
+    first = driver.FIRST_LEVEL * peak(driver.smooth_guess(operator, y))
     assert (
-        levels[0] == pytest.approx(first) and levels[driver.STEPS - 1] == pytest.approx(driver.END * 0.03) == levels[-1]
+        levels[0] == pytest.approx(first)
+        and levels[HQS.n_levels - 1] == pytest.approx(driver.LAST_LEVEL * 0.03) == levels[-1]
     )
-    early = solution.history[: driver.STEPS - ENDING + 1]
-    assert all(entry["lam"] == pytest.approx(driver.WEIGHT * 0.03**2) for entry in early)
+    early = solution.history[: HQS.n_levels - ENDING + 1]
+    assert all(entry["lam"] == pytest.approx(driver.PRIOR_WEIGHT * 0.03**2) for entry in early)
     assert solution.status is Status.CONVERGED and solution.history[-1]["change"] < 2e-2
     given = iterate(HQS(), operator, y, Smoother(), sigma=0.03, lam=0.02, max_iter=1)
     assert given.lam == 0.02
@@ -353,15 +355,15 @@ def test_the_weight_grows_where_noise_is_fitted(name):
 
 def test_no_convergence_before_the_last_level():
     operator, y = scan_of_shapes()
-    solution = iterate(HQS(), operator, y, Smoother(), sigma=0.03, lam=driver.WEIGHT * 0.03**2, rtol=1e3)
-    assert solution.status is Status.CONVERGED and len(solution.history) == driver.STEPS
+    solution = iterate(HQS(), operator, y, Smoother(), sigma=0.03, lam=driver.PRIOR_WEIGHT * 0.03**2, rtol=1e3)
+    assert solution.status is Status.CONVERGED and len(solution.history) == HQS.n_levels
 
 
 def test_noise_is_estimated_for_denoisers():
     operator, y = scan_of_shapes()
     solution = iterate(HQS(), operator, y, Smoother())
     assert solution.sigma == estimate_sigma(y)
-    assert solution.history[-1]["sigma"] == pytest.approx(driver.END * solution.sigma)
+    assert solution.history[-1]["sigma"] == pytest.approx(driver.LAST_LEVEL * solution.sigma)
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -419,5 +421,5 @@ def test_largest_eigenvalue(name):
     with torch.no_grad():
         gram = torch.stack([operator.gram(unit).flatten() for unit in units], 1)
         expected = float(torch.linalg.eigvalsh(gram)[-1])
-        found = driver.largest_eigenvalue(operator, torch.zeros((1, 1, *shape), dtype=kind))
+        found = largest_eigenvalue(operator.gram, torch.zeros((1, 1, *shape), dtype=kind))
     assert expected <= found <= 1.02 * expected

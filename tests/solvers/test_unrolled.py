@@ -15,6 +15,7 @@ from invsr.operators.stack import Stack
 from invsr.priors import TV, Denoiser, Prior
 from invsr.solvers import ADMM, HQS, PGD, Huber, Status, Unrolled, discrepancy, iterate
 from invsr.solvers.plug_and_play import noise_schedule, smooth_guess
+from invsr.solvers.residuals import peak
 from invsr.solvers.trained import equilibrium_of, load_solver, save_solver, unrolled_of
 
 F64 = torch.float64
@@ -23,8 +24,6 @@ STEPS = {"hqs": HQS(), "admm": ADMM(), "pgd": PGD()}
 
 class Shrink(Prior):
     """A denoiser with one trained number: smaller where the noise is larger."""
-
-    takes_noise_level = True
 
     def __init__(self, strength=1.0):
         super().__init__()
@@ -39,9 +38,8 @@ def problem(shape=(6, 5, 8), factor=2, dtype=F64):
     operator = acquisition(grid.coarsen((1, 1, factor)), reference=grid)
     generator = torch.Generator().manual_seed(0)
     truth = torch.rand((1, 1, *shape), dtype=dtype, generator=generator)
-    return operator, operator(truth) + 0.05 * torch.randn(
-        (1, 1, *operator.range.shape), dtype=dtype, generator=generator
-    )
+    y = operator(truth) + 0.05 * torch.randn((1, 1, *operator.range.shape), dtype=dtype, generator=generator)
+    return operator, y / peak(y)
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -136,7 +134,9 @@ def test_solution_has_a_history(any_chi2):
 def test_other_likelihoods_retarget_the_data_as_in_plug_and_play(any_chi2):
     operator, y = problem()
     y[0, 0, 3, 3, 2] += 5.0
-    schedule = replace(noise_schedule(smooth_guess(operator, y), 0.05, n_steps=4), start=0.07)
+    schedule = replace(
+        noise_schedule(smooth_guess(operator, y), 0.05, n_steps=4), start=0.07 * peak(y), automatic=False
+    )
     prior, huber = Shrink().requires_grad_(False), Huber(0.05)
     expected = iterate(
         HQS(), operator, y, prior, sigma=0.05, schedule=schedule, likelihood=huber, max_iter=4, rtol=0.0

@@ -24,8 +24,6 @@ SIGMA, WIDTH = 0.1, 0.3
 class White(Prior):
     """The denoiser of independent voxels with mean 0.5 and standard deviation WIDTH."""
 
-    takes_noise_level = True
-
     def prox(self, v, sigma):
         return 0.5 + (v - 0.5) * WIDTH**2 / (WIDTH**2 + sigma**2)
 
