@@ -50,9 +50,8 @@ def main():
     options = arguments.parse_args()
     truth = truths(options.volumes, options.crop)[0]
     scan = invsr.simulate(truth, slice_thickness=options.thickness, axis=2, noise=options.noise, seed=options.seed)
-    rates = {kind: product_rate(kind) for kind in (torch.float32, torch.bfloat16)}
-    print(f"{torch.get_num_threads()} threads; matrix product " + ", ".join(f"{k} {r:.0f}" for k, r in rates.items()))
-    table(["denoiser", "seconds", "share of the denoiser", "GFLOP/s", "of the matrix product's"])
+    print(f"{torch.get_num_threads()} threads\n")
+    table(["denoiser", "format", "seconds", "share of the denoiser", "GFLOP/s", "of the matrix product's"])
     for name in options.denoiser:
         prior = pretrained(name)
         watch = Watch(prior.network)
@@ -61,8 +60,9 @@ def main():
         seconds = time.perf_counter() - begun
         rate = 2e-9 * multiply_adds(pretrained(name).network) * watch.voxels / watch.seconds
         coarse = isinstance(prior.number_format(torch.device("cpu")), torch.autocast)
-        share = rate / rates[torch.bfloat16 if coarse else torch.float32]
-        row([name, f"{seconds:.1f}", f"{watch.seconds / seconds:.0%}", f"{rate:.0f}", f"{share:.0%}"])
+        used = torch.bfloat16 if coarse else torch.float32  # the other can take minutes where it is emulated
+        share = rate / product_rate(used)
+        row([name, used, f"{seconds:.1f}", f"{watch.seconds / seconds:.0%}", f"{rate:.0f}", f"{share:.0%}"])
 
 
 if __name__ == "__main__":
