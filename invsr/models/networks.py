@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from invsr.errors import InvsrError
 
-# PyTorch takes a loop ten times as slow as oneDNN for 3-D convolutions of a batch of one, unless the product of channels
-# and first two sides exceeds this (`use_mkldnn` in its Convolution.cpp).
+# PyTorch convolves a batch of one in 3-D by a loop ten times as slow as oneDNN, unless the product of channels and the
+# first two sides exceeds this (`use_mkldnn` in its Convolution.cpp).
 LARGEST_SLOW_SIZE = 20_480
 
 
