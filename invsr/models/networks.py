@@ -15,8 +15,37 @@ from torch import Tensor, nn
 
 from invsr.errors import InvsrError
 
-CONVOLUTIONS: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
-TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+# PyTorch convolves a batch of one in 3-D by a loop ten times as slow as oneDNN, unless the product of channels and the
+# first two sides exceeds this (`use_mkldnn` in its Convolution.cpp).
+LARGEST_SLOW_SIZE = 20_480
+
+
+class _Conv3d(nn.Conv3d):
+    """A 3-D convolution that is fast for a single small volume too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not _is_slow(x):
+            return super().forward(x)
+        # A batch of two always goes to oneDNN.
+        return super().forward(x.expand(2, *x.shape[1:]))[:1]
+
+
+class _ConvTranspose3d(nn.ConvTranspose3d):
+    """A transposed 3-D convolution that is fast for a single small volume too."""
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if not _is_slow(x):
+            return super().forward(x, output_size)
+        return super().forward(x.expand(2, *x.shape[1:]), output_size)[:1]
+
+
+def _is_slow(x: Tensor) -> bool:
+    single = x.device.type == "cpu" and x.dtype == torch.float32 and len(x) == 1
+    return single and not torch.is_autocast_enabled("cpu") and x.shape[1:4].numel() <= LARGEST_SLOW_SIZE
+
+
+CONVOLUTIONS: dict[int, Any] = {2: nn.Conv2d, 3: _Conv3d}
+TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: _ConvTranspose3d}
 
 
 class Network(nn.Module):

@@ -394,3 +394,25 @@ def test_bfloat16_derivatives_are_close():
     for n, (found, other) in enumerate(zip(torch.autograd.grad(out, variables, w), expected, strict=True)):
         assert found.dtype == torch.float32
         assert 0 < relative(found, other) < 0.05, n
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_single_small_volume_gives_what_it_gives_in_a_batch(dtype):
+    torch.manual_seed(0)
+    network = UNet(channels=(4, 8)).to(dtype)
+    x = torch.rand(2, 1, 8, 10, 12, dtype=dtype)
+    one, both = x[:1].clone().requires_grad_(), x.clone().requires_grad_()
+    alone, together = network(one, 0.1), network(both, 0.1)[:1]
+    torch.testing.assert_close(alone, together)
+    assert alone.shape == (1, 1, 8, 10, 12)
+    gradients = [torch.autograd.grad(y.square().sum(), x)[0][:1] for y, x in ((alone, one), (together, both))]
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_single_small_volume_is_no_slow_convolution():
+    network, x = UNet(channels=(4, 8)), torch.rand(1, 1, 8, 8, 8)
+    with torch.profiler.profile() as profile, torch.no_grad():
+        network(x, 0.1)
+    called = {one.key for one in profile.key_averages()}
+    assert any("mkldnn" in name for name in called) or not torch.backends.mkldnn.is_available()
+    assert not any("slow_conv" in name for name in called if torch.backends.mkldnn.is_available())

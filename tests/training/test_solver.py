@@ -139,7 +139,7 @@ def test_equilibria_are_trained_by_the_same_recipe(paths, tmp_path):
         warnings.simplefilter("ignore", InvsrWarning)  # so short a training need not lead to a fixed point
         solution = reconstruct(scan, **given)
         assert 1 <= len(solution.history) <= 8 * RUNS and bool(solution.x.isfinite().all())
-        with pytest.raises(InvsrError, match="method deq knows Gaussian noise in all voxels only"):
+        with pytest.raises(InvsrError, match="method deq takes Gaussian noise in all voxels only"):
             reconstruct(scan, noise_model="rician", **given)
 
 
