@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from invsr.app import options
-from invsr.app.arguments import axis_number, beside, moved_to, parsed_spacing, parsed_weight, repeat_options
+from invsr.app.arguments import axis_number, parsed_spacing, parsed_weight, repeat_options
+from invsr.app.outputs import (
+    describe,
+    figures_in_words,
+    motion_lines,
+    prepare_outputs,
+    require_distinct,
+    write_result,
+    write_result_report,
+)
 from invsr.app.progress import progress
 from invsr.app.train import app as train
 from invsr.errors import Interrupted, InvsrError, InvsrWarning
-
-if TYPE_CHECKING:
-    from invsr.motion import Motion
-    from invsr.pipeline import Reconstruction
 
 # Heavy modules are imported inside the commands: `invsr --help` answers at once.
 
@@ -83,19 +87,9 @@ def reconstruct(
     from invsr.pipeline.choice import method_of
 
     chosen = method_of(method, how, seed)
-    n_samples = getattr(chosen, "n_samples", 0)
-    beside_result = [beside(output, "std")] if n_samples or uncertainty else []
-    beside_result += [beside(output, f"sample-{n + 1}") for n in range(n_samples)]
-    from invsr.io.files import check_writable
+    require_distinct(scans, [*(mask or []), *([] if reference is None else [reference])], output)
+    beside_result = prepare_outputs(output, getattr(chosen, "n_samples", 0), uncertainty is not None, report)
     from invsr.io.nifti import load
-
-    _require_distinct([*scans, *(mask or []), *([] if reference is None else [reference])], scans, output)
-    for path in (output, *beside_result):
-        check_writable(path)
-    if report is not None:
-        from invsr.report import make_folder
-
-        make_folder(report)
     from invsr.motion import load_motion
     from invsr.pipeline.run import reconstruct as run
     from invsr.pipeline.scan import scans_of
@@ -110,7 +104,7 @@ def reconstruct(
         masks=[load(path, 0, geometry=geometry) for path in mask] if mask else None,
         slice_axis=None if slice_axis is None else axis_number(slice_axis, "--slice-axis"),
     )
-    with progress(method if chosen is None else chosen.name, _chi2, quiet=quiet, left="at most") as bar:
+    with progress(method if chosen is None else chosen.name, figures_in_words, quiet=quiet, left="at most") as bar:
         result = run(
             acquired,
             method=method if chosen is None else chosen,
@@ -123,64 +117,10 @@ def reconstruct(
             device=device,
             progress=bar,
         )
-    written = _write(result, output, beside_result, keep_motion=motion != "none")
+    written = write_result(result, output, beside_result, keep_motion=motion != "none")
     if report is not None:
-        written += _write_report(report, result, [*scans, *(mask or [])], output)
-    _describe(result, written, quiet)
-
-
-def _require_distinct(inputs: list[Path], scans: list[Path], output: Path) -> None:
-    """Raise where the output would overwrite an input, or a scan is given twice."""
-    for path in inputs:
-        if path.exists() and output.exists() and path.samefile(output):
-            raise InvsrError(f"-o {output}: is one of the inputs, which would be overwritten: choose another name")
-    for n, path in enumerate(scans):
-        if any(path.exists() and other.exists() and path.samefile(other) for other in scans[:n]):
-            raise InvsrError(f"{path}: is given twice: leave one out, or name the other scan")
-
-
-def _write(result: Reconstruction, output: Path, beside_result: list[Path], keep_motion: bool) -> list[Path]:
-    """The result and what belongs beside it; all paths, the result's first."""
-    from invsr.io.nifti import save
-    from invsr.motion import save_motion
-
-    extra = [] if result.std_volume is None else [result.std_volume, *result.sample_volumes]
-    for path, one in zip(beside_result, extra, strict=True):
-        save(one, path)
-    written = [output, *beside_result]
-    if keep_motion and result.motion is not None:
-        written += save_motion(result.motion, moved_to(output))
-    result.save(output)
-    return written
-
-
-def _write_report(folder: Path, result: Reconstruction, inputs: list[Path], output: Path) -> list[Path]:
-    from invsr.report import write_report
-
-    names = [path.name for path in inputs]
-    # Files of one name in several folders keep their folders.
-    roles = {path.name if names.count(path.name) == 1 else str(path): path for path in inputs}
-    roles["the result"] = output
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    return write_report(folder, result, command=command, files=roles)
-
-
-def _describe(result: Reconstruction, written: list[Path], quiet: bool) -> None:
-    """What was done and how well it fits; remarks go to standard error."""
-    if quiet:
-        return
-    for line in _motion_lines(result.motion):
-        print(line)
-    print(f"{result.method}: {result.problem.grids[0]} -> {result.grid}")
-    if result.samples is not None:
-        print(f"{len(result.samples)} samples")
-    elif result.history:
-        print(f"lambda {result.lam:.4g}, {len(result.history)} iterations, {result.status.value}")
-    print(f"noise sigma {result.sigma:.4g}, chi2 {result.chi2:.3f} per measured voxel, gain {result.gain:.4f}")
-    if result.history:
-        for line in result.remarks():
-            print(f"invsr: note: {line}", file=sys.stderr)
-    print(f"wrote {', '.join(map(str, written))}")
+        written += write_result_report(report, result, [*scans, *(mask or [])], output)
+    describe(result, written, quiet)
 
 
 @app.command()
@@ -201,7 +141,7 @@ def register(
     from invsr.pipeline.run import register as run
 
     check_writable(output, (".json",))
-    with progress("motion", _chi2, quiet=quiet, left="at most") as bar:
+    with progress("motion", figures_in_words, quiet=quiet, left="at most") as bar:
         found = run(
             [load(path) for path in scans],
             motion=motion,
@@ -213,7 +153,7 @@ def register(
         )
     written = save_motion(found, output)
     if not quiet:
-        for line in _motion_lines(found):
+        for line in motion_lines(found):
             print(line)
         print(f"wrote {', '.join(map(str, written))}")
 
@@ -285,11 +225,11 @@ def benchmark(
         list[Path] | None, typer.Argument(help="High-resolution volumes. [the example head]", metavar="HIGH.nii.gz")
     ] = None,
     method: Annotated[list[str] | None, typer.Option(help="Repeat for several. Default: all but posterior.")] = None,
-    slice_thickness: Annotated[float, typer.Option(help="Of the simulated slices, mm.")] = 4.0,
-    gap: Annotated[float, typer.Option(help="Between slices, mm.")] = 0.0,
+    slice_thickness: Annotated[float, typer.Option(help="Thickness of the simulated slices, mm.")] = 4.0,
+    gap: Annotated[float, typer.Option(help="Gap between slices, mm.")] = 0.0,
     axis: Annotated[str, typer.Option(help="Slice axis: i, j or k.")] = "k",
     noise: Annotated[float, typer.Option(help="Sigma as a share of the peak.")] = 0.01,
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
 ) -> None:
     """Simulate thick slices of volumes, reconstruct them by every method, and score the results."""
     from invsr.app.benchmark import benchmark as run
@@ -327,13 +267,13 @@ def models(name: Annotated[str | None, typer.Argument(help="Print this model's c
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("demo"),
-    slice_thickness: Annotated[float, typer.Option(help="Of the simulated scan, mm.")] = 5.0,
+    slice_thickness: Annotated[float, typer.Option(help="Slice thickness of the simulated scan, mm.")] = 5.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only the scores.")] = False,
 ) -> None:
     """Simulate a thick-slice scan of the example head, reconstruct it, score and draw the result."""
     from invsr.app.demo import run_demo
 
-    with progress("tv", _chi2, quiet=quiet, left="at most") as report_progress:
+    with progress("tv", figures_in_words, quiet=quiet, left="at most") as report_progress:
         lines = run_demo(out, slice_thickness, report_progress)
     for line in lines:
         print(line)
@@ -362,23 +302,6 @@ def main() -> None:
         if isinstance(stop, SystemExit) and stop.code != 130:
             raise
         _fail("interrupted: nothing was written", 130)
-
-
-def _motion_lines(motion: Motion | None) -> list[str]:
-    """One line for each scan: how far it moved, its gain, the slices that are left out."""
-    lines = []
-    for one in () if motion is None else motion.scans:
-        turned, shifted = (float((part**2).sum(1).mean() ** 0.5) for part in (one.motion[:, :3], one.motion[:, 3:]))
-        left_out = f", slices left out: {', '.join(map(str, one.rejected))}" if one.rejected else ""
-        degrees = turned * 57.29578
-        lines.append(f"{one.name}: moved {shifted:.2f} mm, {degrees:.2f} degrees RMS, gain {one.gain:.3f}{left_out}")
-    return lines
-
-
-def _chi2(figures: dict[str, float]) -> str:
-    if "motion_mm" in figures:
-        return f"motion  up to {figures['motion_mm']:.1f} mm, {figures['rejected']:.0f} slices left out"
-    return f"chi2 {figures['chi2']:.2f}" if "chi2" in figures else f"adapting  loss {figures['loss']:.3f}"
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:

@@ -185,7 +185,8 @@ def _reading(path: Path) -> Iterator[None]:
     except InvsrError:  # one of them already
         raise
     except FileNotFoundError as error:
-        raise InvsrError(f"{path}: cannot be opened ({error.strerror}): check the path and permissions") from error
+        missing = error.filename or path
+        raise InvsrError(f"{missing}: cannot be opened ({error.strerror}): check the path and permissions") from error
     except MemoryError as error:
         raise InvsrError(f"{path}: its voxels do not fit into memory: check the size in its header") from error
     except (*library, *general) as error:

@@ -1,0 +1,105 @@
+"""What the command line writes and says of a reconstruction."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from invsr.app.arguments import beside, moved_to
+from invsr.errors import InvsrError
+
+if TYPE_CHECKING:
+    from invsr.motion import Motion
+    from invsr.pipeline import Reconstruction
+
+# Heavy modules are imported inside the functions: `invsr --help` answers at once.
+
+
+def prepare_outputs(output: Path, n_samples: int, with_std: bool, report: Path | None) -> list[Path]:
+    """Raise unless all outputs can be written, before the work; the paths beside the result: std, then samples."""
+    from invsr.io.files import check_writable
+
+    found = [beside(output, "std")] if n_samples or with_std else []
+    found += [beside(output, f"sample-{n + 1}") for n in range(n_samples)]
+    for path in (output, *found):
+        check_writable(path)
+    if report is not None:
+        from invsr.report import make_folder
+
+        make_folder(report)
+    return found
+
+
+def require_distinct(scans: list[Path], others: list[Path], output: Path) -> None:
+    """Raise where the output would overwrite an input, or a scan is given twice."""
+    for path in (*scans, *others):
+        if path.exists() and output.exists() and path.samefile(output):
+            raise InvsrError(f"-o {output}: is one of the inputs, which would be overwritten: choose another name")
+    for n, path in enumerate(scans):
+        if any(path.exists() and other.exists() and path.samefile(other) for other in scans[:n]):
+            raise InvsrError(f"{path}: is given twice: leave one out, or name the other scan")
+
+
+def write_result(result: Reconstruction, output: Path, beside_result: list[Path], keep_motion: bool) -> list[Path]:
+    """The result and what belongs beside it; all paths, the result's first."""
+    from invsr.io.nifti import save
+    from invsr.motion import save_motion
+
+    extra = [] if result.std_volume is None else [result.std_volume, *result.sample_volumes]
+    for path, one in zip(beside_result, extra, strict=True):
+        save(one, path)
+    written = [output, *beside_result]
+    if keep_motion and result.motion is not None:
+        written += save_motion(result.motion, moved_to(output))
+    result.save(output)
+    return written
+
+
+def write_result_report(folder: Path, result: Reconstruction, inputs: list[Path], output: Path) -> list[Path]:
+    """The report of a result, with the checksums of its inputs; the paths of its files."""
+    from invsr.report import write_report
+
+    names = [path.name for path in inputs]
+    # Files of one name in several folders keep their folders.
+    roles = {path.name if names.count(path.name) == 1 else str(path): path for path in inputs}
+    roles["the result"] = output
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return write_report(folder, result, command=command, files=roles)
+
+
+def describe(result: Reconstruction, written: list[Path], quiet: bool) -> None:
+    """What was done and how well it fits; remarks go to standard error."""
+    if quiet:
+        return
+    for line in motion_lines(result.motion):
+        print(line)
+    print(f"{result.method}: {result.problem.grids[0]} -> {result.grid}")
+    if result.samples is not None:
+        print(f"{len(result.samples)} samples")
+    elif result.history:
+        print(f"lambda {result.lam:.4g}, {len(result.history)} iterations, {result.status.value}")
+    print(f"noise sigma {result.sigma:.4g}, chi2 {result.chi2:.3f} per measured voxel, gain {result.gain:.4f}")
+    if result.history:
+        for line in result.remarks():
+            print(f"invsr: note: {line}", file=sys.stderr)
+    print(f"wrote {', '.join(map(str, written))}")
+
+
+def motion_lines(motion: Motion | None) -> list[str]:
+    """One line for each scan: how far it moved, its gain, the slices that are left out."""
+    lines = []
+    for one in () if motion is None else motion.scans:
+        turned, shifted = (float((part**2).sum(1).mean() ** 0.5) for part in (one.motion[:, :3], one.motion[:, 3:]))
+        left_out = f", slices left out: {', '.join(map(str, one.rejected))}" if one.rejected else ""
+        degrees = turned * 57.29578
+        lines.append(f"{one.name}: moved {shifted:.2f} mm, {degrees:.2f} degrees RMS, gain {one.gain:.3f}{left_out}")
+    return lines
+
+
+def figures_in_words(figures: dict[str, float]) -> str:
+    """The figures of a step, for the progress bar."""
+    if "motion_mm" in figures:
+        return f"motion  up to {figures['motion_mm']:.1f} mm, {figures['rejected']:.0f} slices left out"
+    return f"chi2 {figures['chi2']:.2f}" if "chi2" in figures else f"adapting  loss {figures['loss']:.3f}"
