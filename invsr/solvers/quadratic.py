@@ -10,10 +10,18 @@ from invsr.errors import InvsrError
 from invsr.noise.likelihoods import Gaussian
 from invsr.numerics.iteration import ProgressCallback, Status
 from invsr.operators.base import Data, LinearOperator
-from invsr.priors.base import Prior
-from invsr.solvers.residuals import as_tuple, back_project, chi2, gain
+from invsr.priors.base import GRADIENT, Prior
+from invsr.solvers.residuals import as_tuple, back_project, chi2, gain, intensity_scale
 from invsr.solvers.solution import Solution
 from invsr.solvers.weighting import CHI2_TARGET, CHI2_TOLERANCE, require_weight
+
+# First weight of the search, first guess of d log(chi2) / d log(lam) and the least that is believed, and the largest
+# change of log(lam) from one solve to the next.
+FIRST_LAM = 0.05
+FIRST_SLOPE, LEAST_SLOPE, MOST_CHANGE = 1 / 1.2, 0.02, 4.0
+# The automatic weight is never less than this times the squared noise (relative to the peak, per squared voxel for a
+# prior on differences). Heads whose model holds end at 50 to 250 times it with slices of 3 to 5 mm.
+LEAST_SHARE = 1.0
 
 
 def solve_quadratic(
@@ -50,31 +58,67 @@ def solve_quadratic(
     back = back_project(operator, y)
     noise = tuple(Gaussian(sigma or 1.0) for _ in as_tuple(y))
     history: list[dict[str, float]] = []
-    low, high = -math.inf, math.inf
-    log_lam = math.log(lam if lam is not None else 0.05)
-    status = Status.MAX_ITER
     x, prediction = back if x0 is None else x0, y
+    least = _least_lam(operator, y, x, sigma, prior) if lam is None else lam
+    search = _Search(FIRST_LAM if lam is None else lam, least)
+    status = Status.MAX_ITER
     for n in range(max_iter):
-        solved = operator.solve(back, math.exp(log_lam), prior.analysis, x0=x, rtol=1e-5)
+        solved = operator.solve(back, search.lam, prior.analysis, x0=x, rtol=1e-5)
         x = solved.x
         prediction = operator(x)
         misfit = chi2(operator, noise, y, prediction)
-        history.append({"lam": math.exp(log_lam), "chi2": misfit, "residual": solved.residual})
+        history.append({"lam": search.lam, "chi2": misfit, "residual": solved.residual})
         if progress is not None:
             progress(n + 1, max_iter, history[-1])
-        if lam is not None or abs(misfit / CHI2_TARGET - 1) < CHI2_TOLERANCE:
+        if lam is not None or search.ends(misfit):
             status = solved.status
             break
-        if misfit > CHI2_TARGET:
-            high = log_lam
-        else:
-            low = log_lam
-        # chi2 grows about as the square root of lam to the first power; the bracket guards the guess.
-        guess = log_lam - 1.2 * math.log(misfit / CHI2_TARGET) if misfit > 0 else log_lam + 2.0
-        guess = min(max(guess, log_lam - 4.0), log_lam + 4.0)
-        if not low < guess < high:
-            guess = 0.5 * (low + high)
-        if abs(guess - log_lam) < 1e-4:
-            break
-        log_lam = guess
     return Solution.of_run(x, operator.domain, status, history, sigma, gain(y, prediction))
+
+
+class _Search:
+    """The weight at which chi2 reaches its target: a secant search in the logarithms, kept inside its bracket.
+
+    It ends at the least weight, too: where the model is wrong no weight brings chi2 down to its target.
+    """
+
+    def __init__(self, lam: float, least: float) -> None:
+        self.least = math.log(least)
+        self.log_lam = max(math.log(lam), self.least)
+        self.low, self.high = -math.inf, math.inf
+        self.before: tuple[float, float] | None = None
+
+    @property
+    def lam(self) -> float:
+        return math.exp(self.log_lam)
+
+    def ends(self, misfit: float) -> bool:
+        """Take the chi2 of the present weight; whether the search is over, else the next weight is set."""
+        excess = math.log(max(misfit, 1e-12) / CHI2_TARGET)
+        if abs(misfit / CHI2_TARGET - 1) < CHI2_TOLERANCE or (excess > 0 and self.log_lam <= self.least):
+            return True
+        if excess > 0:
+            self.high = self.log_lam
+        else:
+            self.low = self.log_lam
+        slope = FIRST_SLOPE
+        if self.before is not None and self.before[0] != self.log_lam:
+            slope = max((excess - self.before[1]) / (self.log_lam - self.before[0]), LEAST_SLOPE)
+        self.before = self.log_lam, excess
+        guess = self.log_lam - min(max(excess / slope, -MOST_CHANGE), MOST_CHANGE)
+        if not self.low < guess < self.high:
+            guess = 0.5 * (self.low + self.high)
+        guess = max(guess, self.least)
+        if abs(guess - self.log_lam) < 1e-4:
+            return True
+        self.log_lam = guess
+        return False
+
+
+def _least_lam(operator: LinearOperator, y: Data, x: Tensor, sigma: float | None, prior: Prior) -> float:
+    """The least automatic weight: see `LEAST_SHARE`."""
+    if sigma is None:
+        return 1e-30
+    relative = sigma / intensity_scale(y, tuple(Gaussian(sigma) for _ in as_tuple(y)), x)
+    unit = float(operator.domain.spacing.min()) ** 2 if prior.analysis == GRADIENT else 1.0
+    return LEAST_SHARE * relative**2 * unit
