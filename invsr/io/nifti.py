@@ -185,8 +185,9 @@ def _reading(path: Path) -> Iterator[None]:
     except InvsrError:  # one of them already
         raise
     except FileNotFoundError as error:
-        missing = error.filename or path
-        raise InvsrError(f"{missing}: cannot be opened ({error.strerror}): check the path and permissions") from error
+        other = "" if error.filename in (None, str(path)) else f"{error.filename}: "
+        reason = f"{other}{error.strerror}"
+        raise InvsrError(f"{path}: cannot be opened ({reason}): check the path and permissions") from error
     except MemoryError as error:
         raise InvsrError(f"{path}: its voxels do not fit into memory: check the size in its header") from error
     except (*library, *general) as error:

@@ -74,7 +74,7 @@ def estimate_sigma(data: Tensor, axes: Sequence[int] | None = None, mask: Tensor
 
     Examples
     --------
-    >>> import torch
+    >>> from invsr.noise import add_noise
     >>> x = add_noise(torch.ones(40, 40, 6), 0.1, generator=torch.Generator().manual_seed(0))
     >>> round(estimate_sigma(x, axes=(0, 1)), 2)
     0.1

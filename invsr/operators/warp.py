@@ -65,6 +65,7 @@ class Resample(LinearOperator):
 
     Examples
     --------
+    >>> from invsr.operators import Rigid
     >>> grid = Grid((3, 3, 3), np.eye(4))
     >>> A = Resample(grid, grid, Rigid([0, 0, 0, 1, 0, 0]))    # reads the volume 1 mm further along x
     >>> A(torch.arange(27.0).reshape(1, 1, 3, 3, 3))[0, 0, :, 0, 0].tolist()
