@@ -25,6 +25,7 @@ Steps = Annotated[int, typer.Option(help="Training steps.")]
 Batch = Annotated[int, typer.Option(help="Patches per step, over all devices.")]
 Rate = Annotated[float, typer.Option(help="Largest learning rate.")]
 Seed = Annotated[int, typer.Option(help="Seed of the initial weights, patches and noise.")]
+ARCHITECTURES = ("UNet", "ShuffledUNet", "DnCNN", "GradientStep")
 SaveEvery = Annotated[int, typer.Option(help="Steps between saves.")]
 
 
@@ -54,9 +55,9 @@ class DenoiserOptions(TrainOptions):
         list[int] | None,
         typer.Option(help=f"Sides of a patch, voxels: I J K or one number. [{listed(DENOISER.patch)}]"),
     ] = None
-    architecture: Annotated[
-        str | None, typer.Option(help=f"UNet, DnCNN or GradientStep. [{DENOISER.architecture}]")
-    ] = None
+    architecture: Annotated[str | None, typer.Option(help=f"{', '.join(ARCHITECTURES)}. [{DENOISER.architecture}]")] = (
+        None
+    )
     channels: Annotated[
         list[str] | None,
         typer.Option(
