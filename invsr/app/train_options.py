@@ -35,7 +35,9 @@ class TrainOptions:
 
     data: Annotated[
         list[Path],
-        typer.Option(help="Folder with .nii or .nii.gz files, at any depth: images and label maps. Repeat for more."),
+        typer.Option(
+            help="Folder of .nii or .nii.gz files, at any depth: images, label maps and lesion masks. Repeat for more."
+        ),
     ]
     out: Annotated[Path, typer.Option(help="Weights file to write, .safetensors.")]
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto"
