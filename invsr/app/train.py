@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from invsr.app.progress import progress
-from invsr.app.train_options import DENOISER, SOLVER, DenoiserOptions, SolverOptions, TrainOptions, command_of, listed
+from invsr.app.train_options import (
+    ARCHITECTURES,
+    DENOISER,
+    SOLVER,
+    DenoiserOptions,
+    SolverOptions,
+    TrainOptions,
+    command_of,
+    listed,
+)
 from invsr.errors import Interrupted, InvsrError
 from invsr.training.recipe import Recipe, SolverRecipe
 
@@ -172,8 +181,8 @@ def _network(
     architecture: str, channels: list[str] | None, dim: int | None, neighbours: int | None
 ) -> tuple[str, dict[str, Any]]:
     """Architecture and configuration, for `invsr.models.architectures.build`."""
-    if architecture not in ("UNet", "DnCNN", "GradientStep"):
-        raise InvsrError(f"--architecture {architecture}: use UNet, DnCNN or GradientStep")
+    if architecture not in ARCHITECTURES:
+        raise InvsrError(f"--architecture {architecture}: use one of {', '.join(ARCHITECTURES)}")
     config: dict[str, Any] = {"dim": DENOISER.config["dim"] if dim is None else dim}
     if neighbours:
         config["neighbours"] = neighbours
@@ -183,7 +192,7 @@ def _network(
             raise InvsrError(f"--channels {listed(widths)}: DnCNN has one width")
         return architecture, config | ({"channels": widths[0]} if widths else {})
     config["channels"] = widths or DENOISER.config["channels"]
-    if architecture == "UNet":
+    if architecture in ("UNet", "ShuffledUNet"):
         return architecture, config
     # The convergence theorem of gradient steps needs a differentiable network.
     return architecture, {"network": {"architecture": "UNet", **config, "activation": "elu"}}

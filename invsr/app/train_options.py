@@ -25,6 +25,7 @@ Steps = Annotated[int, typer.Option(help="Training steps.")]
 Batch = Annotated[int, typer.Option(help="Patches per step, over all devices.")]
 Rate = Annotated[float, typer.Option(help="Largest learning rate.")]
 Seed = Annotated[int, typer.Option(help="Seed of the initial weights, patches and noise.")]
+ARCHITECTURES = ("UNet", "ShuffledUNet", "DnCNN", "GradientStep")
 SaveEvery = Annotated[int, typer.Option(help="Steps between saves.")]
 
 
@@ -34,7 +35,9 @@ class TrainOptions:
 
     data: Annotated[
         list[Path],
-        typer.Option(help="Folder with .nii or .nii.gz files, at any depth: images and label maps. Repeat for more."),
+        typer.Option(
+            help="Folder of .nii or .nii.gz files, at any depth: images, label maps and lesion masks. Repeat for more."
+        ),
     ]
     out: Annotated[Path, typer.Option(help="Weights file to write, .safetensors.")]
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto"
@@ -54,9 +57,9 @@ class DenoiserOptions(TrainOptions):
         list[int] | None,
         typer.Option(help=f"Sides of a patch, voxels: I J K or one number. [{listed(DENOISER.patch)}]"),
     ] = None
-    architecture: Annotated[
-        str | None, typer.Option(help=f"UNet, DnCNN or GradientStep. [{DENOISER.architecture}]")
-    ] = None
+    architecture: Annotated[str | None, typer.Option(help=f"{', '.join(ARCHITECTURES)}. [{DENOISER.architecture}]")] = (
+        None
+    )
     channels: Annotated[
         list[str] | None,
         typer.Option(

@@ -11,6 +11,7 @@ from torch import Tensor
 from invsr.errors import InvsrError
 from invsr.models.gradient_step import GradientStep
 from invsr.models.networks import CONVOLUTIONS, TRANSPOSED, DnCNN, Network, UNet
+from invsr.models.shuffled import ShuffledUNet
 
 
 def build(architecture: str, config: dict[str, Any]) -> Network:
@@ -25,7 +26,8 @@ def build(architecture: str, config: dict[str, Any]) -> Network:
         if architecture == "GradientStep":
             inner = dict(config["network"])
             return GradientStep(build(inner.pop("architecture"), inner))
-        network: Network = {"UNet": UNet, "DnCNN": DnCNN}[architecture](**config)
+        kinds: dict[str, type[Network]] = {"UNet": UNet, "ShuffledUNet": ShuffledUNet, "DnCNN": DnCNN}
+        network: Network = kinds[architecture](**config)
         return network
     except (KeyError, IndexError, TypeError) as error:
         raise InvsrError(f"no network {architecture!r} with configuration {config}: {error}") from None

@@ -2,7 +2,7 @@
 
 Each patch has random deformation, contrast, bias field and resolution. Label maps follow the generative model of
 SynthSeg and SynthSR; real volumes add the texture that label maps lack, and random contrast maps keep the network from
-learning their single contrast.
+learning their single contrast. Lesions and other structures are put into some patches (`structures.py`).
 
 References
 ----------
@@ -23,11 +23,14 @@ from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.io.nifti import load
+from invsr.training import structures
 from invsr.training.random_draws import integer, uniform, zero_or_uniform
 
 # Voxels drawn around a patch and cropped again, so that blurs and k-space filters see no edge of the patch.
 PATCH_MARGIN = 6
 LABELS = 64
+# Least voxel size of a patch in voxels of its source: interpolated finer, a volume would teach blur.
+FINEST_ZOOM = 0.75
 # Tissue classes of the label maps in the shared data (FreeSurfer ids recoded to 0..55), by what looks alike on MR.
 CLASSES = (
     (1, 5, 13, 19, 23, 27, 37, 40),  # white matter, brain stem
@@ -39,30 +42,42 @@ CLASSES = (
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A volume to draw from: a label map (integers) or a real image, shape (1, 1, i, j, k)."""
+    """A volume to draw from.
+
+    Attributes
+    ----------
+    data : Tensor, shape (1, 1, i, j, k)
+    kind : {"labels", "image", "lesion"}
+        Label map (integers), real image (peak 1), or lesion mask (0 and 1, cropped to the lesion).
+    spacing : Tensor, shape (3,)
+        Voxel size, mm.
+    """
 
     data: Tensor
-    is_labels: bool
+    kind: str
+    spacing: Tensor
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Ranges of the random deformations, contrasts and resolutions; the shipped weights were trained with the defaults.
+    """Ranges of the random deformations, contrasts and resolutions.
 
     Attributes
     ----------
-    zoom : (float, float)
-        Voxel size of the patch in voxels of the source.
+    voxel : (float, float)
+        Voxel size of the patch, mm; never below `FINEST_ZOOM` of the source's.
     shear, rotation : float
         Largest shear, and largest rotation in radians.
     bend : float
-        Standard deviation of the elastic displacement, source voxels.
+        Standard deviation of the elastic displacement, mm.
     bias : float
         Standard deviation of the log of the bias field.
     blur : float
         Largest standard deviation of the smoothing, drawn voxels.
     texture : float
         Largest standard deviation of the texture within a tissue, as a share of the peak.
+    structure : float
+        Probability that lesions or other structures are put into the patch.
     strip : float
         Probability that labels outside the brain are left out.
     apodise : float
@@ -74,13 +89,14 @@ class Draw:
         denoiser of level sigma must not remove more than sigma.
     """
 
-    zoom: tuple[float, float] = (0.75, 1.35)
+    voxel: tuple[float, float] = (0.6, 1.3)
     rotation: float = 0.35
     shear: float = 0.1
     bend: float = 2.0
     bias: float = 0.2
     blur: float = 0.7
     texture: float = 0.07
+    structure: float = 0.35
     strip: float = 0.4
     apodise: float = 0.3
     straight: float = 0.5
@@ -93,7 +109,8 @@ class Anatomies:
     Parameters
     ----------
     paths : sequence of path
-        NIfTI files. Files of integers below 64 with at least four values are taken for label maps.
+        NIfTI files. Files of integers below 64 with at least four values are taken for label maps, files of zeros and
+        ones for masks of lesions, which are put into patches of the others.
     draw : Draw
     label_share : float
         Probability of a label map, if there are both label maps and volumes.
@@ -101,19 +118,19 @@ class Anatomies:
     Raises
     ------
     InvsrError
-        When there is no file, or one cannot be read.
+        When there is no label map and no image, or a file cannot be read.
     """
 
     def __init__(self, paths: Sequence[str | Path], draw: Draw | None = None, label_share: float = 0.4) -> None:
-        if not paths:
-            raise InvsrError("no training volume given: name a folder with .nii or .nii.gz files")
         self.draw = draw or Draw()
         self.label_share = label_share
-        self.labels: list[Anatomy] = []
-        self.images: list[Anatomy] = []
-        for path in paths:
-            one = _anatomy(Path(path))
-            (self.labels if one.is_labels else self.images).append(one)
+        found = [_anatomy(Path(path)) for path in paths]
+        self.labels, self.images, lesions = (
+            [one for one in found if one.kind == kind] for kind in ("labels", "image", "lesion")
+        )
+        self.lesions = [one.data for one in lesions]
+        if not self.labels and not self.images:
+            raise InvsrError("no training volume given: name a folder with images or label maps besides lesion masks")
 
     def patch(self, size: Sequence[int], generator: torch.Generator) -> Tensor:
         """One patch, shape (1, *size): but for noise at least 0, and but for its brightest few
@@ -129,7 +146,7 @@ class Anatomies:
 
     def _from_labels(self, source: Anatomy, size: Sequence[int], generator: torch.Generator) -> Tensor:
         draw, shape = self.draw, [n + 2 * PATCH_MARGIN for n in size]
-        points = _positions(source.data.shape[2:], shape, draw, generator)
+        points = _positions(source, shape, draw, generator)
         # Partial volume: labels at four jittered places in each voxel, nearest neighbour, averaged.
         means, spreads = _contrast(draw, generator)
         image = torch.zeros(shape)
@@ -152,13 +169,15 @@ class Anatomies:
         if uniform(generator) < draw.straight:
             image = _cut(source.data, shape, generator)
         else:
-            image = _linear(source.data, _positions(source.data.shape[2:], shape, draw, generator))
+            image = _linear(source.data, _positions(source, shape, draw, generator))
         if uniform(generator) < 0.75:
             image = _mapped(image, generator)
         return self._finish(image, size, generator, least_blur=0.0)
 
     def _finish(self, image: Tensor, size: Sequence[int], generator: torch.Generator, least_blur: float) -> Tensor:
         draw = self.draw
+        if uniform(generator) < draw.structure:
+            image = structures.insert(image, self.lesions, generator)
         image = image * _bias(image.shape, draw.bias * uniform(generator), generator)
         out = image[None, None]
         for axis in range(3):
@@ -181,20 +200,25 @@ class Anatomies:
 
 
 def _anatomy(path: Path) -> Anatomy:
-    data = load(path, 0).data
+    volume = load(path, 0)
+    data, spacing = volume.data, torch.as_tensor(volume.grid.spacing, dtype=torch.float32)
     values = torch.unique(data.flatten()[::7])
-    is_labels = bool((values == values.round()).all()) and len(values) >= 4 and bool(values.max() < LABELS)
-    if is_labels:
-        return Anatomy(data.to(torch.uint8), True)
+    if bool((values == values.round()).all()) and len(values) >= 4 and bool(values.max() < LABELS):
+        return Anatomy(data.to(torch.uint8), "labels", spacing)
+    if bool(((data == 0) | (data == 1)).all()) and bool(data.any()):
+        places = data[0, 0].nonzero()
+        low, high = places.amin(0).tolist(), (places.amax(0) + 1).tolist()
+        i, j, k = (slice(max(0, start - 1), end + 1) for start, end in zip(low, high, strict=True))
+        return Anatomy(data[..., i, j, k].contiguous(), "lesion", spacing)
     peak = float(data.flatten()[:: max(1, data.numel() // 4_000_000)].quantile(0.999))
     if peak <= 0:
         raise InvsrError(f"{path}: has no positive voxel: it cannot be trained on")
-    return Anatomy(data.clamp(min=0) / peak, False)
+    return Anatomy(data.clamp(min=0) / peak, "image", spacing)
 
 
-def _positions(extent: Sequence[int], shape: Sequence[int], draw: Draw, generator: torch.Generator) -> Tensor:
-    """Where the voxels of a patch lie in the source, (i, j, k, 3): permuted, flipped, turned, zoomed, bent."""
-    zoom = draw.zoom[0] + (draw.zoom[1] - draw.zoom[0]) * uniform(generator)
+def _positions(source: Anatomy, shape: Sequence[int], draw: Draw, generator: torch.Generator) -> Tensor:
+    """Where the voxels of a patch lie in the source, source voxels, (i, j, k, 3): permuted, flipped, turned, bent."""
+    voxel = max(uniform(generator, *draw.voxel), FINEST_ZOOM * float(source.spacing.mean()))
     skew = draw.shear * (2 * torch.rand((3, 3), generator=generator) - 1)
     twist = draw.rotation * (2 * torch.rand(3, generator=generator) - 1)
     zero = torch.zeros(())
@@ -203,17 +227,17 @@ def _positions(extent: Sequence[int], shape: Sequence[int], draw: Draw, generato
     )
     permute = torch.eye(3)[torch.randperm(3, generator=generator)]
     flips = torch.diag(2.0 * torch.randint(2, (3,), generator=generator) - 1)
-    matrix: Tensor = zoom * turn @ (torch.eye(3) + skew) @ permute @ flips
+    matrix: Tensor = voxel * turn @ (torch.eye(3) + skew) @ permute @ flips
     axes = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in shape]
-    points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1) @ matrix.T
-    reach = torch.tensor([float(n) for n in extent])
+    points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1) @ (matrix / source.spacing[:, None]).T
+    reach = torch.tensor([float(n) for n in source.data.shape[2:]])
     # Centres keep away from the faces of the volume, by less than half a patch.
     inner = 0.15 + 0.7 * torch.rand(3, generator=generator)
     points = points + inner * (reach - 1)
     knots = [max(2, round(n / 16)) for n in shape]
     bend = draw.bend * uniform(generator) * torch.randn((1, 3, *knots), generator=generator)
     field = F.interpolate(bend, size=tuple(shape), mode="trilinear", align_corners=True)
-    return points + field[0].movedim(0, -1)
+    return points + field[0].movedim(0, -1) / source.spacing
 
 
 def _cut(data: Tensor, shape: Sequence[int], generator: torch.Generator) -> Tensor:

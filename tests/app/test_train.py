@@ -76,6 +76,7 @@ def test_options_reach_the_recipe(run, folder, tmp_path):
     [
         (("--channels", "4,8", "--architecture", "GradientStep"), "GradientStep", "elu"),
         (("--channels", "4", "--architecture", "DnCNN"), "DnCNN", None),
+        (("--channels", "4,8", "--architecture", "ShuffledUNet"), "ShuffledUNet", None),
     ],
 )
 def test_architectures(run, folder, tmp_path, options, kind, activation):

@@ -11,6 +11,7 @@ from invsr.errors import InvsrError
 from invsr.models.architectures import build, multiply_adds
 from invsr.models.gradient_step import RANGE, GradientStep
 from invsr.models.networks import DnCNN, UNet
+from invsr.models.shuffled import ShuffledUNet, depth_to_space, space_to_depth
 
 F64 = torch.float64
 PLAIN = {
@@ -18,6 +19,8 @@ PLAIN = {
     "UNet 2.5-D": lambda: UNet(2, (4, 6), blocks=1, neighbours=2),
     "UNet 3-D": lambda: UNet(3, (4, 6), blocks=1),
     "UNet 3-D, one scale": lambda: UNet(3, (4,), blocks=2),
+    "shuffled UNet 2-D": lambda: ShuffledUNet(2, (4, 6), blocks=1, detail=3),
+    "shuffled UNet 3-D": lambda: ShuffledUNet(3, (4, 6), blocks=1, detail=2),
     "DnCNN 2.5-D": lambda: DnCNN(2, 4, depth=4, neighbours=1),
     "DnCNN 3-D": lambda: DnCNN(3, 4, depth=4),
 }
@@ -291,6 +294,21 @@ def test_multiply_adds_are_those_counted_by_hand():
     coarse = 4 * 4 * 8 + 2 * 2 * 9 * 8 * 8
     assert multiply_adds(UNet(2, (4, 8), blocks=1)) == fine + coarse / 4
     assert multiply_adds(GradientStep(UNet(2, (4, 8), blocks=1))) == 2 * (fine + coarse / 4)  # there and back
+
+
+def test_a_shuffled_unet_costs_a_third_of_a_unet_at_most():
+    assert 3 * multiply_adds(ShuffledUNet()) < multiply_adds(UNet(channels=(32, 64, 128)))
+
+
+def test_blocks_of_voxels_become_channels_and_voxels_again():
+    x = noise(2, 3, 4, 6, 8)
+    deep = space_to_depth(x)
+    assert deep.shape == (2, 24, 2, 3, 4)
+    # The eight voxels of a block are consecutive channels.
+    torch.testing.assert_close(deep[1, 8:16, 1, 2, 3], x[1, 1, 2:4, 4:6, 6:8].flatten())
+    assert torch.equal(depth_to_space(deep), x)
+    flat = noise(2, 1, 4, 6)
+    assert space_to_depth(flat).shape == (2, 4, 2, 3) and torch.equal(depth_to_space(space_to_depth(flat)), flat)
 
 
 def test_counting_leaves_no_trace():

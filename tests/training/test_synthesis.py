@@ -1,5 +1,6 @@
 """Patches drawn from label maps and images."""
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -10,13 +11,14 @@ from invsr.training.synthesis import Anatomies, Draw
 
 SIZE = (12, 16, 20)
 PLAIN = {
-    "zoom": (1, 1),
+    "voxel": (1, 1),
     "rotation": 0,
     "shear": 0,
     "bend": 0,
     "bias": 0,
     "blur": 0,
     "texture": 0,
+    "structure": 0,
     "apodise": 0,
     "noise": 0,
 }
@@ -43,10 +45,60 @@ def test_patches(folder):
 
 def test_label_maps_are_told_from_images(folder, tmp_path, write):
     whole_numbers = write(tmp_path / "ct.nii", np.arange(1000).reshape(10, 10, 10).astype(np.int16))
-    mask = write(tmp_path / "mask.nii", np.uint8(np.arange(1000).reshape(10, 10, 10) > 500))
-    anatomies = Anatomies([*paths(folder), whole_numbers, mask])
-    assert len(anatomies.labels) == 1 and len(anatomies.images) == 3
+    anatomies = Anatomies([*paths(folder), whole_numbers])
+    assert len(anatomies.labels) == 1 and len(anatomies.images) == 2 and not anatomies.lesions
     assert anatomies.labels[0].data.unique().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_masks_are_lesions_and_no_anatomy(folder, tmp_path, write):
+    mask = np.zeros((20, 20, 20), np.uint8)
+    mask[5:9, 6:12, 0:3] = 1
+    lesion = write(tmp_path / "lesion.nii", mask)
+    anatomies = Anatomies([*paths(folder), lesion])
+    assert len(anatomies.labels) == len(anatomies.images) == 1
+    (found,) = anatomies.lesions
+    assert found.shape == (1, 1, 6, 8, 4) and found.sum() == mask.sum()  # a margin of one voxel within the volume
+    with pytest.raises(InvsrError, match="besides lesion masks"):
+        Anatomies([lesion])
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_structures_come_into_patches_of_both_kinds(share, folder, monkeypatch):
+    def half(image, lesions, generator):
+        image[: image.shape[0] // 2] = 0
+        return image
+
+    monkeypatch.setattr(synthesis.structures, "insert", half)
+    for probability in (0, 1):
+        draw = Draw(**PLAIN | {"structure": probability, "straight": 1, "strip": 0})
+        anatomies = Anatomies(paths(folder), draw, label_share=share)
+        empty = [not anatomies.patch(SIZE, seeded(n))[:, : SIZE[0] // 2 - 1].any() for n in range(5)]
+        assert empty == [bool(probability)] * 5
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.0, 0.8, 1.3)])
+def test_patches_have_their_voxel_size_in_mm_whatever_the_source(spacing, tmp_path, monkeypatch):
+    """On a ramp along each axis of 1 per mm, a patch with voxels of 1.1 mm has slopes of 1.1, before its scaling."""
+    monkeypatch.setattr(synthesis, "_mapped", lambda image, _: image)
+    for axis in range(3):
+        ramp = 100 + spacing[axis] * np.indices((64, 64, 64))[axis]
+        path = tmp_path / f"ramp{axis}.nii"
+        nib.save(nib.Nifti1Image(np.float32(ramp), np.diag([*spacing, 1])), path)
+        anatomies = Anatomies([path], Draw(**PLAIN | {"voxel": (1.1, 1.1), "straight": 0}))
+        (image,) = anatomies.images
+        points = synthesis._positions(image, (6, 6, 6), anatomies.draw, seeded(axis))
+        sampled = synthesis._linear(image.data, points) * np.quantile(np.float32(ramp), 0.999)
+        slopes = [sampled.diff(dim=n).mean() for n in range(3)]
+        torch.testing.assert_close(torch.stack(slopes).abs().max(), torch.tensor(1.1), rtol=1e-3, atol=0)
+
+
+def test_voxels_are_not_much_finer_than_the_source(tmp_path):
+    path = tmp_path / "coarse.nii"
+    nib.save(nib.Nifti1Image(np.full((16, 16, 16), 5, np.float32), np.diag([2.0, 2.0, 2.0, 1])), path)
+    anatomies = Anatomies([path], Draw(**PLAIN | {"voxel": (0.6, 0.6)}))
+    points = synthesis._positions(anatomies.images[0], (4, 4, 4), anatomies.draw, seeded(0))
+    steps = torch.stack([points.diff(dim=n).norm(dim=-1).mean() for n in range(3)])
+    torch.testing.assert_close(steps, torch.full((3,), synthesis.FINEST_ZOOM))
 
 
 @pytest.mark.parametrize("straight", [0, 1])
@@ -109,7 +161,7 @@ def test_contrast_changes_from_draw_to_draw():
 def test_strip_leaves_out_what_is_not_brain(tmp_path, write):
     outside = np.random.default_rng(0).integers(45, 52, (24, 24, 24)).astype(np.uint8)
     path = write(tmp_path / "head.nii", outside)
-    assert Anatomies([path], Draw(strip=1.0)).patch((8, 8, 8), seeded(0)).max() == 0
+    assert Anatomies([path], Draw(strip=1.0, noise=0)).patch((8, 8, 8), seeded(0)).max() == 0
     assert Anatomies([path], Draw(strip=0.0)).patch((8, 8, 8), seeded(0)).max() > 0.5
 
 
