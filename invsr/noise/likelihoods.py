@@ -79,7 +79,7 @@ class Likelihood(Protocol):
     def standardised_residual(self, y: Tensor, prediction: Tensor) -> Tensor:
         """Residual of mean 0 and variance 1 where the model holds, shape of `y`.
 
-        Of complex data, the real and the imaginary part have variance 1 each. Its mean square over both is chi2.
+        In complex data the real and the imaginary part have variance 1 each. Its mean square over both is chi2.
         """
         ...
 

@@ -79,7 +79,7 @@ def largest_eigenvalue(matvec: Callable[[Tensor], Tensor], like: Tensor, n_iter:
     ----------
     matvec : callable
     like : Tensor
-        Of the shape, number format and device that `matvec` takes; its values do not matter.
+        A tensor of the shape, number format and device that `matvec` takes; its values do not matter.
     n_iter : int
 
     References

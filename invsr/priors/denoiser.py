@@ -49,7 +49,7 @@ class Denoiser(Prior):
     crop : bool, optional
         Leave background alone: it is smoothed, not sent through the network. On by default, with the same exception.
     seed : int
-        Of the random planes and symmetries.
+        Seed of the random planes and symmetries.
 
     References
     ----------

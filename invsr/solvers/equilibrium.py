@@ -48,7 +48,7 @@ class Equilibrium(nn.Module):
     prior : Prior
         Must give the same answer whenever it is asked: a `Denoiser` without random symmetries and random planes.
     method : {"anderson", "broyden", "plain"}
-        Of both fixed points, forward and backward.
+        How both fixed points are searched for, forward and backward.
     backward : {"implicit", "jacobian_free"}
         Whether gradients are exact, or cheap and of about the same direction.
     rtol, backward_rtol : float

@@ -18,8 +18,8 @@ from invsr.solvers.solution import Solution
 from invsr.solvers.state import Problem, Step
 from invsr.solvers.weighting import LEAST_NOISE, Constant, Schedule, Weights, require_weight
 
-# Set on stroke_* (benchmarks/pnp_settings.py): a denoiser's noise level in the first iteration as a share of the peak
-# and in the last as a share of the data's noise, weight of the prior over sigma^2, and weight of the squared slope
+# Set on stroke_* (benchmarks/tuning/pnp_settings.py): a denoiser's noise level in the first iteration as a share of the
+# peak and in the last as a share of the data's noise, weight of the prior over sigma^2, and weight of the squared slope
 # (per voxel) in the first guess.
 FIRST_LEVEL = 0.07
 LAST_LEVEL = 0.25

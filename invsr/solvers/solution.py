@@ -40,7 +40,7 @@ class Solution:
     chi2 : float or None
         Mean squared standardised residual per measured voxel: about 1 when model and noise level are right.
     gain : float
-        Of the re-simulated data against the data (`invsr.solvers.residuals.gain`): about 1 when intensities
+        Gain of the re-simulated data against the data (`invsr.solvers.residuals.gain`): about 1 when intensities
         are kept.
     std : Tensor or None, shape (batch, channel, i, j, k)
         Standard deviation of x's error, where it was asked for.

@@ -10,7 +10,7 @@ from invsr.errors import InvsrError
 from invsr.priors.base import GRADIENT, Prior
 
 # Automatic weight: the residual chi2 it aims at. The true volume has 1, but it has not been fitted to the
-# noise; a fit takes some of it up. `benchmarks/tv_weight.py` shows the score against this number.
+# noise; a fit takes some of it up. `benchmarks/tuning/tv_weight.py` shows the score against this number.
 CHI2_TARGET = 0.85
 CHI2_TOLERANCE = 0.02
 # With denoisers, whose weight is in proportion to the noise: the least chi2 that is accepted. Below it the weight grows

@@ -28,7 +28,7 @@ class Evidence:
     share : Tensor, shape (1, 1, i, j, k)
         The prior's share, 0 to 1, of the detail around each voxel.
     energy : float
-        Of the prior's part, as a share of the volume's.
+        Energy of the prior's part, as a share of the volume's.
     detail : float
         The same of all detail.
     """
@@ -58,7 +58,7 @@ def split_evidence(
     x : Tensor, shape (1, 1, *operator.domain.shape)
         With bright tissue near 1.
     sigma : float
-        Of the data's noise.
+        Standard deviation of the noise of the data.
     scale : float, mm
         Detail is what differs from a Gaussian mean of this full width at half maximum (reports take two slice
         spacings); the map of shares has the same resolution.

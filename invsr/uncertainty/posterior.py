@@ -26,7 +26,7 @@ from invsr.uncertainty.deviation import interval_deviation
 FIRST_SHARE, LAST_SHARE, N_LEVELS = 0.3, 0.5, 15
 SAMPLING_WEIGHT = 1.6
 FRESH = 0.5
-# Set on stroke_* (benchmarks/calibration.py), so that 68 % of the voxels lie within one deviation.
+# Set on stroke_* (benchmarks/quality/calibration.py), so that 68 % of the voxels lie within one deviation.
 WIDENING = 1.4
 
 
@@ -53,7 +53,7 @@ class Samples:
     def std(self) -> Tensor:
         """How far the truth may be from the mean, as a standard deviation, shape (1, 1, i, j, k).
 
-        Of the samples, times `WIDENING`: they are too much alike.
+        The deviation of the samples times `WIDENING`: they are too much alike.
         """
         errors = self.samples - self.mean
         seen = torch.ones_like(errors[:1].real) * len(errors)
@@ -94,7 +94,7 @@ def sample_posterior(
     n_samples : int
         At least 2.
     seed : int
-        Of the noise that is drawn.
+        Seed of the noise that is drawn.
     likelihood : tuple of Likelihood, optional
         One per scan, Gaussian by default; others re-target the data before every step.
     progress : callable, optional

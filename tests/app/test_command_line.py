@@ -125,9 +125,17 @@ def test_two_scans_and_masks(run, tmp_path, phantom):
     for count in (1, 2):
         out = tmp_path / "out.nii.gz"
         code, _, err = run(
-            "reconstruct", *paths[:count], "-o", out, "--reference", high, "--mask", *masks[:count],
-            "--slice-thickness", *["4"] * count,
-        )  # fmt: skip
+            "reconstruct",
+            *paths[:count],
+            "-o",
+            out,
+            "--reference",
+            high,
+            "--mask",
+            *masks[:count],
+            "--slice-thickness",
+            *["4"] * count,
+        )
         assert code == 0, err
         errors.append(float((invsr.load(out).data - phantom.data).square().mean()))
     assert errors[1] < 0.7 * errors[0]
@@ -136,8 +144,10 @@ def test_two_scans_and_masks(run, tmp_path, phantom):
 def test_progress_is_written_only_to_a_terminal(scan, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "invsr", "reconstruct", scan, "-o", tmp_path / "o.nii"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0 and done.stderr == ""
 
 
@@ -208,9 +218,24 @@ def bad_files(folder):
 
 @pytest.mark.parametrize(
     "case",
-    ["missing", "folder", "not a NIfTI", "truncated", "text", "empty", "2-D", "one slice", "all NaN", "constant",
-     "zero spacing", "negative spacing", "singular", "sheared", "4-D"],
-)  # fmt: skip
+    [
+        "missing",
+        "folder",
+        "not a NIfTI",
+        "truncated",
+        "text",
+        "empty",
+        "2-D",
+        "one slice",
+        "all NaN",
+        "constant",
+        "zero spacing",
+        "negative spacing",
+        "singular",
+        "sheared",
+        "4-D",
+    ],
+)
 def test_bad_scan(run, tmp_path, case):
     path, words = bad_files(tmp_path)[case]
     out = tmp_path / "result" / "out.nii.gz"
@@ -272,10 +297,23 @@ def test_full_disk_leaves_nothing(tmp_path, scan):
     out.parent.mkdir()
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # noqa: E731  # the file gets no larger
     done = subprocess.run(
-        [sys.executable, "-c", "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-         "from invsr.app.command_line import main; main()", "reconstruct", scan, "-o", out, "--method", "cubic"],
-        capture_output=True, text=True, preexec_fn=limit, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "from invsr.app.command_line import main; main()",
+            "reconstruct",
+            scan,
+            "-o",
+            out,
+            "--method",
+            "cubic",
+        ],
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+        check=False,
+    )
     assert done.returncode == 1
     assert done.stderr.startswith("invsr: error: ") and len(done.stderr.splitlines()) == 1
     assert list(out.parent.iterdir()) == []
@@ -366,9 +404,18 @@ def test_motion_is_registered_and_used(run, tmp_path, stacks):
     assert sorted(p.name for p in tmp_path.glob("m*")) == ["m-1.tfm", "m-2.tfm", "m.json"]
     out = tmp_path / "out.nii.gz"
     code, text, err = run(
-        "reconstruct", *stacks, "-o", out, "--transforms", tmp_path / "m.json", "--method", "tikhonov",
-        "--slice-thickness", 4, 4,
-    )  # fmt: skip
+        "reconstruct",
+        *stacks,
+        "-o",
+        out,
+        "--transforms",
+        tmp_path / "m.json",
+        "--method",
+        "tikhonov",
+        "--slice-thickness",
+        4,
+        4,
+    )
     assert code == 0, err
     assert out.exists() and "stack1.nii.gz: moved 0.0" in text
 
@@ -377,7 +424,7 @@ def test_estimated_motion_is_kept_beside_the_result(run, tmp_path, stacks):
     out = tmp_path / "out.nii.gz"
     code, _, err = run(
         "reconstruct", *stacks, "-o", out, "--motion", "stack", "--method", "tikhonov", "--slice-thickness", 4, 4
-    )  # fmt: skip
+    )
     assert code == 0, err
     found = sorted(p.name for p in tmp_path.glob("out*"))
     assert found == ["out.nii.gz", "out_motion-1.tfm", "out_motion-2.tfm", "out_motion.json"]

@@ -31,10 +31,13 @@ BIG = turned((20, 18, 16), (1.0, 1.1, 0.9), (0, 0, 0))
 TARGETS = {
     "same": BIG,
     "oblique": turned((7, 6, 5), (1.0, 0.8, 1.3), (20, -10, 35), (0.4, -0.3, 0.2)),
-    "flipped, permuted": Grid((6, 5, 7), turned((6, 5, 7), 1.0, (0, 0, 0)).affine @ np.array(
-        [[0, 0, -1.0, 5], [1, 0, 0, 0], [0, -1, 0, 4], [0, 0, 0, 1]])),
+    "flipped, permuted": Grid(
+        (6, 5, 7),
+        turned((6, 5, 7), 1.0, (0, 0, 0)).affine
+        @ np.array([[0, 0, -1.0, 5], [1, 0, 0, 0], [0, -1, 0, 4], [0, 0, 0, 1]]),
+    ),
     "singleton": turned((1, 6, 1), (2.0, 1.0, 3.0), (10, 0, 0)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("interpolation", ["linear", "cubic"])
@@ -45,8 +48,9 @@ def test_ramps_and_constants_stay_in_place(name, interpolation):
     direction = (0.7, -0.4, 0.2)
     x = ramp(BIG, direction, dtype=F64)
     expected = ramp(target, direction, dtype=F64)
-    deep = torch.from_numpy((np.abs(BIG.to_voxel(target.points()) - (np.array(BIG.shape) - 1) / 2)
-                             < np.array(BIG.shape) / 2 - 1).all(-1))  # fmt: skip
+    deep = torch.from_numpy(
+        (np.abs(BIG.to_voxel(target.points()) - (np.array(BIG.shape) - 1) / 2) < np.array(BIG.shape) / 2 - 1).all(-1)
+    )
     assert deep.any()
     torch.testing.assert_close(operator(x)[0, 0][deep], expected[0, 0][deep], atol=1e-9, rtol=0)
     inside = torch.from_numpy(BIG.contains(target.points()))
@@ -83,8 +87,12 @@ def test_rigid_is_rodrigues_about_the_centre():
     axis, angle, centre = np.array([1.0, 2.0, -2.0]) / 3, 0.7, np.array([4.0, 5.0, 6.0])
     p = np.array([[1.0, -2.0, 0.5], centre])
     q = p - centre
-    turned_points = (q * np.cos(angle) + np.cross(axis, q) * np.sin(angle)
-                     + axis * (q @ axis)[:, None] * (1 - np.cos(angle)) + centre)  # fmt: skip
+    turned_points = (
+        q * np.cos(angle)
+        + np.cross(axis, q) * np.sin(angle)
+        + axis * (q @ axis)[:, None] * (1 - np.cos(angle))
+        + centre
+    )
     found = Rigid([*(angle * axis), 1.0, 2.0, 3.0], centre)(torch.from_numpy(p))
     np.testing.assert_allclose(found.detach().numpy(), turned_points + [1, 2, 3], atol=1e-12)
 

@@ -49,9 +49,7 @@ def test_untrained_it_is_plug_and_play(name):
     # Plug-and-play measures the peak, and raises the weight where chi2 is low; the network takes the peak to be 1.
     schedule = replace(schedule, start=0.07, automatic=False)
     prior = Shrink().requires_grad_(False)
-    expected = iterate(
-        STEPS[name], operator, y, prior, sigma=0.05, schedule=schedule, max_iter=4, rtol=0.0
-    )  # fmt: skip
+    expected = iterate(STEPS[name], operator, y, prior, sigma=0.05, schedule=schedule, max_iter=4, rtol=0.0)
     found = Unrolled(STEPS[name], Shrink(), 4).double()
     if name == "pgd":  # plug-and-play sets its last level by the weight
         assert found(operator, y, 0.05).shape == expected.x.shape
@@ -138,9 +136,7 @@ def test_other_likelihoods_retarget_the_data_as_in_plug_and_play(any_chi2):
         noise_schedule(smooth_guess(operator, y), 0.05, n_steps=4), start=0.07 * peak(y), automatic=False
     )
     prior, huber = Shrink().requires_grad_(False), Huber(0.05)
-    expected = iterate(
-        HQS(), operator, y, prior, sigma=0.05, schedule=schedule, likelihood=huber, max_iter=4, rtol=0.0
-    )  # fmt: skip
+    expected = iterate(HQS(), operator, y, prior, sigma=0.05, schedule=schedule, likelihood=huber, max_iter=4, rtol=0.0)
     network = Unrolled(HQS(), prior, 4).double()
     found = network.solve(operator, y, 0.05, likelihood=huber)
     torch.testing.assert_close(found.x, expected.x)
