@@ -65,7 +65,7 @@ class ShuffledUNet(UNet):
 
 
 def space_to_depth(x: Tensor) -> Tensor:
-    """Blocks of voxels as channels: (batch, channel, *image) to (batch, 2^dim channel, *image / 2)."""
+    """Blocks of voxels as channels: ``(batch, channel, *image)`` to ``(batch, 2^dim channel, *image / 2)``."""
     dim = x.ndim - 2
     split = x.reshape(*x.shape[:2], *(n for side in x.shape[2:] for n in (side // SIDE, SIDE)))
     within, between = [3 + 2 * n for n in range(dim)], [2 + 2 * n for n in range(dim)]
@@ -73,7 +73,7 @@ def space_to_depth(x: Tensor) -> Tensor:
 
 
 def depth_to_space(x: Tensor) -> Tensor:
-    """Inverse of `space_to_depth`: (batch, 2^dim channel, *image) to (batch, channel, *2 image)."""
+    """Inverse of `space_to_depth`: ``(batch, 2^dim channel, *image)`` to ``(batch, channel, *2 image)``."""
     dim = x.ndim - 2
     split = x.reshape(len(x), -1, *[SIDE] * dim, *x.shape[2:])
     order = [axis for n in range(dim) for axis in (2 + dim + n, 2 + n)]

@@ -182,7 +182,7 @@ def solve(
 
     Examples
     --------
-    >>> grid = Grid((16, 16, 16), torch.eye(4))
+    >>> grid = Grid.from_spacing((16, 16, 16), 1.0)
     >>> from invsr.operators import Identity
     >>> noisy = torch.ones(1, 1, 16, 16, 16) + 0.1 * torch.randn(1, 1, 16, 16, 16)
     >>> solve(Identity(grid), noisy, sigma=0.1, method="tv", max_iter=10).x.shape

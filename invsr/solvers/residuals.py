@@ -81,7 +81,7 @@ def chi2(operator: LinearOperator, likelihoods: tuple[Likelihood, ...], y: Data,
     squares, freedom = 0.0, 0.0
     for member, (one, a, b) in zip(members, parts, strict=True):
         kept = member.measured_coordinates(one.standardised_residual(a, b))
-        squares += float(inner(kept, kept))
+        squares += float(inner(kept, kept).detach())
         freedom += kept.numel() * (2 if kept.is_complex() else 1)
     return squares / max(freedom * counted, 1.0)
 
