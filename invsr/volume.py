@@ -105,16 +105,14 @@ class Volume:
             raise InvsrError(f"{name}: an array of shape {values.shape}: a volume has three axes (i, j, k)")
         if np.iscomplexobj(values):
             raise InvsrError(f"{name}: complex data: take the magnitude or one part first")
-        if (spacing is None) == (affine is None):
-            raise InvsrError(f"{name}: give either the voxel spacing in mm or the affine")
-        if affine is None:
-            steps = np.broadcast_to(np.asarray(spacing, float), 3)
-            matrix = np.diag([*steps, 1.0])
-            matrix[:3, 3] = -steps * (np.array(values.shape) - 1) / 2
+        if affine is not None and spacing is None:
+            grid = Grid(values.shape, affine)
+        elif spacing is not None and affine is None:
+            grid = Grid.from_spacing(values.shape, spacing)
         else:
-            matrix = np.asarray(affine, float)
+            raise InvsrError(f"{name}: give either the voxel spacing in mm or the affine")
         data = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
-        return cls(data[None, None], Grid(values.shape, matrix), name, slice_thickness)
+        return cls(data[None, None], grid, name, slice_thickness)
 
     def to(self, device: torch.device | str) -> Volume:
         """The same volume with its data on `device`."""

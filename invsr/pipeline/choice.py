@@ -11,6 +11,7 @@ import torch
 
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.models.registry import known
+from invsr.models.weights import DRIVER
 from invsr.operators.separable import Separable
 from invsr.operators.stack import Stack
 from invsr.pipeline import memory
@@ -75,10 +76,9 @@ def _implied(given: Mapping[str, Any]) -> type[Method]:
     """The method that options without a name ask for."""
     if "model" in given:
         model = str(given["model"])
-        if model.endswith(".safetensors"):
-            kind = type(load_solver(model, None)[0]).__name__
-            return Unrolled if kind == "Unrolled" else Equilibrium
-        return Equilibrium if known(model)["kind"] == DEQ else Unrolled
+        weights_file = model.endswith(".safetensors")
+        kind = load_solver(model, None)[1][DRIVER]["kind"] if weights_file else known(model)["kind"]
+        return Equilibrium if kind == DEQ else Unrolled
     for candidate in IMPLIED:
         if set(given) <= set(options_of(candidate)):
             return candidate
