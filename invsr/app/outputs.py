@@ -73,6 +73,8 @@ def describe(result: Reconstruction, written: list[Path], quiet: bool) -> None:
     """What was done and how well it fits; remarks go to standard error."""
     if quiet:
         return
+    from invsr.pipeline.slice_check import EXPECTED as SLICE_CORRELATION
+
     for line in motion_lines(result.motion):
         print(line)
     print(f"{result.method}: {result.problem.grids[0]} -> {result.grid}")
@@ -81,6 +83,11 @@ def describe(result: Reconstruction, written: list[Path], quiet: bool) -> None:
     elif result.history:
         print(f"lambda {result.lam:.4g}, {len(result.history)} iterations, {result.status.value}")
     print(f"noise sigma {result.sigma:.4g}, chi2 {result.chi2:.3f} per measured voxel, gain {result.gain:.4f}")
+    known = [value for value in result.slice_correlations if value is not None]
+    if known:
+        low, high = SLICE_CORRELATION
+        each = ", ".join(f"{value:+.2f}" for value in known)
+        print(f"residuals of neighbouring slices correlate by {each} (usual: {low:g} to {high:g})")
     if result.history:
         for line in result.remarks():
             print(f"invsr: note: {line}", file=sys.stderr)

@@ -141,6 +141,8 @@ def save(volume: Volume, path: str | os.PathLike[str]) -> None:
         image.set_qform(volume.grid.affine, volume.form_code)
         image.set_sform(volume.grid.affine, volume.form_code)
         image.header.set_xyzt_units("mm")
+        if volume.slice_axis is not None:
+            image.header.set_dim_info(slice=volume.slice_axis)
         image.to_filename(part)
 
 

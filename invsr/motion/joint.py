@@ -16,6 +16,7 @@ from invsr.motion.order import guessed
 from invsr.numerics.fixed_point import anderson
 from invsr.numerics.iteration import ProgressCallback
 from invsr.operators.base import Diagonal
+from invsr.operators.scan_model import COVERING, covered, slice_profile_of
 from invsr.operators.stack import Stack
 from invsr.priors.base import GRADIENT
 
@@ -36,6 +37,9 @@ OUTLIER_MISFIT = 3.5
 LEAST_OUTLIER_FACTOR = 1.4
 # Standard deviation of the residuals, share of the peak, by which starting positions are compared.
 START_RESIDUAL_SD = 0.05
+# Intensities are compared at pixels that average this share or more of what other scans show, and where there are so
+# many of them. The bias field is estimated where they are this share of the scan's: a polynomial does not continue well.
+WITHIN, LEAST_SHARED, MOST_OF_SCAN = 0.99, 200, 0.8
 # Misfits are relative to the signal of the slice, to which this share of the median slice's signal is added.
 LEAST_SIGNAL = 0.3
 
@@ -135,17 +139,36 @@ def matched(scans: Sequence[RegisteredScan], target: Grid) -> list[RegisteredSca
 
 
 def _evened(scans: list[RegisteredScan], target: Grid) -> list[RegisteredScan]:
-    """Estimate gain and bias field of each scan relative to the volume of the preceding ones."""
+    """Estimate gain and bias field of each scan relative to the volume of the preceding ones, where both show anatomy.
+
+    A scan that shares next to nothing with them keeps its gain; its correlation is NaN.
+    """
     spacing = max(COARSE_VOXEL, 2 * float(target.spacing.min()))
     grid = target.refine(spacing)
     coarse = [scan.coarser(spacing) for scan in scans]
     for n in range(1, len(scans)):
-        one, volume = coarse[n], volume_of(coarse[:n], grid)
-        bias = estimate_bias(volume, grid, one)
+        volume, whole = volume_of(coarse[:n], grid), coarse[n]
+        shared = _shared(whole, coarse[:n], grid)
+        if int(shared.sum()) < LEAST_SHARED:
+            coarse[n] = replace(whole, correlation=math.nan)
+            continue
+        one = replace(whole, mask=shared)
+        own = float(whole.data[0].numel() if whole.mask is None else whole.mask.sum())
+        bias = estimate_bias(volume, grid, one) if float(shared.sum()) > MOST_OF_SCAN * own else whole.bias
         change = field(bias - one.bias, one.grid, one.centre).to(one.data)
         one = replace(one, data=one.data / change, bias=bias)
-        coarse[n] = scaled(one, fit(volume, grid, one))
+        coarse[n] = replace(scaled(one, fit(volume, grid, one)), mask=whole.mask)
     return [_taken(one, other) for one, other in zip(scans, coarse, strict=True)]
+
+
+def _shared(scan: RegisteredScan, others: Sequence[RegisteredScan], grid: Grid) -> Tensor:
+    """The pixels of a scan, inside its mask, that other scans show inside theirs; bool, shape of its data."""
+    seen = torch.zeros((1, 1, *grid.shape), dtype=torch.bool, device=scan.data.device)
+    for other in others:
+        wide = slice_profile_of("gaussian", COVERING * float(other.grid.spacing[other.axis]))
+        seen |= covered(replace(other, profile=wide).slices(grid), other.mask)
+    found: Tensor = scan.slices(grid)(seen.to(scan.data)) > WITHIN
+    return found if scan.mask is None else found & scan.mask
 
 
 def volume_of(scans: Sequence[RegisteredScan], grid: Grid) -> Tensor:

@@ -29,6 +29,9 @@ from invsr.operators.warp import Resample
 IN_PLANE = ("kspace", "gaussian", "none")
 # Pixels of moving slices that are larger than voxels by less than this factor count as points.
 COARSE = 1.25
+# A voxel that samples weigh on by less than this share of the most is not seen; the width of slices, in multiples of
+# their distance, at which none is left out between them.
+LEAST_SHARE, COVERING = 0.1, 1.5
 Array = npt.NDArray[np.float64]
 
 
@@ -130,6 +133,25 @@ def acquisition(
     with torch.no_grad():
         seen = turned(torch.ones((1, 1, *target.shape), dtype=torch.float64))
     return Diagonal(scan, torch.where(seen > 0.5, 1 / seen.clamp(min=0.5), 0.0)) @ turned
+
+
+def covered(slices: LinearOperator, inside: Tensor | None) -> Tensor:
+    """Which voxels a scan says something of, bool, shape (1, 1, *slices.domain.shape).
+
+    Those in its field of view, most of whose samples lie inside its mask.
+
+    Parameters
+    ----------
+    slices : LinearOperator
+        The scan's operator with slices that are as wide as their distance, `COVERING` times or more: gaps between
+        slices belong to what the scan covers.
+    inside : Tensor or None, shape (1, 1, *slices.range.shape)
+        The mask; None for all samples.
+    """
+    everywhere = torch.ones((1, 1, *slices.range.shape), device=None if inside is None else inside.device)
+    share = slices.adjoint(everywhere)
+    masked = share if inside is None else slices.adjoint(inside.to(everywhere))
+    return (share > LEAST_SHARE * share.max()) & (masked > 0.5 * share)
 
 
 def _moving_slices(

@@ -275,7 +275,7 @@ class Posterior(Method):
             drawn.history,
             sigma=problem.sigma,
             chi2=misfit,
-            gain=gain(problem.y, problem.operator(drawn.mean)),
+            gain=gain(problem.likelihoods, problem.y, problem.operator(drawn.mean)),
             std=drawn.std,
             samples=drawn.samples,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 
@@ -50,6 +51,13 @@ def estimate_motion(
     registered = [_registered(scan.cropped(), target, scale) for scan in scans]
     found = matched(registered, target) if motion == NONE else estimate(registered, target, motion, progress)
     for scan, one in zip(scans, found, strict=True):
+        if math.isnan(one.correlation):
+            warnings.warn(
+                f"{scan.name}: shows next to nothing that the scans before it show inside their masks: its intensities "
+                "are taken as they are",
+                InvsrWarning,
+                stacklevel=2,
+            )
         if one.correlation < LEAST_CORRELATION:
             warnings.warn(
                 f"{scan.name}: correlates with the other scans by {one.correlation:.2f} only: another contrast, or "

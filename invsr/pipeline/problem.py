@@ -20,13 +20,11 @@ from invsr.operators.stack import Stack
 from invsr.pipeline.moved import intensity_scale
 from invsr.pipeline.scan import Scan
 from invsr.solvers.plug_and_play import smooth_guess
-from invsr.solvers.residuals import as_tuple, back_project, like_data, peak
+from invsr.solvers.residuals import as_tuple, like_data, peak
 from invsr.solvers.spline import cubic
 
 # Noise is never taken to be less than this share of the peak: a fit closer than that is beyond float32 data.
 LEAST_SIGMA = 5e-4
-# A voxel that data weigh on by less than this share of the most is not seen.
-LEAST_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -115,6 +113,11 @@ class InverseProblem:
         return [scan.name for scan in self.scans] or [f"data {n + 1}" for n in range(len(self.grids))]
 
     @property
+    def slice_axes(self) -> list[int]:
+        """Each scan's array axis across the slices; that of its largest voxels where nothing is known of slices."""
+        return [scan.through_plane for scan in self.scans] or [grid.through_plane for grid in self.grids]
+
+    @property
     def is_gaussian(self) -> bool:
         """Whether all data count, with white Gaussian noise."""
         return all(isinstance(one, Gaussian) for one in self.likelihoods)
@@ -142,13 +145,15 @@ class InverseProblem:
         return replace(self, y=y)
 
     def seen(self) -> Tensor:
-        """1 where data say something, 0 where none was measured inside a mask; shape (1, 1, *domain.shape)."""
-        parts = tuple(
-            torch.ones_like(one) * (kind.mask if isinstance(kind, Masked) else 1)
-            for one, kind in zip(as_tuple(self.y), self.likelihoods, strict=True)
-        )
-        share = back_project(self.operator, like_data(parts, self.y))
-        return (share > LEAST_SHARE * share.max()).to(share)
+        """Which voxels a scan shows inside its mask, bool, shape (1, 1, *domain.shape)."""
+        found = torch.zeros((1, 1, *self.domain.shape), dtype=torch.bool, device=as_tuple(self.y)[0].device)
+        for n, scan in enumerate(self.scans):
+            moved = None if self.motion is None else self.motion.scans[n]
+            if self.motion is None or moved is None or moved.still:
+                found |= scan.covers(self.domain)
+            else:
+                found |= scan.covers(self.domain, _motion_of(moved), self.motion.centre)
+        return found
 
     def guess(self) -> Tensor:
         """First guess of the volume: cubic interpolation of the scans, the mean of several scans'.

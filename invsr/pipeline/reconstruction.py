@@ -15,7 +15,9 @@ from invsr.numerics.iteration import Status
 from invsr.operators.base import Data
 from invsr.pipeline.methods import Method
 from invsr.pipeline.problem import InverseProblem
-from invsr.solvers.solution import Solution
+from invsr.pipeline.slice_check import question, slice_correlation
+from invsr.solvers.residuals import residuals
+from invsr.solvers.solution import CHI2_EXPECTED, Solution
 from invsr.volume import Volume
 
 
@@ -88,6 +90,17 @@ class Reconstruction:
         """Where the scans and their slices lay, and their gains; None for one scan that did not move."""
         return self.problem.motion
 
+    @cached_property
+    def slice_correlations(self) -> list[float | None]:
+        """For each scan `invsr.pipeline.slice_check.slice_correlation`, which tells whether its slice thickness fits.
+
+        None, too, where slices moved one by one.
+        """
+        moved = () if self.motion is None else self.motion.scans
+        if any(one.of_scan is None for one in moved):
+            return [None] * len(self.problem.scans)
+        return [slice_correlation(scan) for scan in self.problem.scans]
+
     @property
     def status(self) -> Status:
         """How the iteration ended."""
@@ -120,4 +133,20 @@ class Reconstruction:
 
     def remarks(self) -> list[str]:
         """One line for each thing about this run that a user should know."""
-        return self.solution.remarks()
+        lines = self.solution.remarks()
+        if len(self.problem.scans) > 1 and self.chi2 is not None and self.chi2 > CHI2_EXPECTED[1]:
+            lines.append(self._mismatch())
+        for scan, found in zip(self.problem.scans, self.slice_correlations, strict=True):
+            lines += question(scan, found)
+        return lines
+
+    def _mismatch(self) -> str:
+        """Which scan fits the common volume how well."""
+        left = residuals(
+            self.problem.operator, self.problem.likelihoods, self.problem.y, self.prediction, self.problem.slice_axes
+        )
+        each = ", ".join(f"{name} {one.chi2:.1f}" for name, one in zip(self.problem.names, left, strict=True))
+        return (
+            f"the scans do not fit one volume (chi2 of each: {each}): one lies elsewhere than its header says "
+            "(--motion stack), shows another contrast, has an offset, or has more noise than was estimated"
+        )

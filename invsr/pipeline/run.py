@@ -237,7 +237,7 @@ def _judged(solution: Solution, problem: InverseProblem) -> Solution:
     """The solution with chi2 and gain."""
     prediction = problem.operator(solution.x)
     misfit = chi2(problem.operator, problem.likelihoods, problem.y, prediction)
-    return replace(solution, sigma=problem.sigma, chi2=misfit, gain=gain(problem.y, prediction))
+    return replace(solution, sigma=problem.sigma, chi2=misfit, gain=gain(problem.likelihoods, problem.y, prediction))
 
 
 def register(

@@ -19,7 +19,7 @@ from invsr.motion.order import by_times
 from invsr.noise.estimation import estimate_sigma
 from invsr.operators.base import LinearOperator
 from invsr.operators.profiles import AxisProfile
-from invsr.operators.scan_model import acquisition, slice_profile_of
+from invsr.operators.scan_model import COVERING, acquisition, covered, slice_profile_of
 from invsr.volume import Volume, require_signal
 
 # A slice thickness beyond these shares of the slice spacing is an error; above the third it is questioned.
@@ -189,6 +189,11 @@ class Scan:
         except InvsrError as error:
             raise InvsrError(f"{self.name}: {error}") from None
         return found.to(self.data.device)
+
+    def covers(self, target: Grid, motion: Array | None = None, centre: Array | None = None) -> Tensor:
+        """Which voxels of `target` the scan shows, gaps between slices included, inside its mask: bool."""
+        wide = replace(self, slice_thickness=COVERING * self.slice_spacing, slice_profile="gaussian")
+        return covered(wide.operator(target, motion, centre), self.inside)
 
     def to(self, device: torch.device | str) -> Scan:
         """The same scan with its data on `device`."""

@@ -59,8 +59,8 @@ def write_report(
     make_folder(folder)
     x = result.x / problem.scale
     cubic = problem.interpolated() * problem.scale
-    left = residuals(problem.operator, problem.likelihoods, problem.y, result.prediction)
-    gap = max(float(grid.spacing[grid.through_plane]) for grid in problem.grids)
+    left = residuals(problem.operator, problem.likelihoods, problem.y, result.prediction, problem.slice_axes)
+    gap = max(scan.slice_spacing for scan in problem.scans)
     split = split_evidence(problem.operator, x, problem.sigma, 2 * gap, (x != 0) if len(names) > 1 else None)
     record = _record(names, result, left, split, command, files or {})
     layers, sets = layers_of(names, result, cubic, left, split)
@@ -225,7 +225,7 @@ def _fit_section(names: Sequence[str], left: Sequence[Residual]) -> str:
 
 def _through_plane_section(result: Reconstruction, cubic: Tensor) -> str:
     problem = result.problem
-    first, axis = problem.grids[0], problem.grids[0].through_plane
+    first, axis = problem.grids[0], problem.slice_axes[0]
     spacing = float(first.spacing[axis])
     profiles = {
         f"{Path(scan.slice_profile).name}, {scan.thickness:g} mm": scan.profile

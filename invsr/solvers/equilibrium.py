@@ -244,7 +244,7 @@ class Equilibrium(nn.Module):
             x, weight = match_discrepancy(operator, back, x, weight, misfit)
         assert self.last is not None
         history[-1] |= {"lam": number(lam) * weight / number(rho), "chi2": misfit(x)}
-        return Solution.of_run(x, operator.domain, self.last.status, history, sigma, gain(y, operator(x)))
+        return Solution.of_run(x, operator.domain, self.last.status, history, sigma, gain(likelihoods, y, operator(x)))
 
     @torch.no_grad()
     def _find(

@@ -140,7 +140,7 @@ def iterate(
             status = Status.CONVERGED
             break
     assert prediction is not None  # there was an iteration
-    return Solution.of_run(state.x, operator.domain, status, history, sigma, gain(y, prediction))
+    return Solution.of_run(state.x, operator.domain, status, history, sigma, gain(likelihoods, y, prediction))
 
 
 def _weights(

@@ -73,7 +73,7 @@ def solve_quadratic(
         if lam is not None or search.ends(misfit):
             status = solved.status
             break
-    return Solution.of_run(x, operator.domain, status, history, sigma, gain(y, prediction))
+    return Solution.of_run(x, operator.domain, status, history, sigma, gain(noise, y, prediction))
 
 
 class _Search:

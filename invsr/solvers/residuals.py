@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +31,15 @@ class Residual:
         real and in the imaginary part if the data are complex.
     slice_chi2 : Tensor, shape (n_slices,)
         Mean square of each slice, as a share of white noise's; NaN for slices that nothing was measured in.
+    chi2 : float
+        Mean square of all slices, likewise.
     axis : {0, 1, 2}
         Across the slices.
     """
 
     map: Tensor
     slice_chi2: Tensor
+    chi2: float
     axis: int
 
 
@@ -87,20 +91,24 @@ def chi2(operator: LinearOperator, likelihoods: tuple[Likelihood, ...], y: Data,
 
 
 def residuals(
-    operator: LinearOperator, likelihoods: tuple[Likelihood, ...], y: Data, prediction: Data
+    operator: LinearOperator,
+    likelihoods: tuple[Likelihood, ...],
+    y: Data,
+    prediction: Data,
+    axes: Sequence[int],
 ) -> list[Residual]:
-    """Standardised residuals of each scan, of what the operator could have produced."""
+    """Standardised residuals of each scan, of what the operator could have produced; `axes` lie across the slices."""
     members = operator.operators if isinstance(operator, Stack) else [operator]
     found = []
-    for member, one, a, b in zip(members, likelihoods, as_tuple(y), as_tuple(prediction), strict=True):
+    for member, one, a, b, axis in zip(members, likelihoods, as_tuple(y), as_tuple(prediction), axes, strict=True):
         noise = white_noise(a, torch.Generator().manual_seed(0))
         noise = noise if one.mask is None else noise * one.mask
         map = _projected(member, one.standardised_residual(a, b))
-        axis = member.range.through_plane
         across = [n for n in range(a.ndim) if n != 2 + axis]
         expected = _projected(member, noise).abs().square().sum(across)
-        chi2 = map.abs().square().sum(across) / expected
-        found.append(Residual(map, torch.where(expected > LEAST_EXPECTED, chi2, torch.nan), axis))
+        squares = map.abs().square().sum(across)
+        each = torch.where(expected > LEAST_EXPECTED, squares / expected, torch.nan)
+        found.append(Residual(map, each, float(squares.sum() / expected.sum()), axis))
     return found
 
 
@@ -113,16 +121,15 @@ def _projected(operator: LinearOperator, r: Tensor) -> Tensor:
     return found
 
 
-def gain(y: Data, prediction: Data, mask: Data | None = None) -> float:
-    """How much of the data's intensity the prediction p has: ``<p, p> / <p, y>``, 1 where it is kept.
+def gain(likelihoods: tuple[Likelihood, ...], y: Data, prediction: Data) -> float:
+    """How much of the data's intensity the prediction p has inside masks: ``<p, p> / <p, y>``, 1 where it is kept.
 
     One over the least-squares slope of the data against the prediction. Not the slope of the prediction
     against the data, which noise in the data biases towards 0.
     """
     above, below = 0.0, 0.0
-    masks = as_tuple(mask) if mask is not None else (None,) * len(as_tuple(y))
-    for a, b, m in zip(as_tuple(y), as_tuple(prediction), masks, strict=True):
-        counted = b if m is None else b * m
+    for one, a, b in zip(likelihoods, as_tuple(y), as_tuple(prediction), strict=True):
+        counted = b if one.mask is None else b * one.mask
         above += float(inner(counted, b))
         below += float(inner(counted, a))
     return above / below if below else 1.0

@@ -152,7 +152,7 @@ class Unrolled(nn.Module):
                 history[-1] |= {"lam": number(lam) * weight / number(rho), "chi2": misfit(prediction)}
         # A fixed number of steps is what was asked for: there is nothing left to converge.
         status = Status.CONVERGED if bool(x.isfinite().all()) else Status.DIVERGED
-        return Solution.of_run(x, operator.domain, status, history, sigma, gain(y, prediction))
+        return Solution.of_run(x, operator.domain, status, history, sigma, gain(likelihoods, y, prediction))
 
     def _states(
         self,

@@ -71,4 +71,4 @@ def simulate(
     if noise:
         peak = float(np.percentile(positive.numpy(), 99.9))
         data = add_noise(data, noise * peak, noise_model, torch.Generator().manual_seed(seed))
-    return Volume(data, scan, volume.name, slice_thickness, slice_thickness + gap, volume.form_code)
+    return Volume(data, scan, volume.name, slice_thickness, slice_thickness + gap, volume.form_code, slice_axis=axis)

@@ -66,7 +66,7 @@ def test_a_noisy_slice_stands_out(solution):
     data[..., 3] += 0.03 * torch.randn(data.shape[:-1], generator=torch.Generator().manual_seed(1))
     spoilt = invsr.reconstruct(invsr.Volume(data, problem.grids[0]), method="tv", noise=0.01, reference=solution.grid)
     again = spoilt.problem
-    (found,) = residuals(again.operator, again.likelihoods, again.y, spoilt.prediction)
+    (found,) = residuals(again.operator, again.likelihoods, again.y, spoilt.prediction, again.slice_axes)
     assert int(found.slice_chi2.argmax()) == 3
     assert float(found.slice_chi2[3]) > 2 * float(found.slice_chi2.median())
 

@@ -57,7 +57,7 @@ def test_chi2_of_noise_is_one(name):
     nothing = like_data(tuple(torch.zeros_like(one) for one in as_tuple(y)), y)
     likelihoods = tuple(Gaussian(SIGMA) for _ in as_tuple(y))
     assert chi2(operator, likelihoods, y, nothing) == pytest.approx(1, abs=0.08)
-    for scan in residuals(operator, likelihoods, y, nothing):
+    for scan in residuals(operator, likelihoods, y, nothing, [2] * len(likelihoods)):
         assert float(scan.slice_chi2.nanmean()) == pytest.approx(1, abs=0.12)
 
 
@@ -87,7 +87,7 @@ def test_every_operator_counts_the_samples_of_its_data(name):
 
 def test_gain_of_complex_data():
     y = white_noise(torch.zeros(1, 1, 4, 4, 4, dtype=torch.complex64), torch.Generator().manual_seed(0))
-    assert gain(y, 1.2 * y) == pytest.approx(1.2)
+    assert gain((Gaussian(1.0),), y, 1.2 * y) == pytest.approx(1.2)
 
 
 @pytest.mark.parametrize("unit", [1.0, 1e3, 1e-3])
