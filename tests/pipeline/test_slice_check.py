@@ -50,8 +50,8 @@ def test_slices_that_lie_or_shine_differently_by_turns_let_it_fall(truth, scan):
     right = slice_correlation(Scan(scan))
     moved, darker = scan.data.clone(), scan.data.clone()
     moved[..., ::2] = scan.data.roll(3, 2)[..., ::2]
-    darker[..., ::2] *= 0.8
-    assert slice_correlation(Scan(scan.with_data(moved))) < EXPECTED[0]
+    darker[..., ::2] *= 0.6
+    assert slice_correlation(Scan(scan.with_data(moved))) < right - 0.1
     assert slice_correlation(Scan(scan.with_data(darker))) < right - 0.1
     samples = invsr.Volume(truth.data[..., 1::4], truth.grid.coarsen((1, 1, 4)))
     assert slice_correlation(Scan(samples)) < right - 0.1
