@@ -39,7 +39,7 @@ LEAST_OUTLIER_FACTOR = 1.4
 START_RESIDUAL_SD = 0.05
 # Intensities are compared at pixels that average this share or more of what other scans show, and where there are so
 # many of them. The bias field is estimated where they are this share of the scan's: a polynomial does not continue well.
-WITHIN, LEAST_SHARED, MOST_OF_SCAN = 0.99, 200, 0.8
+WITHIN, LEAST_SHARED, MOST_OF_SCAN = 0.9, 20, 0.8
 # Misfits are relative to the signal of the slice, to which this share of the median slice's signal is added.
 LEAST_SIGNAL = 0.3
 
