@@ -37,8 +37,8 @@ OUTLIER_MISFIT = 3.5
 LEAST_OUTLIER_FACTOR = 1.4
 # Standard deviation of the residuals, share of the peak, by which starting positions are compared.
 START_RESIDUAL_SD = 0.05
-# Intensities are compared at pixels that average this share or more of what other scans show, and where there are so
-# many of them. The bias field is estimated where they are this share of the scan's: a polynomial does not continue well.
+# Intensities are compared at pixels of which this share or more is shown by other scans, if there are so many of them.
+# The bias field is estimated where they are this share of the scan's: a polynomial does not continue well.
 WITHIN, LEAST_SHARED, MOST_OF_SCAN = 0.9, 20, 0.8
 # Misfits are relative to the signal of the slice, to which this share of the median slice's signal is added.
 LEAST_SIGNAL = 0.3

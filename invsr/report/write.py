@@ -17,6 +17,7 @@ from invsr.grid import Grid
 from invsr.io.files import write_whole
 from invsr.numerics.iteration import Status
 from invsr.pipeline import InverseProblem, Reconstruction
+from invsr.pipeline.slice_check import EXPECTED
 from invsr.report import page, plot
 from invsr.report.views import layers_of, packed_views
 from invsr.solvers.residuals import Residual, as_tuple, residuals
@@ -120,6 +121,7 @@ def _record(
                 "slice_thickness": scan.thickness,
                 "sigma": problem.sigma * problem.scale * problem.levels[n],
                 "sigma_is": "estimated" if scan.noise is None else "given",
+                "slice_correlation": result.slice_correlations[n],
                 "slice_chi2": [None if math.isnan(value) else value for value in one.slice_chi2.tolist()],
             }
         )
@@ -164,9 +166,11 @@ def _cards(result: Reconstruction, split: Evidence) -> list[tuple[str, str, bool
     return [
         (
             f"χ² {chi2:.2f}" if chi2 is not None else "no χ²",
-            f"Mean squared residual per measured voxel; {low} to {high} if slice profile and noise level are right.",
+            "Mean squared residual per measured voxel. Automatic weights and trained solvers aim at "
+            f"{low} to {high}: outside, the model cannot explain the data, or follows their noise.",
             fits,
         ),
+        *_slice_cards(result),
         (
             f"gain {result.gain:.3f}",
             "Intensity of the data simulated from the result, relative to the scan; 1 if intensities are preserved.",
@@ -183,6 +187,20 @@ def _cards(result: Reconstruction, split: Evidence) -> list[tuple[str, str, bool
             None,
         ),
     ]
+
+
+def _slice_cards(result: Reconstruction) -> list[tuple[str, str, bool | None]]:
+    """The check of the slice thickness, a card for each scan of which it says something."""
+    low, high = EXPECTED
+    cards: list[tuple[str, str, bool | None]] = []
+    for scan, found in zip(result.problem.scans, result.slice_correlations, strict=True):
+        if found is not None:
+            words = (
+                f"Correlation of neighbouring slices' residuals; {low:g} to {high:g} if the slices are "
+                f"{scan.thickness:.3g} mm thick, lower if they are thinner or differ by turns, higher if thicker."
+            )
+            cards.append((f"slices {found:+.2f}", words, low <= found <= high))
+    return cards
 
 
 def _ending(result: Reconstruction) -> str:

@@ -56,6 +56,7 @@ def test_the_record_says_what_was_done(folder, solution):
     assert record["sha256"] == {"input": hashlib.sha256(b"voxels").hexdigest()}
     (scan,) = record["scans"]
     assert scan["slice_profile"] == "gaussian" and scan["slice_thickness"] == 4.0 and scan["sigma_is"] == "estimated"
+    assert scan["slice_correlation"] == solution.slice_correlations[0]
     assert len(scan["slice_chi2"]) == SIDE // 4 and 0.6 < np.mean(scan["slice_chi2"]) < 1.2
     assert 0 < record["evidence"]["prior_share_of_detail"] < 1
 
