@@ -20,12 +20,15 @@ from invsr.noise.estimation import estimate_sigma
 from invsr.operators.base import LinearOperator
 from invsr.operators.profiles import AxisProfile
 from invsr.operators.scan_model import COVERING, acquisition, covered, slice_profile_of
+from invsr.solvers.residuals import peak
 from invsr.volume import Volume, require_signal
 
 # A slice thickness beyond these shares of the slice spacing is an error; above the third it is questioned.
 THINNEST, THICKEST, OVERLAPPING = 0.02, 5.0, 2.0
 # Voxels whose edges differ by less than this share are isotropic: without a thickness they are samples.
 ISOTROPIC = 0.01
+# Voxels so many times as bright as bright tissue (`invsr.solvers.residuals.peak`) are questioned.
+SPIKE = 20.0
 
 Array = npt.NDArray[np.float64]
 
@@ -98,7 +101,17 @@ class Scan:
             raise InvsrError(f"{self.mask.name}: the mask is empty: every voxel is 0")
 
     def question(self) -> None:
-        """Warn of what is possible but unusual: slices that overlap by more than half."""
+        """Warn of what is possible but unusual: slices that overlap by more than half, single voxels far above all."""
+        used = self.data.abs() if self.inside is None else self.data[self.inside].abs()
+        bright, top = SPIKE * peak(used), float(used.max())
+        if top > bright:
+            count = int((used > bright).sum())
+            warnings.warn(
+                f"{self.name}: {count} of its voxels exceed {SPIKE:g} times the level of bright tissue (up to "
+                f"{top:.3g}): if they are spikes, leave them out by a mask",
+                InvsrWarning,
+                stacklevel=3,
+            )
         if self.slice_thickness is not None and self.slice_thickness > OVERLAPPING * self.slice_spacing:
             overlap = self.slice_thickness / self.slice_spacing
             warnings.warn(

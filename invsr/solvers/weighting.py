@@ -17,9 +17,9 @@ CHI2_TOLERANCE = 0.02
 # over the last iterations of the schedule, as many as these, and after it.
 CHI2_LEAST = 0.75
 ENDING = 3
-# The automatic weight is never less than this share of the noise: where the model is wrong (motion that is left,
-# anatomy that ends at the field of view) chi2 does not come down to its aim, and the weight would vanish. Scans
-# whose model holds end at 0.1 to 0.2.
+# The automatic weight is never less than this share of the noise (times a voxel for a prior on slopes per mm): where
+# the model is wrong (motion that is left, anatomy that ends at the field of view) chi2 does not come down to its aim,
+# and the weight would vanish. Scans whose model holds end at 0.1 to 0.2.
 LEAST_WEIGHT = 0.05
 # Noise below this share of the peak is taken for this: without noise, a denoiser's levels and weight would vanish.
 LEAST_NOISE = 1e-4
@@ -86,7 +86,9 @@ class Constant:
         """
         unit = 1.0 if prior.quadratic else scale
         noise = (sigma if sigma is not None else 1.0) * unit / scale
-        step = GRADIENT_STEP * unit / spacing if prior.analysis == GRADIENT else None
+        step = None
+        if prior.analysis == GRADIENT:  # slopes are per mm
+            step, noise = GRADIENT_STEP * unit / spacing, noise * spacing
         first = FIRST_WEIGHT * noise if lam is None else lam
         return cls(first, step, lam is None, lam is not None, LEAST_WEIGHT * noise, penalty)
 

@@ -8,6 +8,7 @@ import torch
 
 import invsr
 from invsr.errors import InvsrError, InvsrWarning
+from invsr.grid import Grid
 from invsr.testing.phantoms import centred_grid, shapes
 
 GRID = centred_grid((24, 22, 20), 1.0)
@@ -86,3 +87,16 @@ def test_outside_of_a_mask_is_nothing_for_one_scan_as_for_several(truth, scan):
     inside[:, :, :12] = 1
     found = invsr.reconstruct(scan, method="tv", masks=scan.with_data(inside), reference=truth.grid)
     assert float(found.x[:, :, 14:].abs().max()) == 0 and float(found.x[:, :, :11].abs().max()) > 0.5
+
+
+def test_spikes_are_questioned_and_the_unit_of_length_does_not_matter(scan):
+    spiked = scan.data.clone()
+    spiked[0, 0, 3, 4, 2] = 1e3
+    with pytest.warns(InvsrWarning, match="1 of its voxels exceed 20 times"):
+        invsr.reconstruct(scan.with_data(spiked), method="cubic")
+    affine = scan.grid.affine.copy()
+    affine[:3] *= 1e-3
+    tiny = invsr.Volume(scan.data, Grid(scan.grid.shape, affine), slice_axis=2)
+    one, other = (invsr.reconstruct(volume, method="tv", noise=0.01) for volume in (scan, tiny))
+    assert other.lam == pytest.approx(1e-3 * one.lam, rel=1e-3)
+    torch.testing.assert_close(other.x, one.x, atol=1e-3, rtol=1e-3)
