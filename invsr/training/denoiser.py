@@ -121,6 +121,7 @@ def train_denoiser(
         recipe,
         workers=workers,
         save_every=save_every,
+        log=log,
         report=report,
     )
 

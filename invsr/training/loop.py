@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import pickle
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from invsr.errors import InvsrError
-from invsr.io.files import check_writable, whole_file
+from invsr.io.files import check_writable, whole_file, write_whole
 from invsr.numerics.iteration import ProgressCallback
 from invsr.training.muon import Muon
 
@@ -44,6 +45,11 @@ def checkpoint_of(out: Path) -> Path:
     return out.with_suffix(".ckpt")
 
 
+def log_of(out: Path) -> Path:
+    """The folder of the logs of a run with the weights file `out`."""
+    return out.with_name(out.stem + "_log")
+
+
 def check(out: Path, recipe: LoopRecipe, *, devices: int, workers: int, save_every: int) -> None:
     """Raise, before any work, when the options do not fit each other or the output cannot be written."""
     for name, value, least in (("devices", devices, 1), ("workers", workers, 0), ("save_every", save_every, 1)):
@@ -55,7 +61,7 @@ def check(out: Path, recipe: LoopRecipe, *, devices: int, workers: int, save_eve
 
 
 def fabric_for(out: Path, device: str, devices: int, log: str | None) -> Any:
-    """Lightning Fabric, launched on the given devices, with its logger."""
+    """Lightning Fabric, launched on the given devices, with its logger; the table of ``log="csv"`` is `train`'s."""
     fabric = _fabric(device, devices, log, out)
     fabric.launch()
     return fabric
@@ -72,6 +78,7 @@ def train(
     *,
     workers: int = 0,
     save_every: int = 500,
+    log: str | None = None,
     report: ProgressCallback | None = None,
     method: str = "forward",
 ) -> Path:
@@ -90,7 +97,7 @@ def train(
         ``write(network, step)`` writes the weights file `out`.
     out : Path
     recipe : LoopRecipe
-    workers, save_every, report
+    workers, save_every, log, report
         As for `train_denoiser`.
     method : str
         Name of the method of the network that `objective` calls.
@@ -112,13 +119,15 @@ def train(
         "optimiser": optimiser,
         "schedule": schedule,
         "step": 0,
+        "means": {},
+        "log": [],
         "recipe": json.dumps(asdict(plain)),
     }
+    table = log_of(out) / "metrics.csv" if log == "csv" else None
     _resume(fabric, checkpoint_of(out), state)
     first = int(state["step"])
-    if first == recipe.steps and not out.exists():
-        _save(fabric, write, out, state)
-    means: dict[str, float] = {}
+    if first == recipe.steps and not (out.exists() and (table is None or table.exists())):
+        _save(fabric, write, out, state, table)
     for step, batch in enumerate(_loader(fabric, patches, recipe, first, workers), start=first + 1):
         loss, figures = objective(model, batch)
         entry = {"loss": float(loss.detach())}
@@ -130,26 +139,42 @@ def train(
         optimiser.step()
         schedule.step()
         average.update_parameters(network)
-        means = {name: 0.99 * means.get(name, now) + 0.01 * now for name, now in figures.items()}
-        entry |= means | {"rate": float(schedule.get_last_lr()[0])}
+        state["means"] = {name: 0.99 * state["means"].get(name, now) + 0.01 * now for name, now in figures.items()}
+        entry |= state["means"] | {"rate": float(schedule.get_last_lr()[0])}
         if step % LOG_EVERY == 0 or step == recipe.steps:
+            state["log"].append({"step": step} | entry)
             fabric.log_dict(entry, step=step)
         if report is not None and fabric.is_global_zero:
             report(step, recipe.steps, entry)
         if step % save_every == 0 or step == recipe.steps:
             state["step"] = step
-            _save(fabric, write, out, state)
+            _save(fabric, write, out, state, table)
     return out
 
 
-def _save(fabric: Any, write: Callable[[Any, int], None], out: Path, state: dict[str, Any]) -> None:
-    """Write the averaged weights and the state to resume from."""
+def _save(fabric: Any, write: Callable[[Any, int], None], out: Path, state: dict[str, Any], table: Path | None) -> None:
+    """Write the averaged weights, the state to resume from and the table of the log."""
     # Weights first: a run interrupted in between repeats some steps, and never ends with old weights.
     if fabric.is_global_zero:
         write(state["average"].module, state["step"])
     save_checkpoint(fabric, checkpoint_of(out), state)
+    if table is not None and fabric.is_global_zero:
+        _write_table(table, state["log"])
     if fabric.loggers:
         fabric.logger.save()
+
+
+def _write_table(path: Path, rows: Sequence[dict[str, float]]) -> None:
+    """Write the whole log: a resumed run has it from its checkpoint, without lines doubled or lost."""
+    try:
+        path.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InvsrError(f"{path.parent}: cannot be made a folder ({error.strerror}): or use --log none") from error
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_whole(path, text.getvalue())
 
 
 def save_checkpoint(fabric: Any, path: Path, state: dict[str, Any]) -> None:
@@ -160,9 +185,14 @@ def save_checkpoint(fabric: Any, path: Path, state: dict[str, Any]) -> None:
     InvsrError
         As `whole_file`.
     """
-    # Every process takes part in saving; only the first writes the file.
-    with whole_file(path) if fabric.is_global_zero else nullcontext(path) as part:
-        fabric.save(part, state)
+    # Not by `fabric.save`: it writes into the system's folder for temporary files first, which may be full or stay so.
+    if fabric.is_global_zero:
+        plain = {name: one.state_dict() if hasattr(one, "state_dict") else one for name, one in state.items()}
+        memory = io.BytesIO()
+        torch.save(plain, memory)
+        with whole_file(path) as part:
+            part.write_bytes(memory.getbuffer())
+    fabric.barrier()
 
 
 def _fabric(device: str, devices: int, log: str | None, out: Path) -> Any:
@@ -183,17 +213,18 @@ def _resume(fabric: Any, checkpoint: Path, state: dict[str, Any]) -> None:
     """Restore the state from `checkpoint`, if there is one."""
     if not checkpoint.exists():
         return
+    wanted = json.loads(state["recipe"])
     try:
         # The recipe first: other networks' weights would not fit.
         found = json.loads(torch.load(checkpoint, map_location="cpu", weights_only=True)["recipe"])
+        if found == wanted:
+            fabric.load(checkpoint, state, weights_only=True)
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError):
         raise InvsrError(f"{checkpoint}: is not the state of a training run, or damaged: delete it") from None
-    wanted = json.loads(state["recipe"])
     if found != wanted:
         names = [name for name in wanted if found.get(name) != wanted[name]]
         differ = ", ".join(f"{name} {found.get(name)}, not {wanted[name]}" for name in names)
         raise InvsrError(f"{checkpoint}: belongs to another recipe ({differ}): delete it or write to another file")
-    fabric.load(checkpoint, state)
 
 
 def _loader(fabric: Any, patches: Any, recipe: LoopRecipe, first: int, workers: int) -> Any:
@@ -222,13 +253,11 @@ def _rate(step: int, steps: int) -> float:
 
 
 def _logger(fabric_package: Any, log: str | None, out: Path) -> Any:
-    if log is None:
+    if log in (None, "csv"):
         return None
-    if log == "csv":
-        return fabric_package.loggers.CSVLogger(out.parent, name=out.stem + "_log")
     if log == "tensorboard":
         try:
-            return fabric_package.loggers.TensorBoardLogger(out.parent, name=out.stem + "_log")
+            return fabric_package.loggers.TensorBoardLogger(out.parent, name=log_of(out).name)
         except ModuleNotFoundError:
             raise InvsrError("log tensorboard: TensorBoard is not installed: pip install tensorboard") from None
     raise InvsrError(f"log {log!r}: use csv or tensorboard")

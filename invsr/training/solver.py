@@ -135,6 +135,7 @@ def train_solver(
         recipe,
         workers=workers,
         save_every=save_every,
+        log=log,
         report=report,
         method="last_steps" if recipe.kind == DEQ else "forward",
     )
