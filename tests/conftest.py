@@ -1,5 +1,6 @@
 """What several test files use."""
 
+import signal
 import sys
 
 import nibabel as nib
@@ -8,6 +9,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from invsr.app import command_line as cli
+from invsr.app.signals import STOPS
 
 
 @pytest.fixture
@@ -16,11 +18,15 @@ def run(monkeypatch, capsys):
 
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["invsr", *map(str, words)])
+        handlers = {one: signal.getsignal(one) for one in STOPS}
         code = 0
         try:
             cli.main()
         except SystemExit as end:
             code = end.code or 0
+        finally:
+            for one, handler in handlers.items():
+                signal.signal(one, handler)
         out, err = capsys.readouterr()
         return code, out, err
 

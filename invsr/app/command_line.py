@@ -22,6 +22,7 @@ from invsr.app.outputs import (
     write_result_report,
 )
 from invsr.app.progress import progress
+from invsr.app.signals import raise_on_signals, release_signals
 from invsr.app.train import app as train
 from invsr.errors import Interrupted, InvsrError, InvsrWarning
 
@@ -281,6 +282,7 @@ def demo(
 
 def main() -> None:
     """Entry point: one line for whatever the user can mend, a traceback only for our own bugs."""
+    code = raise_on_signals()
     warnings.showwarning = _show_warning  # type: ignore[assignment]  # the unused arguments are one *args
     warnings.simplefilter("always", InvsrWarning)
     try:
@@ -296,12 +298,14 @@ def main() -> None:
             "in training, a smaller --patch or --batch"
         )
     except Interrupted as stop:
-        _fail(str(stop), 130)
+        _fail(str(stop), code())
     except (KeyboardInterrupt, SystemExit) as stop:
         # Typer ends an interrupted command without a word, by this exit code.
         if isinstance(stop, SystemExit) and stop.code != 130:
             raise
-        _fail("interrupted: nothing was written", 130)
+        _fail("interrupted: no unfinished file is left", code())
+    finally:
+        release_signals()
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:

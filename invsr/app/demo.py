@@ -6,6 +6,7 @@ from pathlib import Path
 
 from invsr.errors import InvsrError
 from invsr.examples import INFARCT, example
+from invsr.io.files import check_writable, whole_file
 from invsr.io.nifti import save
 from invsr.numerics.iteration import ProgressCallback
 from invsr.pipeline.run import reconstruct
@@ -13,6 +14,9 @@ from invsr.report.plot import compare
 from invsr.testing.metrics import evaluate, head_mask
 from invsr.testing.simulation import simulate
 from invsr.volume import Volume
+
+METHODS = ("cubic", "tv", "unrolled")
+FIGURE = "comparison.png"
 
 
 def run_demo(
@@ -35,12 +39,15 @@ def run_demo(
     Raises
     ------
     InvsrError
-        When the folder cannot be made.
+        When the folder cannot be made or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InvsrError(f"{folder}: cannot be made a folder ({error.strerror}): choose another with --out") from error
+    for name in ("truth", "scan", *METHODS):
+        check_writable(folder / f"{name}.nii.gz")
+    check_writable(folder / FIGURE, (".png",))
     at = None
     if truth is None:
         truth = example()
@@ -49,7 +56,7 @@ def run_demo(
     mask = head_mask(truth.numpy())
     volumes = {"truth": truth, "scan": scan}
     captions, lines = {"scan": f"{slice_thickness:g} mm slices, 1 % noise"}, []
-    for method in ("cubic", "tv", "unrolled"):
+    for method in METHODS:
         solution = reconstruct(scan, method=method, reference=truth.grid, progress=progress)
         volumes[method] = truth.with_data(solution.x.cpu())
         scores = evaluate(volumes[method].numpy(), truth.numpy(), mask, quick=True)
@@ -57,5 +64,6 @@ def run_demo(
         lines.append(f"{method}: {captions[method]}")
     for name, volume in volumes.items():
         save(volume, folder / f"{name}.nii.gz")
-    compare(volumes, at=at, captions=captions, side_by_side=True).savefig(folder / "comparison.png", dpi=100)
-    return [*lines, f"volumes and comparison.png are in {folder}"]
+    with whole_file(folder / FIGURE) as part:
+        compare(volumes, at=at, captions=captions, side_by_side=True).savefig(part, dpi=100)
+    return [*lines, f"volumes and {FIGURE} are in {folder}"]

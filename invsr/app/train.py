@@ -143,7 +143,7 @@ def _run(
         checkpoint = checkpoint_of(options.out)
         if not checkpoint.exists():
             raise Interrupted(
-                f"interrupted before the first save (--save-every {options.save_every}): nothing was written"
+                f"interrupted before the first save (--save-every {options.save_every}): the same command begins anew"
             ) from None
         raise Interrupted(f"interrupted: the same command again continues from the last save ({checkpoint})") from None
     if prints:

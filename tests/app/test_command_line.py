@@ -157,7 +157,7 @@ def test_interrupted(run, tmp_path, scan, monkeypatch):
 
     monkeypatch.setattr(importlib.import_module("invsr.pipeline.run"), "reconstruct", stopped)
     code, _, err = run("reconstruct", scan, "-o", tmp_path / "out.nii")
-    assert code == 130 and err == "invsr: error: interrupted: nothing was written\n"
+    assert code == 130 and err == "invsr: error: interrupted: no unfinished file is left\n"
 
 
 def test_options_that_take_several_values_are_repeated():
