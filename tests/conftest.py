@@ -12,6 +12,10 @@ from invsr.app import command_line as cli
 from invsr.app.signals import STOPS
 
 
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=12, help="how many commands tests/interrupted kills")
+
+
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Run the command line in this process: (exit code, standard output, standard error)."""

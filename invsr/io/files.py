@@ -103,8 +103,16 @@ def _part_of(path: Path, endings: Sequence[str]) -> Iterator[Path]:
             raise InvsrError(f"{path}: the folder is not writable ({reason}): choose another folder") from error
         yield part
     finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+        try:
+            _remove(part)
+        except KeyboardInterrupt:  # it arrived just before
+            _remove(part)
+            raise
+
+
+def _remove(part: Path) -> None:
+    with suppress(OSError):
+        part.unlink(missing_ok=True)
 
 
 def _require_free(path: Path) -> None:
