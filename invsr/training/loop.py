@@ -158,7 +158,7 @@ def _save(fabric: Any, write: Callable[[Any, int], None], out: Path, state: dict
     if fabric.is_global_zero:
         write(state["average"].module, state["step"])
     save_checkpoint(fabric, checkpoint_of(out), state)
-    if table is not None and fabric.is_global_zero:
+    if table is not None and state["log"] and fabric.is_global_zero:
         _write_table(table, state["log"])
     if fabric.loggers:
         fabric.logger.save()

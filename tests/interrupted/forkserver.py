@@ -56,7 +56,7 @@ def run_command(request, pipe, output, error):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["limit"], resource.RLIM_INFINITY))
     sys.argv = ["invsr", *request["words"]]
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
     watch_writing(request, pipe)
     code = 0
     try:
@@ -107,10 +107,12 @@ def serve():
     import invsr.pipeline.run
     import invsr.report.plot
     import invsr.training.denoiser
+    import invsr.training.loop
     import invsr.training.solver
 
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # as SIGTERM: before and after the command, nothing is to be tidied
+    invsr.training.loop.LOG_EVERY = 1
     head = invsr.examples.example(side=16)
     invsr.app.demo.example, invsr.app.demo.INFARCT = lambda: head, (8, 8, 8)
     invsr.report.plot.compare({"head": head}).savefig(io.BytesIO())  # loads the fonts

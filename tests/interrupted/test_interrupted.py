@@ -87,7 +87,7 @@ class Commands:
         return before
 
     def learn(self, name):
-        """Outputs of the older run and of the command when nobody stops it; how long it takes, and how often it writes."""
+        """Outputs of the older run and of the command when it is not stopped; its seconds, its events of writing."""
         if name in self.known:
             return self.known[name]
         shutil.rmtree(self.out, ignore_errors=True)
@@ -159,7 +159,7 @@ def kill(commands, name, number, draw):
     require_whole(commands, name, parts_may_stay=number == signal.SIGKILL)
     left = sum(bool(PART.fullmatch(Path(path).name)) for path in contents(commands.out))
     if name in TRAININGS:
-        for path in commands.out.glob(".invsr-*"):
+        for path in commands.out.rglob(".invsr-*"):
             path.unlink()
         again = commands.run(name)
         assert again["code"] == 0, (*case, again)
@@ -178,7 +178,7 @@ def test_killed_at_random_moments(commands, request):
     assert sum(table.values()) == kills
     assert any(outcome != "finished first" for _, _, outcome in table)
     for (name, number, outcome), count in sorted(table.items()):
-        print(f"| {name} | {number} | {outcome} | {count} |")
+        sys.stdout.write(f"| {name} | {number} | {outcome} | {count} |\n")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
