@@ -2,6 +2,8 @@
 
 import errno
 import os
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 import invsr
 from invsr.grid import Grid
 from invsr.io import save
-from invsr.io.files import whole_file, write_whole
+from invsr.io.files import check_writable, whole_file, write_whole
 from invsr.models.networks import DnCNN
 from invsr.models.weights import save_weights
 from invsr.motion import Motion, ScanMotion, save_motion
@@ -82,4 +84,34 @@ def test_an_interrupted_block_leaves_nothing(tmp_path, error):
     with pytest.raises(error), whole_file(path) as part:
         part.write_text("half")
         raise error
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_killed_processes_left_is_removed_a_day_later(tmp_path):
+    day = 86400
+    names = {
+        ".invsr-0123456789abcdef.nii.gz": (1.1, False),
+        ".invsr-0123456789abcdee.nii.gz": (0.9, True),  # another process may be writing it
+        ".invsr-notes.txt": (9, True),
+        "scan.nii.gz": (9, True),
+    }
+    now = time.time()
+    for name, (days, _) in names.items():
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (now - days * day,) * 2)
+    write_whole(tmp_path / "new.txt", "some words")
+    assert set(os.listdir(tmp_path)) == {"new.txt", *(name for name, (_, stays) in names.items() if stays)}
+
+
+def test_a_signal_while_a_part_is_removed_leaves_none(tmp_path, monkeypatch):
+    unlink, signals = Path.unlink, [KeyboardInterrupt]
+
+    def interrupted(path, *more, **how):
+        if signals:
+            raise signals.pop()
+        unlink(path, *more, **how)
+
+    monkeypatch.setattr(Path, "unlink", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        check_writable(tmp_path / "scan.nii")
     assert os.listdir(tmp_path) == []
