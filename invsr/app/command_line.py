@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -287,7 +288,10 @@ def main() -> None:
     warnings.simplefilter("always", InvsrWarning)
     try:
         sys.argv[1:] = repeat_options(sys.argv[1:])
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except InvsrError as error:
         _fail(str(error))
     except (MemoryError, RuntimeError) as error:
@@ -297,6 +301,11 @@ def main() -> None:
             "out of memory: use a coarser --spacing or a smaller --reference grid; "
             "in training, a smaller --patch or --batch"
         )
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # else Python tries it again at its end, and complains
+        _fail(f"standard output could not be written ({error.strerror}): free some space or write elsewhere")
     except Interrupted as stop:
         _fail(str(stop), code())
     except (KeyboardInterrupt, SystemExit) as stop:

@@ -154,12 +154,12 @@ def train(
 
 def _save(fabric: Any, write: Callable[[Any, int], None], out: Path, state: dict[str, Any], table: Path | None) -> None:
     """Write the averaged weights, the state to resume from and the table of the log."""
-    # Weights first: a run interrupted in between repeats some steps, and never ends with old weights.
+    # The checkpoint last: a run interrupted in between repeats some steps, and never ends with old weights or an old log.
     if fabric.is_global_zero:
         write(state["average"].module, state["step"])
+        if table is not None and state["log"]:
+            _write_table(table, state["log"])
     save_checkpoint(fabric, checkpoint_of(out), state)
-    if table is not None and state["log"] and fabric.is_global_zero:
-        _write_table(table, state["log"])
     if fabric.loggers:
         fabric.logger.save()
 

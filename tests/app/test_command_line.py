@@ -6,6 +6,7 @@ import json
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -158,6 +159,17 @@ def test_interrupted(run, tmp_path, scan, monkeypatch):
     monkeypatch.setattr(importlib.import_module("invsr.pipeline.run"), "reconstruct", stopped)
     code, _, err = run("reconstruct", scan, "-o", tmp_path / "out.nii")
     assert code == 130 and err == "invsr: error: interrupted: no unfinished file is left\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_standard_output_on_a_full_disk():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "invsr", "models"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "invsr: error: standard output could not be written (No space left on device): "
+        "free some space or write elsewhere\n"
+    )
 
 
 def test_options_that_take_several_values_are_repeated():

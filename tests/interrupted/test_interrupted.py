@@ -189,10 +189,9 @@ def kill(commands, name, number, draw):
 
 
 def test_killed_at_random_moments(commands, request):
-    draw = random.Random(15)
     cases = itertools.cycle([(name, number) for number in SIGNALS for name in COMMANDS])
     kills = request.config.getoption("--kills")
-    table = Counter()
+    draw, table = random.Random(kills), Counter()
     for name, number in itertools.islice(cases, kills):
         table[name, number.name, kill(commands, name, number, draw)] += 1
     assert sum(table.values()) == kills
