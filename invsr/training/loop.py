@@ -154,7 +154,7 @@ def train(
 
 def _save(fabric: Any, write: Callable[[Any, int], None], out: Path, state: dict[str, Any], table: Path | None) -> None:
     """Write the averaged weights, the state to resume from and the table of the log."""
-    # The checkpoint last: a run interrupted in between repeats some steps, and never ends with old weights or an old log.
+    # The checkpoint last: a run interrupted in between repeats some steps, and never keeps old weights or an old log.
     if fabric.is_global_zero:
         write(state["average"].module, state["step"])
         if table is not None and state["log"]:
