@@ -7,6 +7,7 @@ import io
 import json
 import math
 import pickle
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +24,11 @@ from invsr.training.muon import Muon
 
 # Steps between lines of the log.
 LOG_EVERY = 50
+# What PyTorch raises from files that are no checkpoint, besides errors of its own.
+DAMAGES = (
+    *(OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError),
+    *(AttributeError, ArithmeticError, AssertionError),
+)
 WEIGHTS_ENDING = ".safetensors"
 Objective = Callable[[Any, Sequence[Tensor]], tuple[Tensor, dict[str, float]]]
 
@@ -216,10 +222,10 @@ def _resume(fabric: Any, checkpoint: Path, state: dict[str, Any]) -> None:
     wanted = json.loads(state["recipe"])
     try:
         # The recipe first: other networks' weights would not fit.
-        found = json.loads(torch.load(checkpoint, map_location="cpu", weights_only=True)["recipe"])
+        found = dict(json.loads(torch.load(checkpoint, map_location="cpu", weights_only=True)["recipe"]))
         if found == wanted:
             fabric.load(checkpoint, state, weights_only=True)
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError):
+    except (*DAMAGES, pickle.UnpicklingError, struct.error):
         raise InvsrError(f"{checkpoint}: is not the state of a training run, or damaged: delete it") from None
     if found != wanted:
         names = [name for name in wanted if found.get(name) != wanted[name]]

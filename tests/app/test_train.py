@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from invsr.models.architectures import build
 from invsr.models.weights import load_weights, save_weights
@@ -160,6 +161,22 @@ def test_another_recipe(run, folder, tmp_path):
     before = out.read_bytes()
     code, _, err = train(run, folder, out, *QUICK, "--seed", 1)
     assert code == 1 and "seed 0, not 1" in err and len(err.splitlines()) == 1
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["text", "cut short", "recipe alone"])
+def test_a_damaged_checkpoint_is_one_line_of_error(run, folder, tmp_path, damage):
+    out, checkpoint = tmp_path / "w.safetensors", tmp_path / "w.ckpt"
+    assert train(run, folder, out, *QUICK)[0] == 0
+    if damage == "text":
+        checkpoint.write_bytes(b"text")
+    elif damage == "cut short":
+        checkpoint.write_bytes(checkpoint.read_bytes()[:2000])
+    else:
+        torch.save({"recipe": torch.load(checkpoint, weights_only=True)["recipe"]}, checkpoint)
+    before = out.read_bytes()
+    code, _, err = train(run, folder, out, *QUICK)
+    assert code == 1 and err == f"invsr: error: {checkpoint}: is not the state of a training run, or damaged: delete it\n"
     assert out.read_bytes() == before
 
 
