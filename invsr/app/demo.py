@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from invsr.errors import InvsrError
 from invsr.examples import INFARCT, example
-from invsr.io.files import check_writable, whole_file
+from invsr.io.files import check_folder, check_writable, make_folder, whole_file
 from invsr.io.nifti import save
 from invsr.numerics.iteration import ProgressCallback
 from invsr.pipeline.run import reconstruct
@@ -39,15 +38,13 @@ def run_demo(
     Raises
     ------
     InvsrError
-        When the folder cannot be made or written to.
+        When the folder cannot be made or written to, or as `invsr.simulate`.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvsrError(f"{folder}: cannot be made a folder ({error.strerror}): choose another with --out") from error
-    for name in ("truth", "scan", *METHODS):
-        check_writable(folder / f"{name}.nii.gz")
-    check_writable(folder / FIGURE, (".png",))
+    check_folder(folder)
+    if folder.is_dir():
+        for name in ("truth", "scan", *METHODS):
+            check_writable(folder / f"{name}.nii.gz")
+        check_writable(folder / FIGURE, (".png",))
     at = None
     if truth is None:
         truth = example()
@@ -62,6 +59,7 @@ def run_demo(
         scores = evaluate(volumes[method].numpy(), truth.numpy(), mask, quick=True)
         captions[method] = f"PSNR {scores['psnr']:.2f} dB, SSIM {scores['ssim']:.4f}"
         lines.append(f"{method}: {captions[method]}")
+    make_folder(folder)
     for name, volume in volumes.items():
         save(volume, folder / f"{name}.nii.gz")
     with whole_file(folder / FIGURE) as part:

@@ -19,16 +19,15 @@ if TYPE_CHECKING:
 
 def prepare_outputs(output: Path, n_samples: int, with_std: bool, report: Path | None) -> list[Path]:
     """Raise unless all outputs can be written, before the work; the paths beside the result: std, then samples."""
-    from invsr.io.files import check_writable
+    from invsr.io.files import check_folder, check_writable
 
+    check_writable(output)
     found = [beside(output, "std")] if n_samples or with_std else []
     found += [beside(output, f"sample-{n + 1}") for n in range(n_samples)]
-    for path in (output, *found):
+    for path in found:
         check_writable(path)
     if report is not None:
-        from invsr.report import make_folder
-
-        make_folder(report)
+        check_folder(report)
     return found
 
 

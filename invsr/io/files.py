@@ -31,6 +31,40 @@ def check_writable(path: str | os.PathLike[str], endings: Sequence[str] = OUTPUT
         pass
 
 
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder, and those above it, where there is none.
+
+    Raises
+    ------
+    InvsrError
+        When it cannot be made.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "there is a file of that name" if isinstance(error, FileExistsError) else error.strerror
+        raise InvsrError(f"{path}: no folder can be made there ({reason}): choose another") from error
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Raise unless a folder is there, or can be made, and files in it. It leaves nothing behind.
+
+    Raises
+    ------
+    InvsrError
+        As `make_folder` and `check_writable`.
+    """
+    path = Path(path)
+    missing = [one for one in (path, *path.parents) if not os.path.lexists(one)]
+    try:
+        make_folder(path)
+        check_writable(path / ".invsr", ("",))
+    finally:
+        for one in missing:
+            if os.path.isdir(one):  # `Path.is_dir` raises where a name is too long
+                one.rmdir()
+
+
 @contextmanager
 def whole_file(path: str | os.PathLike[str], endings: Sequence[str] = ()) -> Iterator[Path]:
     """A new file to write to, which takes the place of `path` at the end of the block.

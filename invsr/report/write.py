@@ -14,7 +14,7 @@ from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.io.files import write_whole
+from invsr.io.files import make_folder, write_whole
 from invsr.numerics.iteration import Status
 from invsr.pipeline import InverseProblem, Reconstruction
 from invsr.pipeline.slice_check import EXPECTED
@@ -77,20 +77,6 @@ def write_report(
     for path, words in zip(paths, (text, json.dumps(record, indent=2) + "\n"), strict=True):
         write_whole(path, words)
     return paths
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder of a report; call it before the reconstruction starts.
-
-    Raises
-    ------
-    InvsrError
-        When it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvsrError(f"{folder}: no report can be written there ({error.strerror}): choose another") from error
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

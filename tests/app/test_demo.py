@@ -20,8 +20,14 @@ def test_demo_leaves_volumes_scores_and_a_picture(tmp_path):
 
 def test_demo_says_where_it_cannot_write(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(invsr.InvsrError, match="cannot be made a folder"):
+    with pytest.raises(invsr.InvsrError, match="no folder can be made there"):
         run_demo(tmp_path / "file" / "out", truth=example(side=32))
+
+
+def test_a_demo_that_fails_leaves_no_folder(tmp_path):
+    with pytest.raises(invsr.InvsrError, match="slice thickness is nan"):
+        run_demo(tmp_path / "new" / "out", float("nan"), truth=example(side=32))
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_example_is_a_head_with_an_infarct_on_the_left():

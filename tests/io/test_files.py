@@ -12,7 +12,7 @@ import torch
 import invsr
 from invsr.grid import Grid
 from invsr.io import save
-from invsr.io.files import check_writable, whole_file, write_whole
+from invsr.io.files import check_folder, check_writable, make_folder, whole_file, write_whole
 from invsr.models.networks import DnCNN
 from invsr.models.weights import save_weights
 from invsr.motion import Motion, ScanMotion, save_motion
@@ -76,6 +76,18 @@ def test_a_new_file_replaces_an_older_one(writer):
     write(path)
     assert path.read_bytes() != b"older"
     assert not [name for name in os.listdir(path.parent) if name.startswith(".")]
+
+
+def test_a_folder_is_checked_without_a_trace(tmp_path):
+    check_folder(tmp_path / "a" / "b")
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("n" * 300)):
+        with pytest.raises(invsr.InvsrError, match="no folder can be made there"):
+            check_folder(path)
+    assert os.listdir(tmp_path) == ["file"]
+    make_folder(tmp_path / "a" / "b")
+    check_folder(tmp_path / "a" / "b")
+    assert os.listdir(tmp_path / "a") == ["b"] and os.listdir(tmp_path / "a" / "b") == []
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
