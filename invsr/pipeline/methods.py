@@ -25,6 +25,7 @@ from invsr.solvers.residuals import as_tuple, gain
 from invsr.solvers.solution import Solution
 from invsr.solvers.steps import ADMM, HQS, PGD, RED, Step
 from invsr.solvers.trained import DEQ, UNROLLED, load_solver
+from invsr.uncertainty.deviation import require_samples
 from invsr.uncertainty.posterior import sample_posterior
 
 STEPS: dict[str, Callable[[], Step]] = {"hqs": HQS, "admm": ADMM, "pgd": PGD, "red": RED}
@@ -252,8 +253,7 @@ class Posterior(Method):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.n_samples < 2:
-            raise InvsrError(f"samples is {self.n_samples}: a standard deviation takes at least 2")
+        require_samples(self.n_samples)
 
     def solve(self, problem: InverseProblem, progress: ProgressCallback | None = None) -> Solution:
         drawn = sample_posterior(

@@ -28,6 +28,7 @@ from invsr.solvers.residuals import chi2, gain
 from invsr.solvers.solution import Solution
 from invsr.solvers.steps import Step
 from invsr.uncertainty.bootstrap import equivariant_bootstrap
+from invsr.uncertainty.deviation import require_samples
 from invsr.volume import Volume
 
 BOOTSTRAP = "bootstrap"
@@ -135,8 +136,8 @@ def reconstruct(
     require_level(motion)
     if uncertainty and chosen is not None and chosen.name == "posterior":
         raise InvsrError("method posterior states its own uncertainty: leave the bootstrap out")
-    if uncertainty and repetitions < 2:
-        raise InvsrError(f"samples is {repetitions}: a standard deviation takes at least 2")
+    if uncertainty:
+        require_samples(repetitions)
     where = find_device(device)
     acquired = scans_of(
         scans,

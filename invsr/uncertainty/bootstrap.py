@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from invsr.errors import InvsrError
 from invsr.numerics.linear import white_noise
 from invsr.operators.base import Data, LinearOperator
 from invsr.solvers.residuals import as_tuple, like_data
-from invsr.uncertainty.deviation import interval_deviation
+from invsr.uncertainty.deviation import interval_deviation, require_samples
 
 # Anatomy is moved by up to so many voxels along each axis.
 SHIFT = 4
@@ -57,15 +56,14 @@ def equivariant_bootstrap(
     Raises
     ------
     InvsrError
-        For fewer than 2 samples.
+        When the number of samples is out of range.
 
     References
     ----------
     Tachella & Pereyra (2024), Equivariant bootstrapping for uncertainty quantification in imaging inverse problems,
     AISTATS.
     """
-    if n_samples < 2:
-        raise InvsrError(f"n_samples is {n_samples}: a spread takes at least 2")
+    require_samples(n_samples)
     generator = torch.Generator().manual_seed(seed)
     spacing = operator.domain.spacing
     turns = bool(spacing.max() < 1.1 * spacing.min())

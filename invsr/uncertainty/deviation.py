@@ -7,6 +7,25 @@ import math
 from torch import Tensor
 from torch.nn import functional
 
+from invsr.errors import InvsrError
+
+# Each sample takes a reconstruction, and memory for a volume.
+MOST_SAMPLES = 1000
+
+
+def require_samples(count: int) -> None:
+    """Raise unless a standard deviation can be had from so many samples.
+
+    Raises
+    ------
+    InvsrError
+        When there are fewer than two, or more than can be waited for.
+    """
+    if not 2 <= count <= MOST_SAMPLES:
+        raise InvsrError(
+            f"n_samples is {count}: a standard deviation takes 2 to {MOST_SAMPLES} (command line: --samples)"
+        )
+
 
 def interval_deviation(squares: Tensor, seen: Tensor, degrees: int) -> Tensor:
     """The standard deviation for intervals about an estimate from n draws.

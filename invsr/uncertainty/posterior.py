@@ -18,7 +18,7 @@ from invsr.solvers.plug_and_play import smooth_guess
 from invsr.solvers.residuals import as_tuple, back_project, chi2, intensity_scale, peak
 from invsr.solvers.state import Problem, data_step
 from invsr.solvers.weighting import LEAST_NOISE, log_level
-from invsr.uncertainty.deviation import interval_deviation
+from invsr.uncertainty.deviation import interval_deviation, require_samples
 
 # Noise levels of the walk, the first as a share of the peak and the last of the data's noise; the number of steps
 # from one to the other; the weight of the prior over sigma^2, with which samples have a chi2 of about 1; the share of
@@ -103,15 +103,14 @@ def sample_posterior(
     Raises
     ------
     InvsrError
-        When there are fewer than two samples, the prior is no denoiser, or sigma is not positive.
+        When the number of samples is out of range, the prior is no denoiser, or sigma is not positive.
 
     References
     ----------
     Zhu, Zhang, Liang, Cao, Wen, Timofte, Van Gool (2023), Denoising diffusion models for plug-and-play image
     restoration, CVPR Workshops (DiffPIR); here with noise that is added, not blended in.
     """
-    if n_samples < 2:
-        raise InvsrError(f"n_samples is {n_samples}: a spread takes at least 2")
+    require_samples(n_samples)
     if not prior.is_denoiser:
         raise InvsrError(f"{type(prior).__name__} is no denoiser: posterior sampling needs one")
     if not sigma > 0:

@@ -73,6 +73,8 @@ def test_bad_samples():
     _, y = data(operator)
     with pytest.raises(InvsrError, match="n_samples is 1"):
         sample_posterior(operator, y, White(), SIGMA, n_samples=1)
+    with pytest.raises(InvsrError, match="n_samples is 10000000: a standard deviation takes 2 to 1000"):
+        sample_posterior(operator, y, White(), SIGMA, n_samples=10**7)
     with pytest.raises(InvsrError, match="Tikhonov is no denoiser"):
         sample_posterior(operator, y, Tikhonov(), SIGMA)
     with pytest.raises(InvsrError, match="sigma is 0"):
