@@ -25,12 +25,14 @@ def require_plausible(solution: Solution, problem: InverseProblem, method: Metho
         Saying what the result is like and what usually causes that.
     """
     x = solution.x
-    count = int((~torch.isfinite(x)).sum())
-    if count:
-        raise InvsrError(
-            f"method {method}: {count} of {x.numel()} voxels of the result are NaN or infinite: check the data for "
-            "extreme values, and the noise and lam that were given; nothing was written"
-        )
+    for found in (x, solution.std, solution.samples):
+        # In the data's units: numbers near the largest of float32 become infinite there.
+        count = 0 if found is None else int((~torch.isfinite(found * problem.scale)).sum())
+        if found is not None and count:
+            raise InvsrError(
+                f"method {method}: {count} of {found.numel()} voxels of the result are NaN or infinite: check the data "
+                "for extreme values, and the noise and lam that were given; nothing was written"
+            )
     if not problem.scans:
         largest = float(x.abs().max())
         if largest > MOST_MAGNITUDE:

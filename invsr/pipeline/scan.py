@@ -29,6 +29,8 @@ THINNEST, THICKEST, OVERLAPPING = 0.02, 5.0, 2.0
 ISOTROPIC = 0.01
 # Voxels so many times as bright as bright tissue (`invsr.solvers.residuals.peak`) are questioned.
 SPIKE = 20.0
+# Noise of more than so many times the largest intensity is an error: it is given in other units.
+NOISIEST = 10.0
 
 Array = npt.NDArray[np.float64]
 
@@ -58,7 +60,7 @@ class Scan:
     Raises
     ------
     InvsrError
-        When the volume holds no signal, a number is not finite and above zero, the slice thickness cannot be that of
+        When the volume holds no signal, a number is not finite and above zero, the noise is far above all intensities, the slice thickness cannot be that of
         slices so far apart, or the mask is empty or on another grid.
 
 
@@ -83,6 +85,12 @@ class Scan:
         for what, value in (("slice thickness", self.slice_thickness), ("noise", self.noise)):
             if value is not None and not (np.isfinite(value) and value > 0):
                 raise InvsrError(f"{self.name}: {what} {value}: it must be finite and above zero")
+        largest = float(self.data.abs().max())
+        if self.noise is not None and self.noise > NOISIEST * largest:
+            raise InvsrError(
+                f"{self.name}: noise {self.noise:g} where the largest intensity is {largest:.4g}: give its standard "
+                "deviation in the scan's intensity units"
+            )
         if self.slice_axis not in (None, 0, 1, 2):
             raise InvsrError(f"{self.name}: slice axis {self.slice_axis}: use 0, 1 or 2 (command line: i, j or k)")
         if self.slice_thickness is not None and not THINNEST <= self.slice_thickness / self.slice_spacing <= THICKEST:

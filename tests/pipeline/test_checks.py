@@ -42,6 +42,18 @@ def test_a_result_that_is_not_finite_is_an_error(scan):
         invsr.reconstruct(scan, method=Gives(hole=True))
 
 
+def test_a_result_that_the_units_of_the_data_cannot_hold_is_an_error(scan):
+    large = scan.with_data(scan.data * (2e38 / scan.data.max()))
+    with pytest.raises(InvsrError, match="voxels of the result are NaN or infinite: check the data for extreme values"):
+        invsr.reconstruct(large, method=Gives(factor=3.0))
+
+
+@pytest.mark.parametrize("noise", [1e4, 1e300])
+def test_noise_far_above_all_intensities_is_refused(scan, noise):
+    with pytest.raises(InvsrError, match="where the largest intensity is .*: give its standard deviation in"):
+        invsr.reconstruct(scan, method="pnp", noise=noise)
+
+
 @pytest.mark.parametrize("factor", [100.0, -100.0])
 def test_a_result_far_beyond_the_data_is_an_error(scan, factor):
     assert invsr.reconstruct(scan, method=Gives(factor=3.0)).x.isfinite().all()
