@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import warnings
@@ -29,9 +30,11 @@ from invsr.errors import Interrupted, InvsrError, InvsrWarning
 
 # Heavy modules are imported inside the commands: `invsr --help` answers at once.
 
+# What typer raises for words that are no command: of click, or of the copy of it in later versions.
+UsageError: type[Any] = typer.BadParameter.__bases__[0]
+INTERRUPTED = 130
 
 app = typer.Typer(
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Physics-driven MRI super-resolution: thick slices in, one isotropic volume out.",
@@ -199,7 +202,7 @@ def evaluate(
     image: Annotated[Path, typer.Argument(help="Volume to score, NIfTI.", metavar="OUT.nii.gz")],
     truth: Annotated[Path, typer.Option(help="The true volume, NIfTI.")],
     mask: Annotated[Path | None, typer.Option(help="Score inside; default: the head.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with null for a score that is not finite.")] = False,
 ) -> None:
     """Score a volume against the truth: PSNR, SSIM, MS-SSIM, NRMSE, VIF."""
     from invsr.io.nifti import load
@@ -215,7 +218,8 @@ def evaluate(
             )
     scores = run(found.numpy(), true.numpy(), None if inside is None else inside.numpy() != 0)
     if as_json:
-        print(json.dumps(scores))
+        # JSON has no word for the NaN of a window that does not fit, or the infinite PSNR of equal volumes.
+        print(json.dumps({name: value if math.isfinite(value) else None for name, value in scores.items()}))
         return
     for name, value in scores.items():
         print(f"{name:16s} {value:.4f}")
@@ -231,7 +235,7 @@ def benchmark(
     gap: Annotated[float, typer.Option(help="Gap between slices, mm.")] = 0.0,
     axis: Annotated[str, typer.Option(help="Slice axis: i, j or k.")] = "k",
     noise: Annotated[float, typer.Option(help="Sigma as a share of the peak.")] = 0.01,
-    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    seed: options.NoiseSeed = 0,
 ) -> None:
     """Simulate thick slices of volumes, reconstruct them by every method, and score the results."""
     from invsr.app.benchmark import benchmark as run
@@ -287,11 +291,16 @@ def main() -> None:
     warnings.showwarning = _show_warning  # type: ignore[assignment]  # the unused arguments are one *args
     warnings.simplefilter("always", InvsrWarning)
     try:
-        sys.argv[1:] = repeat_options(sys.argv[1:])
+        sys.argv[1:] = repeat_options(sys.argv[1:]) or ["--help"]
         try:
-            app()
+            # Typer ends an interrupted command without a word, by this exit code.
+            if app(prog_name="invsr", standalone_mode=False) == INTERRUPTED:
+                raise KeyboardInterrupt
         finally:
             sys.stdout.flush()
+    except UsageError as error:
+        command = "invsr" if error.ctx is None else error.ctx.command_path
+        _fail(f"{error.format_message().rstrip('.')}: see {command} --help", error.exit_code)
     except InvsrError as error:
         _fail(str(error))
     except (MemoryError, RuntimeError) as error:
@@ -308,10 +317,7 @@ def main() -> None:
         _fail(f"standard output could not be written ({error.strerror}): free some space or write elsewhere")
     except Interrupted as stop:
         _fail(str(stop), code())
-    except (KeyboardInterrupt, SystemExit) as stop:
-        # Typer ends an interrupted command without a word, by this exit code.
-        if isinstance(stop, SystemExit) and stop.code != 130:
-            raise
+    except KeyboardInterrupt:
         _fail("interrupted: no unfinished file is left", code())
     finally:
         release_signals()

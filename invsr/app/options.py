@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+# Seeds of training are multiplied before they reach the generator, which takes 64 bits.
+LARGEST_SEED = 2**32 - 1
+
 # Scans and files -------------------------------------------------------------------------------------
 
 Scans = Annotated[list[Path], typer.Argument(help="Thick-slice scans of one anatomy, NIfTI.", metavar="SCAN.nii.gz")]
@@ -76,7 +79,7 @@ Uncertainty = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Seed = Annotated[int, typer.Option(help="For whatever is drawn at random.")]
+Seed = Annotated[int, typer.Option(help="For whatever is drawn at random.", min=0, max=LARGEST_SEED)]
 
 # Simulation ------------------------------------------------------------------------------------------
 
@@ -88,4 +91,4 @@ SliceAxis = Annotated[str | None, typer.Option(help="Slice axis: i, j or k. Defa
 InPlaneFactor = Annotated[float, typer.Option(help="Pixels that many times larger.")]
 SimulatedNoise = Annotated[float, typer.Option(help="Sigma as a share of the 99.9th percentile.")]
 SimulatedNoiseModel = Annotated[str, typer.Option(help="gaussian or rician.")]
-NoiseSeed = Annotated[int, typer.Option(help="Seed of the noise.")]
+NoiseSeed = Annotated[int, typer.Option(help="Seed of the noise.", min=0, max=LARGEST_SEED)]

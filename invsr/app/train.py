@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # Heavy modules are imported inside the commands: `invsr --help` answers at once.
 
 
-app = typer.Typer(no_args_is_help=True, help="Train networks on your own volumes.")
+app = typer.Typer(help="Train networks on your own volumes.")
 SCANS = (".nii", ".nii.gz")
 DEQ_ITERATIONS = 20
 

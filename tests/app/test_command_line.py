@@ -478,7 +478,42 @@ def test_benchmark_refuses_methods_and_axes_that_are_none(run, tmp_path):
 def test_a_report_that_cannot_be_written_is_told_before_the_work(run, tmp_path, scan):
     (tmp_path / "file").write_text("")
     code, _, err = run("reconstruct", scan, "-o", tmp_path / "o.nii", "--report", tmp_path / "file")
-    assert code == 1 and "no report can be written there" in err and not (tmp_path / "o.nii").exists()
+    assert code == 1 and "no folder can be made there" in err and not (tmp_path / "o.nii").exists()
+
+
+def test_a_report_of_a_run_that_fails_leaves_no_folder(run, tmp_path, scan):
+    out, report = tmp_path / "o.nii", tmp_path / "new" / "report"
+    refused(run("reconstruct", scan, "-o", out, "--model", "missing.safetensors", "--report", report), out, "missing")
+    assert not report.parent.exists()
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["nonsense"], "No such command 'nonsense': see invsr --help"),
+        (["reconstruct"], "Missing argument 'SCAN.nii.gz': see invsr reconstruct --help"),
+        (["reconstruct", "a.nii", "-o", "b.nii", "--nonsense"], "No such option: --nonsense"),
+        (["simulate", "a.nii", "-o", "b.nii", "--slice-thickness", "thick"], "Invalid value for '--slice-thickness'"),
+        (["reconstruct", "a.nii", "-o", "b.nii", "--seed", str(2**64)], "Invalid value for '--seed'"),
+        (["train", "denoiser", "--data", ".", "--out", "w.safetensors", "--seed", "-1"], "Invalid value for '--seed'"),
+    ],
+)
+def test_words_that_are_no_command_are_one_line_of_error(run, words, message):
+    code, out, err = run(*words)
+    assert code == 2 and out == ""
+    assert err.startswith(f"invsr: error: {message}") and len(err.splitlines()) == 1
+
+
+def test_scores_that_are_not_finite_are_null_in_json(run, tmp_path):
+    path = noise_image(tmp_path / "a.nii.gz", np.eye(4), (12, 12, 12))
+    mask = image(tmp_path / "m.nii.gz", np.ones((12, 12, 12)), np.eye(4))
+    code, out, err = run("evaluate", path, "--truth", path, "--mask", mask, "--json")
+    assert code == 0, err
+
+    def refuse(word):
+        raise ValueError(word)
+
+    assert json.loads(out, parse_constant=refuse)["psnr"] is None
 
 
 # Options belong to methods ---------------------------------------------------------------------------
