@@ -273,6 +273,7 @@ def test_bad_scan(run, tmp_path, case):
         (["--noise-model", "poisson"], "poisson"),
         (["--lam", "none"], "--lam"),
         (["--device", "abacus"], "abacus"),
+        (["--device", "meta"], "device 'meta' cannot be used"),
     ],
 )
 def test_bad_option(run, tmp_path, scan, options, words):
