@@ -35,6 +35,12 @@ class AxisProfile(NamedTuple):
     weights: Tensor
     width: float
 
+    @property
+    def reach(self) -> float:
+        """From the first offset at which the weight is half its maximum to the last, mm."""
+        wide = self.offsets[self.weights >= self.weights.max() / 2] * self.width
+        return float(wide.max() - wide.min())
+
 
 @functools.lru_cache(maxsize=32)
 def profile_samples(kind: str) -> tuple[Tensor, Tensor]:

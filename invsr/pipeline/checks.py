@@ -54,6 +54,6 @@ def require_plausible(solution: Solution, problem: InverseProblem, method: Metho
 
 
 def _data_range(problem: InverseProblem) -> tuple[float, float]:
-    """Least and largest intensity of all scans, in the problem's scale."""
-    parts = [one * level for one, level in zip(as_tuple(problem.y), problem.levels, strict=True)]
-    return min(float(one.min()) for one in parts), max(float(one.max()) for one in parts)
+    """Least and largest intensity of the first scan, whose units the result has, in the problem's scale."""
+    first = as_tuple(problem.y)[0] * problem.levels[0]
+    return float(first.min()), float(first.max())

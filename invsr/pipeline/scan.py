@@ -18,7 +18,7 @@ from invsr.grid import Grid
 from invsr.motion.order import by_times
 from invsr.noise.estimation import estimate_sigma
 from invsr.operators.base import LinearOperator
-from invsr.operators.profiles import AxisProfile
+from invsr.operators.profiles import PROFILES, AxisProfile
 from invsr.operators.scan_model import COVERING, acquisition, covered, slice_profile_of
 from invsr.solvers.residuals import peak
 from invsr.volume import Volume, require_signal
@@ -60,9 +60,8 @@ class Scan:
     Raises
     ------
     InvsrError
-        When the volume holds no signal, a number is not finite and above zero, the noise is far above all intensities, the slice thickness cannot be that of
-        slices so far apart, or the mask is empty or on another grid.
-
+        When the volume holds no signal, a number is not finite and above zero, the noise is far above all intensities,
+        the slice thickness or profile cannot be that of slices so far apart, or the mask is empty or on another grid.
 
     Examples
     --------
@@ -98,6 +97,8 @@ class Scan:
                 f"{self._slices_in_words()}: between {THINNEST:g} and {THICKEST:g} times their spacing is possible: "
                 "give the thickness in mm, and the slice axis if it is another one"
             )
+        if self.slice_profile not in PROFILES:
+            self._require_profile(slice_profile_of(self.slice_profile, 1.0).reach)
         if self.mask is None:
             return
         if self.mask.grid != self.grid:
@@ -107,6 +108,15 @@ class Scan:
             )
         if not bool(self.mask.data.any()):
             raise InvsrError(f"{self.mask.name}: the mask is empty: every voxel is 0")
+
+    def _require_profile(self, reach: float) -> None:
+        """Raise unless a sampled profile can be that of slices so far apart; `reach` in mm."""
+        if not THINNEST <= reach / self.slice_spacing <= THICKEST:
+            raise InvsrError(
+                f"{self.name}: slice profile {self.slice_profile} is {reach:.4g} mm wide, for slices "
+                f"{self.slice_spacing:.4g} mm apart: between {THINNEST:g} and {THICKEST:g} times their spacing is "
+                "possible: are its offsets in mm?"
+            )
 
     def question(self) -> None:
         """Warn of what is possible but unusual: slices that overlap by more than half, single voxels far above all."""

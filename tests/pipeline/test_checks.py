@@ -42,6 +42,13 @@ def test_a_result_that_is_not_finite_is_an_error(scan):
         invsr.reconstruct(scan, method=Gives(hole=True))
 
 
+def test_the_range_is_that_of_the_first_scan_whose_units_the_result_has(scan):
+    data = scan.data.clone()
+    data[0, 0, 2, 3, 1] = 1000 * data.max()
+    with pytest.warns(InvsrWarning), pytest.raises(InvsrError, match="the result runs from"):
+        invsr.reconstruct([scan, scan.with_data(data)], method=Gives(factor=0.1))
+
+
 def test_a_result_that_the_units_of_the_data_cannot_hold_is_an_error(scan):
     large = scan.with_data(scan.data * (2e38 / scan.data.max()))
     with pytest.raises(InvsrError, match="voxels of the result are NaN or infinite: check the data for extreme values"):
@@ -86,6 +93,16 @@ def test_numbers_that_are_not_finite_are_refused(scan, options):
 def test_a_thickness_that_cannot_be_is_refused(scan, thickness):
     with pytest.raises(InvsrError, match="4 mm apart: between 0.02 and 5 times their spacing"):
         invsr.reconstruct(scan, method="tv", slice_thickness=thickness)
+
+
+@pytest.mark.parametrize("half", [1e-9, 50.0, 1e300])
+def test_a_sampled_profile_that_cannot_be_is_refused(scan, tmp_path, half):
+    file = tmp_path / "profile.txt"
+    file.write_text(f"{-half} 1\n{half} 1\n")
+    with pytest.raises(InvsrError, match="wide, for slices 4 mm apart: between .* are its offsets in mm"):
+        invsr.reconstruct(scan, method="tv", slice_profile=file)
+    file.write_text("-2 1\n2 1\n")
+    assert invsr.Scan(scan, slice_profile=file).profile.reach == pytest.approx(4)
 
 
 def test_slices_that_overlap_much_are_questioned(scan):
