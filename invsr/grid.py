@@ -52,8 +52,11 @@ class Grid:
     affine: Array
 
     def __init__(self, shape: Sequence[int], affine: npt.ArrayLike) -> None:
-        shape = tuple(int(n) for n in shape)
-        if len(shape) != 3 or min(shape) < 1:
+        try:
+            counts = tuple(int(n) for n in shape)
+        except (TypeError, ValueError, OverflowError):  # words, NaN and infinity, of a damaged file
+            counts = ()
+        if len(counts) != 3 or min(counts) < 1:
             raise InvsrError(f"a grid needs three positive voxel counts, not {shape}")
         matrix = np.array(affine, dtype=np.float64)
         if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
@@ -72,7 +75,7 @@ class Grid:
                 "perpendicular; resample the scan onto a rectangular grid first"
             )
         matrix.flags.writeable = False
-        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "shape", counts)
         object.__setattr__(self, "affine", matrix)
 
     @classmethod

@@ -25,9 +25,7 @@ def listed(values: Sequence[object]) -> str:
 Steps = Annotated[int, typer.Option(help="Training steps.")]
 Batch = Annotated[int, typer.Option(help="Patches per step, over all devices.")]
 Rate = Annotated[float, typer.Option(help="Largest learning rate.")]
-Seed = Annotated[
-    int, typer.Option(help="Seed of the initial weights, patches and noise.", min=0, max=LARGEST_SEED)
-]
+Seed = Annotated[int, typer.Option(help="Seed of the initial weights, patches and noise.", min=0, max=LARGEST_SEED)]
 ARCHITECTURES = ("UNet", "ShuffledUNet", "DnCNN", "GradientStep")
 SaveEvery = Annotated[int, typer.Option(help="Steps between saves.")]
 

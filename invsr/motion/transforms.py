@@ -141,6 +141,8 @@ def load_motion(path: str | Path) -> Motion:
             raise ValueError("another format")
         scans = tuple(_scan(entry) for entry in record["scans"])
         centre = np.array(record["centre"], float).reshape(3)
+        if not np.isfinite(centre).all():
+            raise ValueError(f"a centre at {centre}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvsrError(f"{path}: holds no motion ({error}): give the .json that `invsr register` wrote") from None
     return Motion(centre, scans)
@@ -152,7 +154,10 @@ def _scan(entry: dict[str, Any]) -> ScanMotion:
     if motion.shape != (len(weights), 6) or len(weights) not in grid.shape or not np.isfinite(motion).all():
         raise ValueError(f"motion of shape {motion.shape} for a grid of {grid.shape}")
     bias = np.array(entry.get("bias", np.zeros(9)), float).reshape(9)
-    return ScanMotion(str(entry["name"]), grid, motion, weights, float(entry["gain"]), bias)
+    gain = float(entry["gain"])
+    if not (0 < gain < np.inf and np.isfinite(bias).all() and np.isfinite(weights).all() and (weights >= 0).all()):
+        raise ValueError("gain, bias and weights must be finite, the gain above zero, weights not below")
+    return ScanMotion(str(entry["name"]), grid, motion, weights, gain, bias)
 
 
 def _itk(scan: ScanMotion, centre: Array) -> str:

@@ -1,6 +1,7 @@
 """Motion of scans and slices: found again where it was put in, kept in files, refused where it makes no sense."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -153,6 +154,30 @@ def test_itk_files_move_points_as_itk_reads_them(tmp_path):
         found = turn.apply(point * flip - centre) + centre + shift
         there = Rotation.from_rotvec(expected[:3]).apply(point - motion.centre) + motion.centre + expected[3:]
         np.testing.assert_allclose(found * flip, there, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("gain", 0),
+        ("gain", math.inf),
+        ("weights", [math.nan] * 4),
+        ("weights", [-1.0] * 4),
+        ("bias", [math.inf] * 9),
+        ("shape", [8, 7, math.inf]),
+        ("shape", ["a", 7, 4]),
+        ("shape", None),
+        ("centre", [0, math.nan, 0]),
+    ],
+)
+def test_motion_that_cannot_be_is_refused(tmp_path, key, value):
+    path = tmp_path / "m.json"
+    save_motion(some_motion(), path)
+    record = json.loads(path.read_text())
+    (record if key == "centre" else record["scans"][0])[key] = value
+    path.write_text(json.dumps(record))
+    with pytest.raises(InvsrError, match="m.json: holds no motion"):
+        load_motion(path)
 
 
 @pytest.mark.parametrize(
