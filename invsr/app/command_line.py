@@ -203,7 +203,7 @@ def evaluate(
     truth: Annotated[Path, typer.Option(help="The true volume, NIfTI.")],
     mask: Annotated[Path | None, typer.Option(help="Score inside; default: the head.")] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON, with null for a score that is not finite.")
+        bool, typer.Option("--json", help="Print JSON; null: not finite.")
     ] = False,
 ) -> None:
     """Score a volume against the truth: PSNR, SSIM, MS-SSIM, NRMSE, VIF."""
