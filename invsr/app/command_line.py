@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -290,6 +291,9 @@ def demo(
 def main() -> None:
     """Entry point: one line for whatever the user can mend, a traceback only for our own bugs."""
     code = raise_on_signals()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As standard error: a file name that the terminal's encoding cannot show is no reason to fail.
+        sys.stdout.reconfigure(errors="backslashreplace")
     warnings.showwarning = _show_warning  # type: ignore[assignment]  # the unused arguments are one *args
     warnings.simplefilter("always", InvsrWarning)
     try:

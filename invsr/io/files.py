@@ -116,7 +116,8 @@ def write_whole(path: str | os.PathLike[str], text: str) -> None:
         As `whole_file`.
     """
     with whole_file(path) as part:
-        part.write_text(text, encoding="utf-8")
+        # File names may hold bytes that are no text.
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 @contextmanager

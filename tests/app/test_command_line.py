@@ -3,6 +3,7 @@
 import gzip
 import importlib
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -486,6 +487,22 @@ def test_a_report_of_a_run_that_fails_leaves_no_folder(run, tmp_path, scan):
     out, report = tmp_path / "o.nii", tmp_path / "new" / "report"
     refused(run("reconstruct", scan, "-o", out, "--model", "missing.safetensors", "--report", report), out, "missing")
     assert not report.parent.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names of other systems are text")
+def test_a_file_name_that_is_no_text_is_shown_escaped(tmp_path):
+    noise_image(tmp_path / "scan.nii.gz").rename(tmp_path / "\udcff.nii.gz")
+    words = ("reconstruct", "\udcff.nii.gz", "-o", "\udcfe.nii.gz", "--method", "cubic", "--report", "report")
+    done = subprocess.run(
+        [sys.executable, "-m", "invsr", *words],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8:strict", "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert r"wrote \udcfe.nii.gz" in done.stdout and (tmp_path / "\udcfe.nii.gz").exists()
+    assert r"\udcff.nii.gz" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
