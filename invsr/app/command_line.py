@@ -93,8 +93,8 @@ def reconstruct(
     from invsr.pipeline.choice import method_of
 
     chosen = method_of(method, how, seed)
-    require_distinct(scans, [*(mask or []), *([] if reference is None else [reference])], output)
     beside_result = prepare_outputs(output, getattr(chosen, "n_samples", 0), uncertainty is not None, report)
+    require_distinct(scans, [*(mask or []), reference], [output, *beside_result])
     from invsr.io.nifti import load
     from invsr.motion import load_motion
     from invsr.pipeline.run import reconstruct as run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -31,14 +32,19 @@ def prepare_outputs(output: Path, n_samples: int, with_std: bool, report: Path |
     return found
 
 
-def require_distinct(scans: list[Path], others: list[Path], output: Path) -> None:
-    """Raise where the output would overwrite an input, or a scan is given twice."""
-    for path in (*scans, *others):
-        if path.exists() and output.exists() and path.samefile(output):
-            raise InvsrError(f"-o {output}: is one of the inputs, which would be overwritten: choose another name")
+def require_distinct(scans: list[Path], others: list[Path | None], outputs: list[Path]) -> None:
+    """Raise where an output would overwrite an input, or a scan is given twice."""
+    for output in outputs:
+        if any(path is not None and _same_file(path, output) for path in (*scans, *others)):
+            raise InvsrError(f"{output}: is one of the inputs, which would be overwritten: choose another name with -o")
     for n, path in enumerate(scans):
-        if any(path.exists() and other.exists() and path.samefile(other) for other in scans[:n]):
+        if any(_same_file(path, other) for other in scans[:n]):
             raise InvsrError(f"{path}: is given twice: leave one out, or name the other scan")
+
+
+def _same_file(a: Path, b: Path) -> bool:
+    # `Path.exists` raises where a name is too long.
+    return os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b)
 
 
 def write_result(result: Reconstruction, output: Path, beside_result: list[Path], keep_motion: bool) -> list[Path]:

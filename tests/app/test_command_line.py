@@ -569,7 +569,16 @@ def test_inputs_are_not_overwritten_and_not_given_twice(run, tmp_path, scan):
     invsr.save(invsr.load(scan).with_data(torch.ones_like(invsr.load(scan).data)), mask)
     code, _, err = run("reconstruct", scan, "-o", mask, "--mask", mask)
     assert code == 1 and "is one of the inputs" in err
+    std = scan.rename(tmp_path / "o_std.nii.gz")
+    code, _, err = run("reconstruct", std, "-o", tmp_path / "o.nii.gz", "--uncertainty", "bootstrap")
+    assert code == 1 and "o_std.nii.gz: is one of the inputs" in err and std.read_bytes() == before
+    std.rename(scan)
     refused(run("reconstruct", scan, scan, "-o", tmp_path / "o.nii"), tmp_path / "o.nii", "is given twice")
+
+
+def test_an_output_name_that_is_too_long_is_one_line_of_error(run, tmp_path, scan):
+    code, _, err = run("reconstruct", scan, "-o", tmp_path / f"{'n' * 300}.nii.gz", "--mask", scan)
+    assert code == 1 and "File name too long" in err and len(err.splitlines()) == 1
 
 
 def test_an_axis_that_no_scan_has_is_refused_at_once(run, tmp_path):
