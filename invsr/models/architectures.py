@@ -13,6 +13,9 @@ from invsr.models.gradient_step import GradientStep
 from invsr.models.networks import CONVOLUTIONS, TRANSPOSED, DnCNN, Network, UNet
 from invsr.models.shuffled import ShuffledUNet
 
+# Of a network: numbers of channels, blocks and layers, and scales.
+LARGEST_SIZE, MOST_SCALES = 2048, 10
+
 
 def build(architecture: str, config: dict[str, Any]) -> Network:
     """The network that a weights file describes.
@@ -23,14 +26,23 @@ def build(architecture: str, config: dict[str, Any]) -> Network:
         When the architecture is unknown or the configuration does not fit it.
     """
     try:
+        _require_sizes(config)
         if architecture == "GradientStep":
             inner = dict(config["network"])
             return GradientStep(build(inner.pop("architecture"), inner))
         kinds: dict[str, type[Network]] = {"UNet": UNet, "ShuffledUNet": ShuffledUNet, "DnCNN": DnCNN}
         network: Network = kinds[architecture](**config)
         return network
-    except (KeyError, IndexError, TypeError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise InvsrError(f"no network {architecture!r} with configuration {config}: {error}") from None
+
+
+def _require_sizes(config: dict[str, Any]) -> None:
+    """Raise where a damaged description asks for a network that would take minutes to make."""
+    for name, value in config.items():
+        sizes = value if isinstance(value, list | tuple) else [value]
+        if len(sizes) > MOST_SCALES or any(isinstance(size, int) and size > LARGEST_SIZE for size in sizes):
+            raise InvsrError(f"{name} is {value}: at most {MOST_SCALES} numbers, none above {LARGEST_SIZE}")
 
 
 def multiply_adds(network: Network) -> float:

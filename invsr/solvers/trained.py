@@ -19,6 +19,8 @@ UNROLLED, DEQ = "unrolled", "deq"
 TRAINABLE_STEPS: dict[str, Any] = {"hqs": HQS, "admm": ADMM, "pgd": PGD}
 # Of a trained equilibrium: relative residual at which it counts as found.
 FIXED_POINT_RTOL = 3e-3
+# Of an unrolled solver in a file: what is made before the weights are seen to fit.
+MOST_STEPS = 100
 
 
 def unrolled_of(networks: list[Network], step: str = "hqs", n_steps: int = 5, save_memory: bool = False) -> Unrolled:
@@ -98,8 +100,13 @@ def load_solver(name: str | Path, kind: str | None = UNROLLED) -> tuple[Unrolled
             raise InvsrError(f"{name}: holds a {driver['kind']}, not weights for method {kind or 'unrolled or deq'}")
         if driver["kind"] == DEQ:
             return equilibrium_of(build(about["architecture"], about["config"]), driver["step"], driver["max_iter"])
-        networks = [build(about["architecture"], about["config"]) for _ in range(driver["priors"])]
-        return unrolled_of(networks, driver["step"], driver["n_steps"])
+        n_steps, n_networks = driver["n_steps"], driver["priors"]
+        if not 1 <= n_steps <= MOST_STEPS or n_networks not in (1, n_steps):
+            raise InvsrError(
+                f"{n_steps} steps with {n_networks} networks: at most {MOST_STEPS}, and one or one for each"
+            )
+        networks = [build(about["architecture"], about["config"]) for _ in range(n_networks)]
+        return unrolled_of(networks, driver["step"], n_steps)
 
     if str(name).endswith(".safetensors"):
         return read_weights(name, make)

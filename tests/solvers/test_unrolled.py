@@ -201,6 +201,15 @@ def test_damaged_and_foreign_files(tmp_path):
         load_solver("mri-denoiser")
 
 
+@pytest.mark.parametrize("changes", [{"priors": 10**9}, {"n_steps": 10**9}, {"n_steps": 0}, {"priors": 2}])
+def test_steps_that_a_file_cannot_hold_are_refused_before_they_are_made(tmp_path, changes):
+    path = tmp_path / "w.safetensors"
+    driver = {"kind": "unrolled", "step": "hqs", "n_steps": 5, "priors": 1} | changes
+    save_solver(unrolled_of([UNet(channels=(2, 4))]), path, {"driver": driver})
+    with pytest.raises(InvsrError, match="steps with .* networks: at most 100"):
+        load_solver(path)
+
+
 def test_equilibria_come_back(tmp_path):
     solver = equilibrium_of(UNet(channels=(2, 4)), "admm", 12)
     with torch.no_grad():
