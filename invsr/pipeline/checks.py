@@ -12,12 +12,14 @@ from invsr.solvers.solution import Solution
 
 # How far a result may reach beyond the data's range, in multiples of its width. Deconvolution and ringing stay below 1.
 MOST_BEYOND = 4.0
+# A result whose range is below this share of the data's shows nothing.
+LEAST_WIDTH = 1e-3
 # Largest magnitude, bright tissue being 1, where data are no image and have no such range.
 MOST_MAGNITUDE = 50.0
 
 
 def require_plausible(solution: Solution, problem: InverseProblem, method: Method) -> None:
-    """Raise unless a result is finite and within a plausible multiple of the data's range.
+    """Raise unless a result is finite, within a plausible multiple of the data's range, and shows something.
 
     Raises
     ------
@@ -50,6 +52,11 @@ def require_plausible(solution: Solution, problem: InverseProblem, method: Metho
             f"method {method}: the result runs from {least:.3g} to {most:.3g}, the data from {low:.3g} to {high:.3g}: "
             "the model does not fit them (slice thickness, scans that lie elsewhere or have another contrast), or lam "
             "is too small; nothing was written"
+        )
+    if most - least < LEAST_WIDTH * (high - low):
+        raise InvsrError(
+            f"method {method}: the result is {problem.scale * most:.3g} everywhere, the data run from "
+            f"{problem.scale * low:.3g} to {problem.scale * high:.3g}: lam or the noise is too large; nothing was written"
         )
 
 

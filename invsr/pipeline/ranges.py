@@ -34,11 +34,15 @@ def outside(about: dict[str, Any], problem: InverseProblem) -> list[str]:
     slices = problem.slices
     if slices is None:
         return ["a problem without slices: the network was trained on thick-slice scans"]
+    try:
+        thickness, gap, noise = map(_pair, (about["thickness"], (0.0, about["gap"]), about["noise"]))
+    except (KeyError, TypeError, ValueError):
+        return ["weights that do not say which acquisitions they were trained on"]
     found = []
     for what, value, (low, high) in (
-        ("slices {:.3g} target voxels thick", slices.thickness, about["thickness"]),
-        ("gaps of {:.3g} of the thickness", slices.gap / slices.thickness, (0.0, about["gap"])),
-        ("noise of {:.3g} of the peak", problem.sigma, about["noise"]),
+        ("slices {:.3g} target voxels thick", slices.thickness, thickness),
+        ("gaps of {:.3g} of the thickness", slices.gap / slices.thickness, gap),
+        ("noise of {:.3g} of the peak", problem.sigma, noise),
     ):
         # Less noise than in training is no difficulty.
         least = 0.0 if what.startswith("noise") else (1 - RANGE_MARGIN) * low
@@ -47,3 +51,8 @@ def outside(about: dict[str, Any], problem: InverseProblem) -> list[str]:
     if isinstance(problem.y, tuple):
         found.append(f"{len(problem.y)} scans: the network was trained on one")
     return found
+
+
+def _pair(values: Any) -> tuple[float, float]:
+    low, high = map(float, values)
+    return low, high

@@ -9,6 +9,8 @@ import torch
 import invsr
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.grid import Grid
+from invsr.models.networks import UNet
+from invsr.solvers.trained import save_solver, unrolled_of
 from invsr.testing.phantoms import centred_grid, shapes
 
 GRID = centred_grid((24, 22, 20), 1.0)
@@ -59,6 +61,24 @@ def test_a_result_that_the_units_of_the_data_cannot_hold_is_an_error(scan):
 def test_noise_far_above_all_intensities_is_refused(scan, noise):
     with pytest.raises(InvsrError, match="where the largest intensity is .*: give its standard deviation in"):
         invsr.reconstruct(scan, method="pnp", noise=noise)
+
+
+@pytest.mark.parametrize("about", [{}, {"thickness": None}, {"thickness": [2], "gap": 0.1, "noise": [0, 1]}])
+def test_weights_that_do_not_say_what_they_were_trained_on_are_questioned(scan, tmp_path, about):
+    torch.manual_seed(0)
+    path = tmp_path / "w.safetensors"
+    save_solver(unrolled_of([UNet(channels=(2, 4))]), path, about)
+    with pytest.warns(InvsrWarning, match="weights that do not say which acquisitions they were trained on"):
+        invsr.reconstruct(scan, method="unrolled", model=path)
+
+
+@pytest.mark.parametrize("method", ["tikhonov", "tv"])
+@pytest.mark.parametrize("lam", [1e7, 1e300])
+def test_a_result_that_shows_nothing_is_an_error(scan, method, lam):
+    with pytest.raises(InvsrError, match="nothing was written"):
+        invsr.reconstruct(scan, method=method, lam=lam)
+    with pytest.raises(InvsrError, match="the result is .* everywhere, the data run from .*: lam or the noise"):
+        invsr.reconstruct(scan, method=Gives(factor=1e-4))
 
 
 @pytest.mark.parametrize("factor", [100.0, -100.0])
