@@ -7,6 +7,9 @@ from torch import Tensor
 from invsr.errors import InvsrError
 from invsr.priors.base import GRADIENT, Prior
 
+# Largest slope for Huber's function: float32 holds its square.
+STEEPEST = 1e15
+
 
 class TV(Prior):
     """``R(x) = sum_v h(|grad x|_v)``: h(t) = t, or Huber's function, which rounds the corner at 0.
@@ -23,7 +26,7 @@ class TV(Prior):
     Raises
     ------
     InvsrError
-        When huber is negative.
+        When huber is negative, or so large that its square is infinite.
 
     References
     ----------
@@ -41,8 +44,8 @@ class TV(Prior):
 
     def __init__(self, huber: float = 0.0) -> None:
         super().__init__()
-        if not huber >= 0:
-            raise InvsrError(f"huber is {huber}: use 0 for plain total variation or a positive slope")
+        if not 0 <= huber <= STEEPEST:
+            raise InvsrError(f"huber is {huber}: use 0 for plain total variation, or a slope of up to {STEEPEST:g}")
         self.huber = huber
 
     def prox(self, v: Tensor, sigma: float | Tensor) -> Tensor:

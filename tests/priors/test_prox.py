@@ -58,6 +58,8 @@ def test_tv_of_zero_is_zero_and_long_vectors_lose_the_threshold():
 def test_refuses():
     with pytest.raises(InvsrError, match="huber"):
         TV(-1.0)
+    with pytest.raises(InvsrError, match="huber is 1e.300"):
+        TV(1e300)
     with pytest.raises(InvsrError, match="analysis"):
         Tikhonov("wavelets")
     with pytest.raises(TypeError, match="does not define prox"):
