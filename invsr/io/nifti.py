@@ -30,6 +30,8 @@ from invsr.volume import Volume
 LARGEST_NIFTI1 = 32767
 # Voxels converted at once while reading: bounds the float64 copy to 32 MB.
 BLOCK = 2**22
+# Gzip's method shortens at most so many times.
+DEFLATE = 1032
 
 
 def load(path: str | os.PathLike[str], index: int | None = None, *, geometry: str | None = None) -> Volume:
@@ -103,6 +105,7 @@ def load(path: str | os.PathLike[str], index: int | None = None, *, geometry: st
         raise InvsrError(f"{path}: holds {count} volumes: choose one from 0 with index= (command line: --volume N)")
     if index is not None and not 0 <= index < count:
         raise InvsrError(f"{path}: has no volume {index}: it holds {count}, counted from 0")
+    _require_bytes(path, image, offset + ((index or 0) + 1) * grid.size * dtype.itemsize)
     with _reading(path), ImageOpener(image) as file:
         # Voxels lie in Fortran order, so that each volume of a series is one contiguous piece.
         raw = array_from_file(grid.shape, dtype, file.fobj, offset + (index or 0) * grid.size * dtype.itemsize)
@@ -170,6 +173,18 @@ def _nifti_class(path: Path) -> Any:
         if kind.path_maybe_image(path)[0]:
             return kind
     raise InvsrError(f"{path}: is not a NIfTI file (.nii, .nii.gz): convert it first (DICOM: dcm2niix)")
+
+
+def _require_bytes(path: Path, image: str, needed: int) -> None:
+    """Raise where a file cannot hold the voxels of its header, before memory is taken for them."""
+    factor = {".gz": DEFLATE, ".nii": 1, ".img": 1}.get(Path(image).suffix.lower())
+    with _reading(path):
+        held = os.path.getsize(image)
+    if factor is not None and needed > factor * held:
+        raise InvsrError(
+            f"{path}: is damaged or cut short (the header is of {needed} bytes, the file holds {held}): copy or export "
+            "it again"
+        )
 
 
 @contextmanager

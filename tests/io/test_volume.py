@@ -282,6 +282,17 @@ def test_blocks_bound_memory_and_do_not_show(tmp_path, monkeypatch):
 # What is refused ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["x.nii", "x.nii.gz"])
+def test_memory_is_taken_only_for_voxels_that_a_file_can_hold(tmp_path, name):
+    path = write(tmp_path / name, voxels(), dim=[3, 32767, 32767, 2, 1, 1, 1, 1])
+    tracemalloc.start()
+    with pytest.raises(InvsrError, match=f"{name}: is damaged or cut short .the header is of [0-9]{{10}} bytes, the"):
+        load(path)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 1e7
+
+
 def bad_header(message, **fields):
     return lambda folder: write(folder / "x.nii.gz", **fields), message
 
