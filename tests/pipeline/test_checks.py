@@ -31,6 +31,7 @@ class Gives(invsr.methods.Method):
     name = "gives"
     factor: float = 1.0
     hole: bool = False
+    lam: float | None = None
 
     def solve(self, problem, progress=None):
         x = self.factor * problem.guess()
@@ -78,7 +79,7 @@ def test_a_result_that_shows_nothing_is_an_error(scan, method, lam):
     with pytest.raises(InvsrError, match="nothing was written"):
         invsr.reconstruct(scan, method=method, lam=lam)
     with pytest.raises(InvsrError, match="the result is .* everywhere, the data run from .*: lam or the noise"):
-        invsr.reconstruct(scan, method=Gives(factor=1e-4))
+        invsr.reconstruct(scan, method=Gives(factor=1e-4, lam=lam))
 
 
 @pytest.mark.parametrize("factor", [100.0, -100.0])
