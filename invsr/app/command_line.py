@@ -203,9 +203,7 @@ def evaluate(
     image: Annotated[Path, typer.Argument(help="Volume to score, NIfTI.", metavar="OUT.nii.gz")],
     truth: Annotated[Path, typer.Option(help="The true volume, NIfTI.")],
     mask: Annotated[Path | None, typer.Option(help="Score inside; default: the head.")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON; null: not finite.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; null: not finite.")] = False,
 ) -> None:
     """Score a volume against the truth: PSNR, SSIM, MS-SSIM, NRMSE, VIF."""
     from invsr.io.nifti import load

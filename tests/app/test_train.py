@@ -176,7 +176,9 @@ def test_a_damaged_checkpoint_is_one_line_of_error(run, folder, tmp_path, damage
         torch.save({"recipe": torch.load(checkpoint, weights_only=True)["recipe"]}, checkpoint)
     before = out.read_bytes()
     code, _, err = train(run, folder, out, *QUICK)
-    assert code == 1 and err == f"invsr: error: {checkpoint}: is not the state of a training run, or damaged: delete it\n"
+    assert (
+        code == 1 and err == f"invsr: error: {checkpoint}: is not the state of a training run, or damaged: delete it\n"
+    )
     assert out.read_bytes() == before
 
 
