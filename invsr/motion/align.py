@@ -185,7 +185,7 @@ def _predicted(volume: Tensor, domain: Grid, slices: Slices, shape: torch.Size) 
 
     All have the given shape (n_slices, a, b); the gradient, per mm, has 3 entries for each pixel.
     """
-    channels = torch.cat([volume, _gradient(volume, domain)], 1)
+    channels = torch.cat([volume, slopes_of(volume, domain)], 1)
     means, seen = [], []
     for _, at, share in slices.parts(volume):
         means.append((Sample.apply(channels, at, False, None) * share).sum(-1)[0])
@@ -218,11 +218,14 @@ def _correlation(predicted: Tensor, data: Tensor) -> float:
     return float(torch.corrcoef(pair)[0, 1])
 
 
-def _gradient(volume: Tensor, domain: Grid) -> Tensor:
+def slopes_of(volume: Tensor, domain: Grid) -> Tensor:
     """Gradient per mm along the world axes, shape (1, 3, ...), by central differences."""
-    slopes = torch.gradient(volume[0, 0], spacing=domain.spacing.tolist())
+    slopes = torch.zeros_like(volume[0]).repeat(3, 1, 1, 1)
+    for axis, spacing in enumerate(domain.spacing.tolist()):
+        if domain.shape[axis] > 1:  # along a single voxel there is no slope
+            slopes[axis] = torch.gradient(volume[0, 0], spacing=spacing, dim=axis)[0]
     directions = torch.tensor(domain.directions).to(volume)
-    return torch.einsum("wn,nijk->wijk", directions, torch.stack(list(slopes)))[None]
+    return torch.einsum("wn,nijk->wijk", directions, slopes)[None]
 
 
 def align(

@@ -14,7 +14,7 @@ import invsr
 from invsr import Grid
 from invsr.errors import InvsrError
 from invsr.motion import Motion, ScanMotion, load_motion, save_motion
-from invsr.motion.align import align, composed, fit
+from invsr.motion.align import align, composed, fit, slopes_of
 from invsr.pipeline.run import register
 
 
@@ -63,6 +63,12 @@ def test_slope_of_the_cost_is_its_derivative(truth):
         # The curvature is that of half the cost; its slope points downhill.
         analytic = -2 * here.slope[2:-2, n]
         assert float((analytic - numeric).abs().max()) < 0.35 * float(numeric.abs().max())
+
+
+def test_along_a_single_voxel_there_is_no_slope():
+    ramp = torch.arange(5.0)[None, None, None, :, None].expand(1, 1, 1, 5, 2)
+    slopes = slopes_of(ramp, Grid.from_spacing((1, 5, 2), (1.0, 2.0, 3.0)))
+    torch.testing.assert_close(slopes, torch.tensor([0, 0.5, 0])[None, :, None, None, None].expand(1, 3, 1, 5, 2))
 
 
 def test_composed_is_one_after_the_other():
