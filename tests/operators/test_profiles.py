@@ -216,6 +216,8 @@ def test_profile_file_sets_width_and_position(tmp_path):
     offsets, weights = read_profile(str(path))
     assert float((offsets * weights).sum()) == pytest.approx(2)
     assert (float(offsets.min()), float(offsets.max())) == (1, 3)
+    np.savetxt(path, [[1.0, 1e308], [3.0, 1e308]])
+    torch.testing.assert_close(read_profile(path), (offsets, weights))
 
 
 @pytest.mark.parametrize(
