@@ -21,6 +21,7 @@ from invsr.app.outputs import (
     motion_lines,
     prepare_outputs,
     require_distinct,
+    tell,
     write_result,
     write_result_report,
 )
@@ -123,10 +124,10 @@ def reconstruct(
             device=device,
             progress=bar,
         )
+    said = None if quiet else describe(result)
     written = write_result(result, output, beside_result, keep_motion=motion != "none")
-    if report is not None:
-        written += write_result_report(report, result, [*scans, *(mask or [])], output)
-    describe(result, written, quiet)
+    written += write_result_report(report, result, [*scans, *(mask or [])], output)
+    tell(said, written)
 
 
 @app.command()

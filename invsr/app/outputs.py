@@ -62,8 +62,10 @@ def write_result(result: Reconstruction, output: Path, beside_result: list[Path]
     return written
 
 
-def write_result_report(folder: Path, result: Reconstruction, inputs: list[Path], output: Path) -> list[Path]:
-    """The report of a result, with the checksums of its inputs; the paths of its files."""
+def write_result_report(folder: Path | None, result: Reconstruction, inputs: list[Path], output: Path) -> list[Path]:
+    """The report of a result, with the checksums of its inputs; the paths of its files; none without a folder."""
+    if folder is None:
+        return []
     from invsr.report import write_report
 
     names = [path.name for path in inputs]
@@ -74,28 +76,33 @@ def write_result_report(folder: Path, result: Reconstruction, inputs: list[Path]
     return write_report(folder, result, command=command, files=roles)
 
 
-def describe(result: Reconstruction, written: list[Path], quiet: bool) -> None:
-    """What was done and how well it fits; remarks go to standard error."""
-    if quiet:
-        return
+def describe(result: Reconstruction) -> tuple[list[str], list[str]]:
+    """What was done and how well it fits, and remarks; ask before anything is written, because it is computed."""
     from invsr.pipeline.slice_check import EXPECTED as SLICE_CORRELATION
 
-    for line in motion_lines(result.motion):
-        print(line)
-    print(f"{result.method}: {result.problem.grids[0]} -> {result.grid}")
+    lines = [*motion_lines(result.motion), f"{result.method}: {result.problem.grids[0]} -> {result.grid}"]
     if result.samples is not None:
-        print(f"{len(result.samples)} samples")
+        lines.append(f"{len(result.samples)} samples")
     elif result.history:
-        print(f"lambda {result.lam:.4g}, {len(result.history)} iterations, {result.status.value}")
-    print(f"noise sigma {result.sigma:.4g}, chi2 {result.chi2:.3f} per measured voxel, gain {result.gain:.4f}")
+        lines.append(f"lambda {result.lam:.4g}, {len(result.history)} iterations, {result.status.value}")
+    lines.append(f"noise sigma {result.sigma:.4g}, chi2 {result.chi2:.3f} per measured voxel, gain {result.gain:.4f}")
     known = [value for value in result.slice_correlations if value is not None]
     if known:
         low, high = SLICE_CORRELATION
         each = ", ".join(f"{value:+.2f}" for value in known)
-        print(f"residuals of neighbouring slices correlate by {each} (usual: {low:g} to {high:g})")
-    if result.history:
-        for line in result.remarks():
-            print(f"invsr: note: {line}", file=sys.stderr)
+        lines.append(f"residuals of neighbouring slices correlate by {each} (usual: {low:g} to {high:g})")
+    return lines, result.remarks() if result.history else []
+
+
+def tell(said: tuple[list[str], list[str]] | None, written: list[Path]) -> None:
+    """Print what `describe` found, and what was written; remarks go to standard error, None is silence."""
+    if said is None:
+        return
+    lines, remarks = said
+    for line in lines:
+        print(line)
+    for line in remarks:
+        print(f"invsr: note: {line}", file=sys.stderr)
     print(f"wrote {', '.join(map(str, written))}")
 
 

@@ -576,6 +576,15 @@ def test_inputs_are_not_overwritten_and_not_given_twice(run, tmp_path, scan):
     refused(run("reconstruct", scan, scan, "-o", tmp_path / "o.nii"), tmp_path / "o.nii", "is given twice")
 
 
+def test_what_fails_in_describing_a_result_fails_before_it_is_written(run, tmp_path, scan, monkeypatch):
+    def fails(_):
+        raise invsr.InvsrError("no correlation")
+
+    monkeypatch.setattr("invsr.pipeline.reconstruction.slice_correlation", fails)
+    out = tmp_path / "o.nii"
+    refused(run("reconstruct", scan, "-o", out, "--method", "cubic"), out, "no correlation")
+
+
 def test_an_output_name_that_is_too_long_is_one_line_of_error(run, tmp_path, scan):
     code, _, err = run("reconstruct", scan, "-o", tmp_path / f"{'n' * 300}.nii.gz", "--mask", scan)
     assert code == 1 and "File name too long" in err and len(err.splitlines()) == 1
