@@ -14,10 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from invsr.errors import InvsrError
+from invsr.models.streaming import PLANES, Convolution, Each, Residual, Stage, gathered, in_parts, streamed
 
 # PyTorch convolves a batch of one in 3-D by a loop ten times as slow as oneDNN, unless the product of channels and the
 # first two sides exceeds this (`use_mkldnn` in its Convolution.cpp).
 LARGEST_SLOW_SIZE = 20_480
+# Volumes of fewer planes go through a network whole.
+LEAST_PLANES = 48
 
 
 class _Conv3d(nn.Conv3d):
@@ -157,6 +160,8 @@ class UNet(Network):
         self.reach = 2 + sum(per_scale) + self.multiple - 1
 
     def body(self, x: Tensor) -> Tensor:
+        if _in_parts(x, self.dim):
+            return self._streamed(x, 0)
         out = _first(self.head, x)
         skips = []
         for encode, down in zip(self.encode, self.down, strict=True):
@@ -167,6 +172,27 @@ class UNet(Network):
             out = decode(up(out).add_(skip))
         found: Tensor = self.tail(out)
         return found
+
+    def _streamed(self, x: Tensor, scale: int) -> Tensor:
+        """What the scales from `scale` on make of its input x; a few planes at a time, but for the coarsest."""
+        if scale == len(self.encode):
+            found: Tensor = self.bottom(x)
+            return found
+        encode: list[Stage] = [block.stage() for block in _of(self.encode[scale])]
+        decode: list[Stage] = [block.stage() for block in _of(self.decode[scale])]
+        if scale == 0:
+            encode = [Convolution(lambda part: _first(self.head, part, padding=(0, 1, 1))), *encode]
+            decode = [*decode, self._tail()]
+        skip = gathered(streamed(encode, in_parts(x)), x.shape[2])
+        coarse = gathered((self.down[scale](part) for part, _ in in_parts(skip)), x.shape[2] // 2)
+        inner = self._streamed(coarse, scale + 1)
+        del coarse
+        both = zip(in_parts(inner, PLANES // 2), in_parts(skip), strict=True)
+        joined = ((self.up[scale](one).add_(other), last) for (one, last), (other, _) in both)
+        return gathered(streamed(decode, joined), x.shape[2])
+
+    def _tail(self) -> Stage:
+        return Convolution.of(self.tail)
 
 
 class DnCNN(Network):
@@ -189,13 +215,29 @@ class DnCNN(Network):
         self.reach = depth
 
     def body(self, x: Tensor) -> Tensor:
+        if _in_parts(x, self.dim):
+            return self._streamed(x)
         found: Tensor = self.layers[1:](_first(self.layers[0], x))
         return found
 
+    def _streamed(self, x: Tensor) -> Tensor:
+        first, *others = list(self.layers)
+        stages: list[Stage] = [Convolution(lambda part: _first(first, part, padding=(0, 1, 1)))]
+        stages += [Each(one) if isinstance(one, nn.ReLU) else Convolution.of(one) for one in others]
+        return gathered(streamed(stages, in_parts(x)), x.shape[2])
 
-def _first(layer: Any, x: Tensor) -> Tensor:
+
+def _in_parts(x: Tensor, dim: int) -> bool:
+    """Whether a volume goes through a few planes at a time: where memory is short and no gradient is asked for."""
+    return dim == 3 and x.device.type == "cpu" and not torch.is_grad_enabled() and x.shape[2] >= LEAST_PLANES
+
+
+def _first(layer: Any, x: Tensor, padding: Any = None) -> Tensor:
     """The first layer. Small noise on a bright image does not survive bfloat16: it enters in two parts there."""
+    padding = layer.padding if padding is None else padding
     if not torch.is_autocast_enabled(x.device.type):
+        if padding != layer.padding:
+            return torch.nn.functional.conv3d(x, layer.weight, padding=padding)
         out: Tensor = layer(x)
         return out
     coarse = x.to(torch.get_autocast_dtype(x.device.type))
@@ -203,7 +245,11 @@ def _first(layer: Any, x: Tensor) -> Tensor:
     layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
     weight = torch.cat([layer.weight, layer.weight], 1)
     convolve = torch.nn.functional.conv2d if x.ndim == 4 else torch.nn.functional.conv3d
-    return convolve(both.contiguous(memory_format=layout), weight, padding=layer.padding)
+    return convolve(both.contiguous(memory_format=layout), weight, padding=padding)
+
+
+def _of(blocks: Any) -> list[_Residual]:
+    return list(blocks)
 
 
 def _blocks(dim: int, channels: int, activation: str, n_blocks: int) -> nn.Sequential:
@@ -225,3 +271,7 @@ class _Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.second(self.activation(self.first(x)))
         return out.add_(x)
+
+    def stage(self) -> Stage:
+        """The block for planes that come one after the other."""
+        return Residual(self.first, self.activation, self.second)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from invsr.models.networks import CONVOLUTIONS, UNet
+from invsr.models.streaming import Each, Stage
 
 # Side of the blocks of voxels that become channels.
 SIDE = 2
@@ -62,6 +63,9 @@ class ShuffledUNet(UNet):
         level = space_to_depth(noise_map).mean(1, keepdim=True)
         out: Tensor = self.last(depth_to_space(super().body(torch.cat([space_to_depth(image), level], 1))))
         return out
+
+    def _tail(self) -> Stage:
+        return Each(self.tail)
 
 
 def space_to_depth(x: Tensor) -> Tensor:

@@ -23,16 +23,15 @@ NEUMANN, PERIODIC = "neumann", "periodic"
 
 def gradient(x: Tensor, spacing: Sequence[float], boundary: Sequence[str]) -> Tensor:
     """Forward differences of x, shape (..., i, j, k), along its last three axes: shape (3, ..., i, j, k)."""
-    out = torch.zeros((3, *x.shape), dtype=x.dtype, device=x.device)
-    for n, (h, kind) in enumerate(zip(spacing, boundary, strict=True)):
-        axis = n - 3
-        size = x.shape[axis]
-        body = out[n].narrow(axis, 0, size - 1)
-        body.copy_(x.narrow(axis, 1, size - 1) - x.narrow(axis, 0, size - 1))
-        if kind == PERIODIC:
-            out[n].narrow(axis, size - 1, 1).copy_(x.narrow(axis, 0, 1) - x.narrow(axis, size - 1, 1))
-        out[n] /= h
-    return out
+    return torch.stack([difference(x, n, h, kind) for n, (h, kind) in enumerate(zip(spacing, boundary, strict=True))])
+
+
+def difference(x: Tensor, axis: int, spacing: float, boundary: str) -> Tensor:
+    """Entry `axis` of `gradient`, shape of x."""
+    at, last = axis - 3, x.shape[axis - 3] - 1
+    ahead = x.narrow(at, 0, 1) if boundary == PERIODIC else x.narrow(at, last, 1)
+    out = torch.cat([x.narrow(at, 1, last), ahead], at)
+    return out.sub_(x).div_(spacing) if not out.requires_grad else (out - x) / spacing
 
 
 def gradient_adjoint(g: Tensor, spacing: Sequence[float], boundary: Sequence[str]) -> Tensor:
@@ -41,13 +40,13 @@ def gradient_adjoint(g: Tensor, spacing: Sequence[float], boundary: Sequence[str
     for n, (h, kind) in enumerate(zip(spacing, boundary, strict=True)):
         axis = n - 3
         size = x.shape[axis]
-        body = g[n].narrow(axis, 0, size - 1) / h
-        x.narrow(axis, 1, size - 1).add_(body)
-        x.narrow(axis, 0, size - 1).sub_(body)
+        body = g[n].narrow(axis, 0, size - 1)
+        x.narrow(axis, 1, size - 1).add_(body, alpha=1 / h)
+        x.narrow(axis, 0, size - 1).sub_(body, alpha=1 / h)
         if kind == PERIODIC:
-            last = g[n].narrow(axis, size - 1, 1) / h
-            x.narrow(axis, 0, 1).add_(last)
-            x.narrow(axis, size - 1, 1).sub_(last)
+            last = g[n].narrow(axis, size - 1, 1)
+            x.narrow(axis, 0, 1).add_(last, alpha=1 / h)
+            x.narrow(axis, size - 1, 1).sub_(last, alpha=1 / h)
     return x
 
 

@@ -26,6 +26,8 @@ from invsr.operators.normal_equations import IDENTITY
 
 # Distinct weights that the solved axis may be coupled to; each costs one eigenbasis.
 MOST_GROUPS = 6
+# Voxels that a solve works on at once, to bound memory.
+ROWS = 1 << 21
 
 
 class Separable(LinearOperator):
@@ -206,8 +208,10 @@ class Separable(LinearOperator):
         shifts = (number(rho) * mu).to(b.real.dtype)
 
         def inverted(part: Tensor, shift: Tensor, values: Tensor, vectors: Tensor) -> Tensor:
-            inverse = (values.to(b.real.dtype)[None, :] + shift[:, None]).reciprocal_()
-            return ((part @ vectors.conj().to(b.dtype)) * inverse) @ vectors.mT.to(b.dtype)
+            forth, back, width = vectors.conj().to(b.dtype), vectors.mT.to(b.dtype), max(1, ROWS // len(values))
+            inverse = values.to(b.real.dtype)
+            pieces = zip(torch.split(part, width, 1), torch.split(shift, width), strict=True)
+            return torch.cat([((one @ forth) / (inverse + s[:, None])) @ back for one, s in pieces], 1)
 
         # The largest group is done on all rows, which needs no gathering; the others then replace theirs.
         members, values, vectors = groups[0]

@@ -42,7 +42,6 @@ class _Objective:
         return replace(
             state,
             x=x,
-            z=z,
             v=x if momentum == 1.0 else ahead,
             split_residual=split_residual(x, z),
             variance=self.lam / self.rho,
@@ -86,4 +85,4 @@ def descend(state: State, problem: Problem, lam: float, rho: float) -> State:
         if found is not None:  # the last step that float32 can tell: the volume stays where it is
             break
         share *= BACKTRACKING
-    return replace(state, z=z, split_residual=split_residual(state.x, z), variance=lam / rho, objective=current)
+    return replace(state, split_residual=split_residual(state.x, z), variance=lam / rho, objective=current)

@@ -109,6 +109,7 @@ def iterate(
     weights = _weights(step, problem, x0, lam, sigma, schedule, scale)
 
     state = step.start(problem, x0)
+    del x0
     history: list[dict[str, float]] = []
     bounds = Bounds.of(operator, likelihoods, y)
     prediction: Data | None = None

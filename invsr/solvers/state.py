@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.noise.likelihoods import Likelihood
-from invsr.numerics.differences import gradient, gradient_adjoint
+from invsr.numerics.differences import difference, gradient, gradient_adjoint
 from invsr.numerics.linear import inner, largest_eigenvalue, number
 from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import GRADIENT, Prior
@@ -117,10 +118,8 @@ class State:
     ----------
     x : Tensor
         The volume.
-    z : Tensor
-        The prior's output ``prox(...)`` of the last iteration, in the prior's analysis domain.
     v : Tensor
-        HQS, PGD, RED: where the prox acts next. ADMM: ``v = K x + u``, which holds the dual ``u = v - z``.
+        Where the prox acts next, in the prior's analysis domain. ADMM: ``v = K x + u``, which holds the dual u.
     split_residual : float
         ``||K x - z|| / ||K x||``.
     variance : float or None
@@ -133,7 +132,6 @@ class State:
     """
 
     x: Tensor
-    z: Tensor
     v: Tensor
     split_residual: float = 0.0
     variance: float | Tensor | None = None
@@ -170,7 +168,7 @@ class Step:
     ...
     ...     def __call__(self, state, problem, lam, rho):
     ...         x = problem.prior.prox(state.x - problem.gradient(state.x) / problem.norm, (lam / problem.norm) ** 0.5)
-    ...         return State(x=x, z=x, v=x)
+    ...         return State(x=x, v=x)
     """
 
     explicit: bool = False
@@ -193,7 +191,7 @@ class Step:
         if self.explicit and problem.prior.analysis == GRADIENT:
             raise InvsrError(f"{type(self).__name__} needs a prior on the volume, not on its differences: use ADMM")
         v = analyse(problem, x)
-        return State(x, v, v)
+        return State(x, v)
 
     def __call__(self, state: State, problem: Problem, lam: Weight, rho: Weight) -> State:
         """The next state, with the prior's weight `lam` and the penalty `rho`: the prox acts at ``sqrt(lam / rho)``."""
@@ -202,9 +200,44 @@ class Step:
 
 def data_step(problem: Problem, z: Tensor, rho: Weight, x0: Tensor) -> Tensor:
     """``argmin_x 1/2 ||A x - t||^2 + rho/2 ||K x - z||^2``."""
-    rhs = problem.back_projection + rho * synthesise(problem, z)
+    return data_solve(problem, problem.back_projection + rho * synthesise(problem, z), rho, x0)
+
+
+def data_solve(problem: Problem, rhs: Tensor, rho: Weight, x0: Tensor) -> Tensor:
+    """``(A*A + rho K*K)^-1 rhs``."""
     # Inexact data steps (CG) only need to keep ahead of the outer iteration.
     return problem.operator.solve(rhs, rho, problem.prior.analysis, x0=x0, rtol=1e-5, max_iter=50).x
+
+
+def rescaled(problem: Problem, x: Tensor, v: Tensor, factor: Weight) -> Tensor:
+    """``K x + factor (v - K x)``: ADMM's v with its dual times a factor; one difference at a time, as in `raised`."""
+    if problem.prior.analysis != GRADIENT or torch.is_grad_enabled():
+        k = analyse(problem, x)
+        return k + (v - k) * factor
+    out = v * factor
+    spacing, boundary = problem.operator.domain.spacing.tolist(), problem.operator.boundary
+    for n in range(3):
+        out[n] += difference(x, n, spacing[n], boundary[n]).mul_(1 - factor)
+    return out
+
+
+def raised(problem: Problem, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, float]:
+    """ADMM's next v, ``u + K x``, and the `split_residual` of x and ``z = v - u``; it may overwrite u.
+
+    One difference at a time where no gradient is recorded: those of a large volume do not fit into memory twice.
+    """
+    if problem.prior.analysis != GRADIENT or torch.is_grad_enabled():
+        k = analyse(problem, x)
+        following = u + k
+        return following, number((following - v).norm() / k.norm().clamp(min=1e-30))
+    apart = size = 0.0
+    spacing, boundary = problem.operator.domain.spacing.tolist(), problem.operator.boundary
+    for n in range(3):
+        k = difference(x, n, spacing[n], boundary[n])
+        u[n] += k
+        size += float(k.norm()) ** 2
+        apart += float(torch.dist(u[n], v[n])) ** 2
+    return u, (apart / max(size, 1e-60)) ** 0.5
 
 
 def extrapolated(x: Tensor, before: Tensor, momentum: float) -> tuple[Tensor, float]:

@@ -25,9 +25,13 @@ from invsr.solvers.state import (
     Step,
     Weight,
     analyse,
+    data_solve,
     data_step,
     extrapolated,
+    raised,
+    rescaled,
     split_residual,
+    synthesise,
 )
 
 __all__ = ["ADMM", "HQS", "PGD", "RED", "Problem", "State", "Step"]
@@ -72,7 +76,7 @@ class HQS(Step):
         z = problem.prior.prox(state.v, (lam / rho) ** 0.5)
         x = data_step(problem, z, rho, state.x)
         k = analyse(problem, x)
-        return replace(state, x=x, z=z, v=k, split_residual=split_residual(k, z))
+        return replace(state, x=x, v=k, split_residual=split_residual(k, z))
 
 
 @dataclass(frozen=True)
@@ -98,13 +102,15 @@ class ADMM(Step):
         """
         variance, v = lam / rho, state.v
         if state.variance is not None and state.variance is not variance and state.variance != variance:
-            k = analyse(problem, state.x)
-            v = k + (v - k) * (variance / state.variance)
+            v = rescaled(problem, state.x, v, variance / state.variance)
         z = problem.prior.prox(v, variance**0.5)
         u = v - z
-        x = data_step(problem, z - u, rho, state.x)
-        k = analyse(problem, x)
-        return replace(state, x=x, z=z, v=u + k, split_residual=split_residual(k, z), variance=variance)
+        rhs = synthesise(problem, z) - synthesise(problem, u)
+        del z  # the most memory is needed below
+        rhs = problem.back_projection + rho * rhs
+        x = data_solve(problem, rhs, rho, state.x)
+        v, apart = raised(problem, x, u, v)
+        return replace(state, x=x, v=v, split_residual=apart, variance=variance)
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,7 @@ class PGD(Step):
     def __call__(self, state: State, problem: Problem, lam: Weight, rho: Weight) -> State:
         x = problem.prior.prox(state.v - problem.gradient(state.v) / rho, (lam / rho) ** 0.5)
         v, ahead = extrapolated(x, state.x, state.momentum) if self.accelerate else (x, 1.0)
-        return replace(state, x=x, z=x, v=v, momentum=ahead)
+        return replace(state, x=x, v=v, momentum=ahead)
 
 
 @dataclass(frozen=True)
@@ -165,4 +171,4 @@ class RED(Step):
         z = problem.prior.prox(state.v, (lam / rho) ** 0.5)
         x = state.v - (problem.gradient(state.v) + rho * (state.v - z)) / (problem.norm + rho)
         v, ahead = extrapolated(x, state.x, state.momentum) if self.accelerate else (x, 1.0)
-        return replace(state, x=x, z=z, v=v, momentum=ahead, split_residual=split_residual(x, z))
+        return replace(state, x=x, v=v, momentum=ahead, split_residual=split_residual(x, z))

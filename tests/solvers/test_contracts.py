@@ -26,7 +26,7 @@ class ISTA(Step):
     def __call__(self, state, problem, lam, rho):
         step = self.length / problem.norm
         x = problem.prior.prox(state.x - step * problem.gradient(state.x), (lam * step) ** 0.5)
-        return State(x=x, z=x, v=x)
+        return State(x=x, v=x)
 
 
 class L1(Prior):

@@ -1,0 +1,109 @@
+"""Convolutions over a volume a few planes at a time: what they take in memory does not grow with the volume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv3d
+
+# Planes that are worked on at once, even.
+PLANES = 8
+
+
+class Stage(Protocol):
+    """A layer that takes planes (axis 2) as they come, and gives those that are ready."""
+
+    def push(self, x: Tensor, last: bool) -> Tensor: ...
+
+
+class Convolution:
+    """A convolution of width 3 with zeros around the volume: one plane behind its input, until the last ones.
+
+    Parameters
+    ----------
+    convolve : callable
+        ``convolve(x)`` without padding along axis 2.
+    """
+
+    def __init__(self, convolve: Any) -> None:
+        self.convolve = convolve
+        self.before: Tensor | None = None
+
+    @classmethod
+    def of(cls, layer: Any) -> Convolution:
+        """Of an ``nn.Conv3d`` of width 3 with padding 1 and without a bias."""
+        return cls(lambda x: conv3d(x, layer.weight, padding=(0, 1, 1)))
+
+    def push(self, x: Tensor, last: bool) -> Tensor:
+        edge = torch.zeros_like(x[:, :, :1])
+        parts = [edge if self.before is None else self.before, x, *([edge] if last else [])]
+        whole = torch.cat(parts, 2)
+        self.before = whole[:, :, -2:]
+        found: Tensor = self.convolve(whole) if whole.shape[2] > 2 else whole[:, :, :0]
+        return found
+
+
+class Residual:
+    """``x + second(activation(first(x)))``."""
+
+    def __init__(self, first: Any, activation: nn.Module, second: Any) -> None:
+        self.first, self.activation, self.second = Convolution.of(first), activation, Convolution.of(second)
+        self.waiting: Tensor | None = None
+
+    def push(self, x: Tensor, last: bool) -> Tensor:
+        change = self.second.push(self.activation(self.first.push(x, last)), last)
+        x = x if self.waiting is None else torch.cat([self.waiting, x], 2)
+        ready = change.shape[2]
+        self.waiting = x[:, :, ready:].clone(memory_format=torch.preserve_format)
+        return change.add_(x[:, :, :ready])
+
+
+class Each:
+    """A layer that takes every plane by itself."""
+
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
+
+    def push(self, x: Tensor, last: bool) -> Tensor:
+        found: Tensor = self.layer(x) if x.shape[2] else x
+        return found
+
+
+def streamed(stages: Sequence[Stage], parts: Iterable[tuple[Tensor, bool]]) -> Iterator[Tensor]:
+    """What the stages, one after the other, make of a volume's planes, a part at a time.
+
+    Parameters
+    ----------
+    stages : sequence of Stage
+    parts : iterable of (Tensor, bool)
+        Planes, shape (batch, channel, planes, j, k), and whether they are the last.
+    """
+    for x, last in parts:
+        for stage in stages:
+            x = stage.push(x, last)
+        if x.shape[2]:
+            yield x
+
+
+def in_parts(x: Tensor, planes: int = PLANES) -> Iterator[tuple[Tensor, bool]]:
+    """The planes of a volume, some at a time, and whether they are the last."""
+    n = x.shape[2]
+    for start in range(0, n, planes):
+        yield x[:, :, start : start + planes], start + planes >= n
+
+
+def gathered(parts: Iterable[Tensor], n_planes: int) -> Tensor:
+    """Parts put together into one volume of `n_planes`, each written as it comes."""
+    out: Tensor | None = None
+    at = 0
+    for part in parts:
+        if out is None:
+            shape = (*part.shape[:2], n_planes, *part.shape[3:])
+            out = torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=torch.channels_last_3d)
+        out[:, :, at : at + part.shape[2]] = part
+        at += part.shape[2]
+    assert out is not None and at == n_planes
+    return out

@@ -1,0 +1,61 @@
+"""Networks that see a volume a few planes at a time give what they give for the whole of it."""
+
+import pytest
+import torch
+
+from invsr.models import networks
+from invsr.models.networks import LEAST_PLANES, DnCNN, UNet
+from invsr.models.shuffled import ShuffledUNet
+from invsr.models.streaming import PLANES, Convolution, gathered, in_parts, streamed
+
+NETWORKS = {
+    "unet": lambda: UNet(dim=3, channels=(4, 6, 8)),
+    "two blocks, elu": lambda: UNet(dim=3, channels=(4, 6), blocks=2, activation="elu"),
+    "dncnn": lambda: DnCNN(dim=3, channels=4, depth=5),
+    "shuffled": lambda: ShuffledUNet(channels=(4, 6, 8), detail=3),
+}
+
+
+def random(network, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    for weights in network.parameters():
+        weights.data = 0.2 * torch.randn(weights.shape, generator=generator, dtype=weights.dtype)
+    return network
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("n_planes", [LEAST_PLANES, LEAST_PLANES + 8, 2 * LEAST_PLANES + 8])
+def test_planes_in_parts_and_the_whole_volume(name, n_planes, monkeypatch):
+    network = random(NETWORKS[name]().double())
+    x = torch.rand((1, 1, n_planes, 8, 16), dtype=torch.float64)
+    with torch.no_grad():
+        found = network(x, 0.1)
+        monkeypatch.setattr(networks, "LEAST_PLANES", 10**6)
+        expected = network(x, 0.1)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
+
+
+def test_gradients_take_the_whole_volume():
+    network = random(NETWORKS["unet"]())
+    x = torch.rand(1, 1, LEAST_PLANES, 8, 8, requires_grad=True)
+    network(x, 0.1).sum().backward()
+    assert float(x.grad.abs().max()) > 0
+
+
+def test_bfloat16_in_parts():
+    network = random(NETWORKS["unet"]())
+    x = torch.rand(1, 1, LEAST_PLANES, 8, 16)
+    with torch.no_grad():
+        expected = network(x, 0.1)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = network(x, 0.1)
+    assert float((found - expected).norm() / expected.norm()) < 0.02
+
+
+@pytest.mark.parametrize("n_planes", [1, 2, PLANES - 1, PLANES, PLANES + 1, 3 * PLANES])
+def test_a_convolution_of_any_number_of_planes(n_planes):
+    layer = torch.nn.Conv3d(2, 3, 3, padding=1, bias=False).double()
+    x = torch.rand((1, 2, n_planes, 5, 4), dtype=torch.float64)
+    with torch.no_grad():
+        found = gathered(streamed([Convolution.of(layer), Convolution(lambda p: p[:, :, 1:-1])], in_parts(x)), n_planes)
+        torch.testing.assert_close(found, layer(x))
