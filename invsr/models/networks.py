@@ -14,20 +14,28 @@ import torch
 from torch import Tensor, nn
 
 from invsr.errors import InvsrError
-from invsr.models.streaming import PLANES, Convolution, Each, Residual, Stage, gathered, in_parts, streamed
+from invsr.models.streaming import (
+    PLANES,
+    Convolution,
+    Each,
+    Residual,
+    Stage,
+    convolved,
+    gathered,
+    in_parts,
+    is_slow,
+    streamed,
+)
 
-# PyTorch convolves a batch of one in 3-D by a loop ten times as slow as oneDNN, unless the product of channels and the
-# first two sides exceeds this (`use_mkldnn` in its Convolution.cpp).
-LARGEST_SLOW_SIZE = 20_480
-# Volumes of fewer planes go through a network whole.
-LEAST_PLANES = 48
+# Smaller volumes go through a network whole.
+LEAST_VOXELS = 1_000_000
 
 
 class _Conv3d(nn.Conv3d):
     """A 3-D convolution that is fast for a single small volume too."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _is_slow(x):
+        if not is_slow(x):
             return super().forward(x)
         # A batch of two always goes to oneDNN.
         return super().forward(x.expand(2, *x.shape[1:]))[:1]
@@ -37,14 +45,9 @@ class _ConvTranspose3d(nn.ConvTranspose3d):
     """A transposed 3-D convolution that is fast for a single small volume too."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if not _is_slow(x):
+        if not is_slow(x):
             return super().forward(x, output_size)
         return super().forward(x.expand(2, *x.shape[1:]), output_size)[:1]
-
-
-def _is_slow(x: Tensor) -> bool:
-    single = x.device.type == "cpu" and x.dtype == torch.float32 and len(x) == 1
-    return single and not torch.is_autocast_enabled("cpu") and x.shape[1:4].numel() <= LARGEST_SLOW_SIZE
 
 
 CONVOLUTIONS: dict[int, Any] = {2: nn.Conv2d, 3: _Conv3d}
@@ -229,7 +232,7 @@ class DnCNN(Network):
 
 def _in_parts(x: Tensor, dim: int) -> bool:
     """Whether a volume goes through a few planes at a time: where memory is short and no gradient is asked for."""
-    return dim == 3 and x.device.type == "cpu" and not torch.is_grad_enabled() and x.shape[2] >= LEAST_PLANES
+    return dim == 3 and x.device.type == "cpu" and not torch.is_grad_enabled() and x[0, 0].numel() >= LEAST_VOXELS
 
 
 def _first(layer: Any, x: Tensor, padding: Any = None) -> Tensor:
@@ -237,7 +240,7 @@ def _first(layer: Any, x: Tensor, padding: Any = None) -> Tensor:
     padding = layer.padding if padding is None else padding
     if not torch.is_autocast_enabled(x.device.type):
         if padding != layer.padding:
-            return torch.nn.functional.conv3d(x, layer.weight, padding=padding)
+            return convolved(x, layer.weight)
         out: Tensor = layer(x)
         return out
     coarse = x.to(torch.get_autocast_dtype(x.device.type))

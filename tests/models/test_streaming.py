@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from invsr.models import networks
-from invsr.models.networks import LEAST_PLANES, DnCNN, UNet
+from invsr.models.networks import DnCNN, UNet
 from invsr.models.shuffled import ShuffledUNet
 from invsr.models.streaming import PLANES, Convolution, gathered, in_parts, streamed
 
@@ -24,29 +24,31 @@ def random(network, seed=0):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("n_planes", [LEAST_PLANES, LEAST_PLANES + 8, 2 * LEAST_PLANES + 8])
+@pytest.mark.parametrize("n_planes", [24, 32, 104])
 def test_planes_in_parts_and_the_whole_volume(name, n_planes, monkeypatch):
     network = random(NETWORKS[name]().double())
     x = torch.rand((1, 1, n_planes, 8, 16), dtype=torch.float64)
     with torch.no_grad():
-        found = network(x, 0.1)
-        monkeypatch.setattr(networks, "LEAST_PLANES", 10**6)
         expected = network(x, 0.1)
+        monkeypatch.setattr(networks, "LEAST_VOXELS", 1)
+        found = network(x, 0.1)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
 
 
-def test_gradients_take_the_whole_volume():
+def test_gradients_take_the_whole_volume(monkeypatch):
+    monkeypatch.setattr(networks, "LEAST_VOXELS", 1)
     network = random(NETWORKS["unet"]())
-    x = torch.rand(1, 1, LEAST_PLANES, 8, 8, requires_grad=True)
+    x = torch.rand(1, 1, 24, 8, 8, requires_grad=True)
     network(x, 0.1).sum().backward()
     assert float(x.grad.abs().max()) > 0
 
 
-def test_bfloat16_in_parts():
+def test_bfloat16_in_parts(monkeypatch):
     network = random(NETWORKS["unet"]())
-    x = torch.rand(1, 1, LEAST_PLANES, 8, 16)
+    x = torch.rand(1, 1, 48, 8, 16)
     with torch.no_grad():
         expected = network(x, 0.1)
+        monkeypatch.setattr(networks, "LEAST_VOXELS", 1)
         with torch.autocast("cpu", torch.bfloat16):
             found = network(x, 0.1)
     assert float((found - expected).norm() / expected.norm()) < 0.02
@@ -59,3 +61,16 @@ def test_a_convolution_of_any_number_of_planes(n_planes):
     with torch.no_grad():
         found = gathered(streamed([Convolution.of(layer), Convolution(lambda p: p[:, :, 1:-1])], in_parts(x)), n_planes)
         torch.testing.assert_close(found, layer(x))
+
+
+def test_few_planes_in_single_precision():
+    # Where PyTorch would take the slow way.
+    layer = torch.nn.Conv3d(2, 3, 3, padding=1, bias=False)
+    x = torch.rand((1, 2, 10, 5, 4))
+    with torch.no_grad():
+        torch.testing.assert_close(streamed_whole(layer, x), layer(x))
+
+
+def streamed_whole(layer, x):
+    stages = [Convolution.of(layer)]
+    return gathered(streamed(stages, in_parts(x)), x.shape[2])

@@ -90,7 +90,7 @@ def test_a_problem_without_scans_is_refused(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_refused(solution, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InvsrError, match="file: no report can be written there"):
+    with pytest.raises(InvsrError, match="file: no folder can be made there"):
         write_report(tmp_path / "file", solution)
 
 
