@@ -69,10 +69,15 @@ def read_slices(path: Path, grid: Grid, header_axis: int | None) -> SliceInfo:
     return SliceInfo(axis, thickness, stated, None if times is None else tuple(map(float, times)))
 
 
+def sidecar_of(path: Path) -> Path:
+    """Where the BIDS sidecar of an image lies, if there is one: ``x.json`` beside ``x.nii.gz``."""
+    stem = path.name[:-3] if path.suffix.lower() == ".gz" else path.name
+    return path.with_name(stem).with_suffix(".json")
+
+
 def _entries(path: Path) -> tuple[Path, dict[str, Any]]:
     """Path and entries of the sidecar; none where there is no file."""
-    stem = path.name[:-3] if path.suffix.lower() == ".gz" else path.name
-    sidecar = path.with_name(stem).with_suffix(".json")
+    sidecar = sidecar_of(path)
     if not sidecar.is_file():
         return sidecar, {}
     try:

@@ -115,13 +115,17 @@ def save_motion(motion: Motion, path: str | Path) -> list[Path]:
             for one in motion.scans
         ],
     }
-    written = {path: json.dumps(record, indent=1) + "\n"}
-    stem = path.name.removesuffix(".json")
-    for n, one in enumerate(motion.scans, start=1):
-        written[path.with_name(f"{stem}-{n}.tfm")] = _itk(one, motion.centre)
-    for target, text in written.items():
+    texts = [json.dumps(record, indent=1) + "\n", *(_itk(one, motion.centre) for one in motion.scans)]
+    written = motion_files(path, len(motion.scans))
+    for target, text in zip(written, texts, strict=True):
         write_whole(target, text)
-    return list(written)
+    return written
+
+
+def motion_files(path: Path, count: int) -> list[Path]:
+    """What `save_motion` writes for so many scans: the JSON file, and an ITK transform file for each."""
+    stem = path.name.removesuffix(".json")
+    return [path, *(path.with_name(f"{stem}-{n + 1}.tfm") for n in range(count))]
 
 
 def load_motion(path: str | Path) -> Motion:
