@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
+from invsr.io.bounds import parse_json, read_text
 from invsr.io.warn import warn
 
 # Slice spacings in header and sidecar further apart than this share earn a warning.
@@ -81,8 +81,8 @@ def _entries(path: Path) -> tuple[Path, dict[str, Any]]:
     if not sidecar.is_file():
         return sidecar, {}
     try:
-        entries = json.loads(sidecar.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        entries = parse_json(read_text(sidecar))
+    except (OSError, ValueError) as error:
         raise InvsrError(f"{sidecar}: cannot be read as JSON ({error}): repair it, or move it away") from error
     if not isinstance(entries, dict):
         warn(f"{sidecar}: is not a JSON object: ignored")

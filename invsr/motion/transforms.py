@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
+from invsr.io.bounds import parse_json, read_text
 from invsr.io.files import write_whole
 
 Array = npt.NDArray[np.float64]
@@ -140,14 +141,14 @@ def load_motion(path: str | Path) -> Motion:
     if not path.is_file():
         raise InvsrError(f"{path}: no such file: give the .json that `invsr register` wrote")
     try:
-        record: dict[str, Any] = json.loads(path.read_text())
+        record: dict[str, Any] = parse_json(read_text(path))
         if record.get("format") != FORMAT:
             raise ValueError("another format")
         scans = tuple(_scan(entry) for entry in record["scans"])
         centre = np.array(record["centre"], float).reshape(3)
         if not np.isfinite(centre).all():
             raise ValueError(f"a centre at {centre}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvsrError(f"{path}: holds no motion ({error}): give the .json that `invsr register` wrote") from None
     return Motion(centre, scans)
 
