@@ -95,7 +95,7 @@ def read_profile(path: str | Path) -> tuple[Tensor, Tensor]:
         text = read_text(path)
         table = np.loadtxt(io.StringIO(text), delimiter="," if "," in text else None, ndmin=2)
     except (OSError, ValueError) as error:
-        raise InvsrError(f"{path}: not two columns of numbers (offset in mm, amplitude)") from error
+        raise InvsrError(f"{path}: not two columns of numbers (offset in mm, amplitude): {error}") from error
     if table.ndim != 2 or table.shape[1] != 2 or len(table) < 2 or not np.isfinite(table).all():
         raise InvsrError(f"{path}: a slice profile needs two columns (offset in mm, amplitude), got {table.shape}")
     table = table[np.argsort(table[:, 0])]

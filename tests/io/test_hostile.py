@@ -152,7 +152,7 @@ def test_text_without_end_is_not_read(tmp_path, scan, reader):
     path = tmp_path / name
     path.write_bytes(b"1 1\n")
     os.truncate(path, 2**33)
-    refused(lambda: read(path), name)
+    refused(lambda: read(path), name, "longer than")
 
 
 @pytest.mark.parametrize("reader", ["sidecar", "motion"])
