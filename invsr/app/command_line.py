@@ -138,24 +138,29 @@ def register(
     spacing: options.Spacing = None,
     slice_thickness: options.Thickness = None,
     slice_profile: options.Profile = None,
+    slice_axis: options.ScanSliceAxis = None,
+    geometry: options.Geometry = None,
     mask: options.Masks = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Find how several scans of one anatomy moved; `invsr reconstruct --transforms` uses it."""
     from invsr.io.files import check_writable
     from invsr.io.nifti import load
-    from invsr.motion import save_motion
+    from invsr.io.sidecars import sidecar_of
+    from invsr.motion import motion_files, save_motion
     from invsr.pipeline.run import register as run
 
     check_writable(output, (".json",))
+    require_distinct(scans, [*(mask or []), *map(sidecar_of, scans)], motion_files(output, len(scans)))
     with progress("motion", figures_in_words, quiet=quiet, left="at most") as bar:
         found = run(
-            [load(path) for path in scans],
+            [load(path, geometry=geometry) for path in scans],
             motion=motion,
             spacing=None if spacing is None else parsed_spacing(spacing),
             slice_thickness=slice_thickness or None,
             slice_profile=slice_profile or None,
-            masks=[load(path, 0) for path in mask] if mask else None,
+            masks=[load(path, 0, geometry=geometry) for path in mask] if mask else None,
+            slice_axis=None if slice_axis is None else axis_number(slice_axis, "--slice-axis"),
             progress=bar,
         )
     written = save_motion(found, output)
@@ -176,6 +181,7 @@ def simulate(
     in_plane_factor: options.InPlaneFactor = 1.0,
     noise: options.SimulatedNoise = 0.0,
     noise_model: options.SimulatedNoiseModel = "gaussian",
+    geometry: options.Geometry = None,
     seed: options.NoiseSeed = 0,
 ) -> None:
     """Simulate a thick-slice scan of a high-resolution volume."""
@@ -184,8 +190,9 @@ def simulate(
     from invsr.testing.simulation import simulate as run
 
     check_writable(output)
+    require_distinct([high], [], [output])
     scan = run(
-        load(high),
+        load(high, geometry=geometry),
         slice_thickness=slice_thickness,
         gap=gap,
         slice_profile=slice_profile,
@@ -204,14 +211,15 @@ def evaluate(
     image: Annotated[Path, typer.Argument(help="Volume to score, NIfTI.", metavar="OUT.nii.gz")],
     truth: Annotated[Path, typer.Option(help="The true volume, NIfTI.")],
     mask: Annotated[Path | None, typer.Option(help="Score inside; default: the head.")] = None,
+    geometry: options.Geometry = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; null: not finite.")] = False,
 ) -> None:
     """Score a volume against the truth: PSNR, SSIM, MS-SSIM, NRMSE, VIF."""
     from invsr.io.nifti import load
     from invsr.testing.metrics import evaluate as run
 
-    found, true = load(image), load(truth)
-    inside = None if mask is None else load(mask, 0)
+    found, true = load(image, geometry=geometry), load(truth, geometry=geometry)
+    inside = None if mask is None else load(mask, 0, geometry=geometry)
     for other in [true] + ([] if inside is None else [inside]):
         if other.grid != found.grid:
             raise InvsrError(

@@ -36,7 +36,9 @@ def require_distinct(scans: list[Path], others: list[Path | None], outputs: list
     """Raise where an output would overwrite an input, or a scan is given twice."""
     for output in outputs:
         if any(path is not None and _same_file(path, output) for path in (*scans, *others)):
-            raise InvsrError(f"{output}: is one of the inputs, which would be overwritten: choose another name with -o")
+            raise InvsrError(
+                f"{output}: is one of the inputs, which would be overwritten: choose another name for the output"
+            )
     for n, path in enumerate(scans):
         if any(_same_file(path, other) for other in scans[:n]):
             raise InvsrError(f"{path}: is given twice: leave one out, or name the other scan")

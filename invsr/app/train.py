@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from invsr.app.outputs import require_distinct
 from invsr.app.progress import progress
 from invsr.app.train_options import (
     ARCHITECTURES,
@@ -40,6 +41,7 @@ DEQ_ITERATIONS = 20
 @command_of(app, DenoiserOptions)
 def denoiser(options: DenoiserOptions) -> None:
     """Train a denoiser for `invsr reconstruct --method pnp`; the same command again resumes a stopped run."""
+    _require_other_start(options.start_from, options.out)
     sides = _sides(options.patch or list(DENOISER.patch))
     files = volumes_in(options.data)
     first, architecture, config = _first_denoiser(options)
@@ -88,6 +90,7 @@ def deq(
 
 def _train_solver(options: SolverOptions, **own: Any) -> None:
     """Train the solver of a recipe from the common options and those of one kind of solver."""
+    _require_other_start(options.start_from, options.out)
     files = volumes_in(options.data)
     from invsr.training.solver import network_of, train_solver
 
@@ -204,6 +207,11 @@ def _widths(channels: list[str] | None) -> list[int]:
     if not all(word.isdigit() and int(word) for word in words):
         raise InvsrError(f"--channels {listed(words)}: give whole numbers above zero")
     return [int(word) for word in words]
+
+
+def _require_other_start(start_from: str | None, out: Path) -> None:
+    """Raise where training would overwrite the weights that it starts from: it could not be resumed."""
+    require_distinct([], [None if start_from is None else Path(start_from)], [out])
 
 
 def _first_denoiser(options: DenoiserOptions) -> tuple[Network | None, str, dict[str, Any]]:

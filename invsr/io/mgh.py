@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +11,21 @@ import torch
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
+from invsr.io.bounds import require_bytes, require_memory
 from invsr.io.geometry import question_size
 from invsr.io.sidecars import read_slices
 from invsr.volume import Volume
 
 ENDINGS = (".mgz", ".mgh")
+# Where voxels begin, and bytes of one by the header's code of its type.
+DATA_OFFSET, BYTES = 284, {0: 1, 1: 4, 3: 4, 4: 2}
 
 
 def read_mgh(path: Path, index: int | None) -> Volume:
     """A volume from a FreeSurfer file; see `invsr.load`, which turns what damaged files raise into one error."""
     import nibabel
 
+    _require_room(path)
     image = nibabel.freesurfer.MGHImage.from_filename(path)
     shape = image.shape
     count = int(np.prod(shape[3:]))
@@ -45,3 +51,16 @@ def read_mgh(path: Path, index: int | None) -> Volume:
         slice_times=slices.times,
         slice_axis=slices.axis,
     )
+
+
+def _require_room(path: Path) -> None:
+    """Raise where the file cannot hold the voxels of its header, or memory cannot."""
+    from nibabel.openers import ImageOpener
+
+    with ImageOpener(str(path)) as file:
+        _, *shape, kind = struct.unpack(">6i", file.read(24))
+    if min(shape) < 1 or kind not in BYTES:
+        raise InvsrError(f"{path}: the header gives the size {shape} and type {kind}: export it again")
+    count = math.prod(shape)
+    require_bytes(path, str(path), DATA_OFFSET + BYTES[kind] * count)
+    require_memory(path, f"{'x'.join(map(str, shape))} voxels", (4 + BYTES[kind]) * count)

@@ -18,6 +18,7 @@ import torch
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
+from invsr.io.bounds import require_bytes, require_memory
 from invsr.io.files import OUTPUT_ENDINGS, whole_file
 from invsr.io.geometry import question_size, read_affine
 from invsr.io.mgh import ENDINGS as MGH_ENDINGS
@@ -30,8 +31,8 @@ from invsr.volume import Volume
 LARGEST_NIFTI1 = 32767
 # Voxels converted at once while reading: bounds the float64 copy to 32 MB.
 BLOCK = 2**22
-# Gzip's method shortens at most so many times.
-DEFLATE = 1032
+# Bytes after the voxels up to which the end of a gzip stream, which holds the checksum, is looked for.
+LARGEST_REST = 2**26
 
 
 def load(path: str | os.PathLike[str], index: int | None = None, *, geometry: str | None = None) -> Volume:
@@ -66,7 +67,6 @@ def load(path: str | os.PathLike[str], index: int | None = None, *, geometry: st
     Grid(4x5x2, 1x1x5 mm, origin 0x0x0 mm)
     """
     from nibabel.openers import ImageOpener
-    from nibabel.volumeutils import array_from_file
 
     path = Path(path)
     if path.name.lower().endswith(MGH_ENDINGS):
@@ -78,7 +78,8 @@ def load(path: str | os.PathLike[str], index: int | None = None, *, geometry: st
     files = kind.filespec_to_file_map(path)
     image, head = files["image"].filename, files.get("header", files["image"]).filename
     with _reading(path), ImageOpener(head) as file:
-        header = kind.header_class.from_fileobj(file, check=False)
+        # Without the extensions that may follow, of up to 2 GB each.
+        header = kind.header_class(file.read(kind.header_class.sizeof_hdr), check=False)
         shape, pixdim = header.get_data_shape(), header["pixdim"][1:4].copy()
     if len(shape) < 3:
         raise InvsrError(f"{path}: is a {len(shape)}-D image of size {_by(shape)}: a volume needs three dimensions")
@@ -105,12 +106,8 @@ def load(path: str | os.PathLike[str], index: int | None = None, *, geometry: st
         raise InvsrError(f"{path}: holds {count} volumes: choose one from 0 with index= (command line: --volume N)")
     if index is not None and not 0 <= index < count:
         raise InvsrError(f"{path}: has no volume {index}: it holds {count}, counted from 0")
-    _require_bytes(path, image, offset + ((index or 0) + 1) * grid.size * dtype.itemsize)
-    with _reading(path), ImageOpener(image) as file:
-        # Voxels lie in Fortran order, so that each volume of a series is one contiguous piece.
-        raw = array_from_file(grid.shape, dtype, file.fobj, offset + (index or 0) * grid.size * dtype.itemsize)
-        while count == 1 and str(image).lower().endswith(".gz") and file.read(2**20):
-            pass  # only the end of the stream holds the checksum
+    first = offset + (index or 0) * grid.size * dtype.itemsize
+    raw = _voxels(path, image, grid, dtype, first, alone=count == 1)
     data = _float32(path, raw, 1.0 if slope is None else slope, 0.0 if inter is None else inter)
     question_size(grid.spacing, grid.extent, path)
     slices = read_slices(path, grid, slice_axis)
@@ -149,6 +146,28 @@ def save(volume: Volume, path: str | os.PathLike[str]) -> None:
         image.to_filename(part)
 
 
+def _voxels(path: Path, image: str, grid: Grid, dtype: np.dtype[Any], first: int, alone: bool) -> npt.NDArray[Any]:
+    """The voxels of one volume as they are stored, from byte `first` on; `alone` where none follows it."""
+    from nibabel.openers import ImageOpener
+    from nibabel.volumeutils import array_from_file
+
+    size = grid.size * dtype.itemsize
+    mapped = Path(image).suffix.lower() in (".nii", ".img")
+    with _reading(path):
+        require_bytes(path, image, first + size)
+        # Voxels of files that are not compressed stay on the disk.
+        require_memory(path, f"{_by(grid.shape)} voxels", 4 * grid.size + (0 if mapped else size))
+        with ImageOpener(image) as file:
+            # Voxels lie in Fortran order, so that each volume of a series is one contiguous piece.
+            raw = array_from_file(grid.shape, dtype, file.fobj, first)
+            left = LARGEST_REST if alone and not mapped else 0
+            while left > 0 and (rest := len(file.read(min(left, 2**20)))):
+                left -= rest
+            if alone and not mapped and left <= 0:
+                warn(f"{path}: holds more than the {_by(grid.shape)} voxels of its header: the first ones are used")
+    return np.asarray(raw)
+
+
 def _nifti_class(path: Path) -> Any:
     """nibabel's class for this file, once it is known to be a NIfTI."""
     import nibabel
@@ -173,18 +192,6 @@ def _nifti_class(path: Path) -> Any:
         if kind.path_maybe_image(path)[0]:
             return kind
     raise InvsrError(f"{path}: is not a NIfTI file (.nii, .nii.gz): convert it first (DICOM: dcm2niix)")
-
-
-def _require_bytes(path: Path, image: str, needed: int) -> None:
-    """Raise where a file cannot hold the voxels of its header, before memory is taken for them."""
-    factor = {".gz": DEFLATE, ".nii": 1, ".img": 1}.get(Path(image).suffix.lower())
-    with _reading(path):
-        held = os.path.getsize(image)
-    if factor is not None and needed > factor * held:
-        raise InvsrError(
-            f"{path}: is damaged or cut short (the header is of {needed} bytes, the file holds {held}): copy or export "
-            "it again"
-        )
 
 
 @contextmanager

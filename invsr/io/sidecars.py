@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
+from invsr.io.bounds import parse_json, read_text
 from invsr.io.warn import warn
 
 # Slice spacings in header and sidecar further apart than this share earn a warning.
@@ -69,15 +69,20 @@ def read_slices(path: Path, grid: Grid, header_axis: int | None) -> SliceInfo:
     return SliceInfo(axis, thickness, stated, None if times is None else tuple(map(float, times)))
 
 
+def sidecar_of(path: Path) -> Path:
+    """Where the BIDS sidecar of an image lies, if there is one: ``x.json`` beside ``x.nii.gz``."""
+    stem = path.name[:-3] if path.suffix.lower() == ".gz" else path.name
+    return path.with_name(stem).with_suffix(".json")
+
+
 def _entries(path: Path) -> tuple[Path, dict[str, Any]]:
     """Path and entries of the sidecar; none where there is no file."""
-    stem = path.name[:-3] if path.suffix.lower() == ".gz" else path.name
-    sidecar = path.with_name(stem).with_suffix(".json")
+    sidecar = sidecar_of(path)
     if not sidecar.is_file():
         return sidecar, {}
     try:
-        entries = json.loads(sidecar.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        entries = parse_json(read_text(sidecar))
+    except (OSError, ValueError) as error:
         raise InvsrError(f"{sidecar}: cannot be read as JSON ({error}): repair it, or move it away") from error
     if not isinstance(entries, dict):
         warn(f"{sidecar}: is not a JSON object: ignored")

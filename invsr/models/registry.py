@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from invsr.errors import InvsrError
-from invsr.models.weights import DRIVER, metadata
+from invsr.models.weights import DRIVER, read_description
 
 # Weights, model cards, and `models.json`, which lists the models and the SHA-256 of their files.
 ROOM = Path(__file__).parent / "files"
@@ -62,8 +62,8 @@ def holds_solver(name: str | Path) -> bool:
     if not str(name).endswith(".safetensors"):
         return str(name) in models() and str(name) not in models("denoiser")
     try:
-        about: dict[str, Any] = json.loads(metadata(Path(name).read_bytes())["invsr"])
-    except (OSError, KeyError, ValueError):
+        about = read_description(Path(name))
+    except (OSError, KeyError, TypeError, ValueError):
         return False  # `read_weights` says what is wrong with it
     return DRIVER in about
 

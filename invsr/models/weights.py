@@ -8,15 +8,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from invsr.errors import InvsrError
+from invsr.io.bounds import parse_json, require_memory
 from invsr.io.files import whole_file
 from invsr.models.architectures import build
 from invsr.models.networks import Network
 
 # Key under which the description of a trained solver says which solver it is and how its steps go.
 DRIVER = "driver"
+# Bytes of the header: about 100 for each tensor.
+LARGEST_HEADER = 2**22
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -96,6 +100,9 @@ def read_weights(
 
     path = Path(path)
     try:
+        if sha256 is None:  # the package's own are small
+            # Half precision, as read, then apart, then as float32, then in the network.
+            require_memory(path, "weights", 6 * path.stat().st_size)
         content = path.read_bytes()
     except OSError as error:
         raise InvsrError(f"{path}: cannot be read as weights ({error.strerror})") from None
@@ -106,8 +113,10 @@ def read_weights(
             "the file is damaged or was changed: install invsr again"
         )
     try:
+        about = read_description(path)
         tensors = {name: value.float() for name, value in load(content).items()}
-        about = json.loads(metadata(content)["invsr"])
+        with torch.device("meta"):  # which takes no memory
+            _require_shapes(make(about), tensors)
         module = make(about)
         module.load_state_dict(tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -117,8 +126,29 @@ def read_weights(
     return module, about
 
 
-def metadata(content: bytes) -> dict[str, str]:
-    """The header of a safetensors file: its length in 8 bytes, little-endian, then JSON."""
-    length = int.from_bytes(content[:8], "little")
-    found: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-    return found
+def _require_shapes(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Raise where a network would be far larger than the weights for it; smaller differences appear on loading them."""
+    wanted, held = (sum(one.numel() for one in each.values()) for each in (module.state_dict(), tensors))
+    if wanted > 2 * held:
+        raise ValueError(f"a network of {wanted} weights, the file has {held}")
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """What a weights file says of itself: a safetensors header is its length in 8 bytes, little-endian, then JSON.
+
+    Raises
+    ------
+    OSError, ValueError, KeyError
+        When the file cannot be read, or was not written by invsr.
+    """
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > LARGEST_HEADER:
+            raise ValueError(f"a header of {length} bytes")
+        header = parse_json(file.read(length))
+    if not isinstance(header, dict) or not isinstance(header.get("__metadata__"), dict):
+        raise ValueError("no description")
+    about = parse_json(header["__metadata__"]["invsr"])
+    if not isinstance(about, dict):
+        raise ValueError("no description")
+    return about

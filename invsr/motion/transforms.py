@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
+from invsr.io.bounds import parse_json, read_text
 from invsr.io.files import write_whole
 
 Array = npt.NDArray[np.float64]
@@ -115,13 +116,17 @@ def save_motion(motion: Motion, path: str | Path) -> list[Path]:
             for one in motion.scans
         ],
     }
-    written = {path: json.dumps(record, indent=1) + "\n"}
-    stem = path.name.removesuffix(".json")
-    for n, one in enumerate(motion.scans, start=1):
-        written[path.with_name(f"{stem}-{n}.tfm")] = _itk(one, motion.centre)
-    for target, text in written.items():
+    texts = [json.dumps(record, indent=1) + "\n", *(_itk(one, motion.centre) for one in motion.scans)]
+    written = motion_files(path, len(motion.scans))
+    for target, text in zip(written, texts, strict=True):
         write_whole(target, text)
-    return list(written)
+    return written
+
+
+def motion_files(path: Path, count: int) -> list[Path]:
+    """What `save_motion` writes for so many scans: the JSON file, and an ITK transform file for each."""
+    stem = path.name.removesuffix(".json")
+    return [path, *(path.with_name(f"{stem}-{n + 1}.tfm") for n in range(count))]
 
 
 def load_motion(path: str | Path) -> Motion:
@@ -136,14 +141,14 @@ def load_motion(path: str | Path) -> Motion:
     if not path.is_file():
         raise InvsrError(f"{path}: no such file: give the .json that `invsr register` wrote")
     try:
-        record: dict[str, Any] = json.loads(path.read_text())
+        record: dict[str, Any] = parse_json(read_text(path))
         if record.get("format") != FORMAT:
             raise ValueError("another format")
         scans = tuple(_scan(entry) for entry in record["scans"])
         centre = np.array(record["centre"], float).reshape(3)
         if not np.isfinite(centre).all():
             raise ValueError(f"a centre at {centre}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvsrError(f"{path}: holds no motion ({error}): give the .json that `invsr register` wrote") from None
     return Motion(centre, scans)
 

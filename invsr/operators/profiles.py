@@ -9,6 +9,7 @@ interpolation kernel.
 from __future__ import annotations
 
 import functools
+import io
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from invsr.errors import InvsrError
+from invsr.io.bounds import read_text
 from invsr.numerics.axes import GAUSSIAN_FWHM
 from invsr.numerics.interpolation import keys_kernel
 
@@ -90,9 +92,10 @@ def read_profile(path: str | Path) -> tuple[Tensor, Tensor]:
     if not path.is_file():
         raise InvsrError(f"slice profile {str(path)!r} is neither one of {', '.join(PROFILES)} nor a file")
     try:
-        table = np.loadtxt(path, delimiter="," if "," in path.read_text() else None, ndmin=2)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise InvsrError(f"{path}: not two columns of numbers (offset in mm, amplitude)") from error
+        text = read_text(path)
+        table = np.loadtxt(io.StringIO(text), delimiter="," if "," in text else None, ndmin=2)
+    except (OSError, ValueError) as error:
+        raise InvsrError(f"{path}: not two columns of numbers (offset in mm, amplitude): {error}") from error
     if table.ndim != 2 or table.shape[1] != 2 or len(table) < 2 or not np.isfinite(table).all():
         raise InvsrError(f"{path}: a slice profile needs two columns (offset in mm, amplitude), got {table.shape}")
     table = table[np.argsort(table[:, 0])]

@@ -12,9 +12,9 @@ import torch
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.models.registry import known
 from invsr.models.weights import DRIVER
+from invsr.numerics import memory
 from invsr.operators.separable import Separable
 from invsr.operators.stack import Stack
-from invsr.pipeline import memory
 from invsr.pipeline.methods import METHODS, TV, Equilibrium, Method, PnP, Posterior, Unrolled, options_of
 from invsr.pipeline.problem import InverseProblem
 from invsr.solvers.trained import DEQ, load_solver

@@ -1,4 +1,4 @@
-"""How much memory a reconstruction takes, and how much there is."""
+"""How much memory a reconstruction takes, and whether there is so much."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
+from invsr.numerics import memory
 
 # Where scans lie obliquely or move, in addition to what a method takes: for the volume at half its spacing, per voxel,
 # and for the matrices that interpolate it, per sample; measured with three stacks of 160x160x40, two of them oblique.
@@ -43,25 +44,10 @@ def require_memory(what: str, needed: int, target: Grid, device: torch.device) -
     InvsrError
         Saying what is needed, what is there, and the spacing that would fit.
     """
-    free = free_memory(device)
+    free = memory.free_memory(device)
     if needed > free:
         fitting = float(target.spacing.min()) * (needed / free) ** (1 / 3)
         raise InvsrError(
             f"{what} on {target} needs about {needed / 2**30:.1f} GiB of memory and {free / 2**30:.1f} GiB are "
             f"free: use a spacing of {np.ceil(fitting * 10) / 10:.1f} mm or a smaller reference grid"
         )
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that this process may still use on a device."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    import psutil
-
-    free = int(psutil.virtual_memory().available)
-    try:
-        import resource
-    except ImportError:  # Windows sets no such limit
-        return free
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return free if limit == resource.RLIM_INFINITY else min(free, limit - int(psutil.Process().memory_info().vms))

@@ -249,6 +249,7 @@ def register(
     slice_thickness: float | Sequence[float] | None = None,
     slice_profile: str | Path | Sequence[str | Path] | None = None,
     masks: Volume | Sequence[Volume] | None = None,
+    slice_axis: int | Sequence[int] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Motion:
     """Find how several scans of one anatomy moved, without reconstructing it; arguments as of `reconstruct`.
@@ -260,7 +261,9 @@ def register(
     """
     if motion not in (STACK, SLICE):
         raise InvsrError(f"unknown motion {motion!r}: use {STACK} or {SLICE}")
-    acquired = scans_of(scans, slice_thickness=slice_thickness, slice_profile=slice_profile, masks=masks)
+    acquired = scans_of(
+        scans, slice_thickness=slice_thickness, slice_profile=slice_profile, masks=masks, slice_axis=slice_axis
+    )
     if len(acquired) < 2:
         raise InvsrError(f"{len(acquired)} scan: motion is found between scans, give at least two")
     with torch.no_grad():

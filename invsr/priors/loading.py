@@ -58,6 +58,8 @@ def _deepinv(name: str, **options: Any) -> Denoiser:
     channels: dict[str, Any] = {} if kind == "RAM" else {"in_channels": 1, "out_channels": 1}
     weights: Any = file or (True if kind == "RAM" else "download")
     try:
+        if file:  # deepinv unpickles what it holds, whatever that is; tensors alone pass this
+            torch.load(file, map_location="cpu", weights_only=True)
         network = made(pretrained=weights, **channels).eval()
     # No connection, a wrong file, a class that needs more packages: each raises something else.
     except Exception as error:

@@ -8,6 +8,7 @@ import json
 import math
 import pickle
 import struct
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from invsr.errors import InvsrError
+from invsr.io.bounds import parse_json
 from invsr.io.files import check_writable, whole_file, write_whole
 from invsr.numerics.iteration import ProgressCallback
 from invsr.training.muon import Muon
@@ -221,11 +223,14 @@ def _resume(fabric: Any, checkpoint: Path, state: dict[str, Any]) -> None:
         return
     wanted = json.loads(state["recipe"])
     try:
+        with zipfile.ZipFile(checkpoint) as parts:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
+                raise ValueError("compressed, which torch does not write: its size is unknown")
         # The recipe first: other networks' weights would not fit.
-        found = dict(json.loads(torch.load(checkpoint, map_location="cpu", weights_only=True)["recipe"]))
+        found = dict(parse_json(torch.load(checkpoint, map_location="cpu", weights_only=True)["recipe"]))
         if found == wanted:
             fabric.load(checkpoint, state, weights_only=True)
-    except (*DAMAGES, pickle.UnpicklingError, struct.error):
+    except (*DAMAGES, pickle.UnpicklingError, struct.error, zipfile.BadZipFile):
         raise InvsrError(f"{checkpoint}: is not the state of a training run, or damaged: delete it") from None
     if found != wanted:
         names = [name for name in wanted if found.get(name) != wanted[name]]

@@ -576,6 +576,67 @@ def test_inputs_are_not_overwritten_and_not_given_twice(run, tmp_path, scan):
     refused(run("reconstruct", scan, scan, "-o", tmp_path / "o.nii"), tmp_path / "o.nii", "is given twice")
 
 
+def test_no_command_overwrites_its_inputs(run, tmp_path, scan):
+    other, sidecar = tmp_path / "other.nii.gz", tmp_path / "scan.json"
+    other.write_bytes(scan.read_bytes())
+    sidecar.write_text("{}")
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes(b"weights")
+    there = {path: path.read_bytes() for path in (scan, other, sidecar, weights)}
+    training = ("--data", tmp_path, "--out", weights, "--start-from", tmp_path / "." / "w.safetensors")
+    for command in (
+        ("simulate", scan, "-o", scan, "--slice-thickness", "4"),
+        ("register", scan, other, "-o", sidecar),
+        ("train", "denoiser", *training),
+        ("train", "unrolled", *training),
+    ):
+        code, _, err = run(*command)
+        assert code == 1 and "is one of the inputs" in err and len(err.splitlines()) == 1
+    refused(run("register", scan, other, scan, "-o", tmp_path / "m.json"), tmp_path / "m.json", "is given twice")
+    assert {path: path.read_bytes() for path in there} == there
+
+
+def test_register_simulate_and_evaluate_take_the_geometry_that_is_asked_for(run, tmp_path, phantom):
+    """An sform of 1 mm and a qform of 2 mm between slices."""
+    path = tmp_path / "high.nii"
+    volume = nib.Nifti1Image(phantom.numpy(), np.eye(4))
+    volume.set_qform(np.diag([1.0, 1, 2, 1]), 1)
+    volume.set_sform(np.eye(4), 1, update_affine=False)
+    nib.save(volume, path)
+    low = tmp_path / "low.nii"
+    code, text, err = run("simulate", path, "-o", low, "--slice-thickness", "4", "--geometry", "qform")
+    assert code == 0 and "warning" not in err and "40x36x16" in text
+    code, text, err = run("evaluate", path, "--truth", path, "--geometry", "pixdim")
+    assert code == 0 and "warning" not in err
+    refused(
+        run("simulate", path, "-o", tmp_path / "o.nii", "--slice-thickness", "4", "--geometry", "x"),
+        tmp_path / "o.nii",
+        "unknown geometry",
+    )
+    other = tmp_path / "other.nii"
+    other.write_bytes(path.read_bytes())
+    out = tmp_path / "m.json"
+    for axis, shape in (("i", 40), ("k", 32)):
+        code, _, err = run(
+            "register",
+            path,
+            other,
+            "-o",
+            out,
+            "--slice-axis",
+            axis,
+            "--geometry",
+            "qform",
+            "--slice-thickness",
+            "2",
+            "--spacing",
+            "4",
+        )
+        assert code == 0 and "sform" not in err, err
+        first = json.loads(out.read_text())["scans"][0]
+        assert len(first["motion"]) == shape and first["affine"][2][2] == 2
+
+
 def test_what_fails_in_describing_a_result_fails_before_it_is_written(run, tmp_path, scan, monkeypatch):
     def fails(_):
         raise invsr.InvsrError("no correlation")

@@ -11,6 +11,7 @@ import torch
 import invsr
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.grid import Grid
+from invsr.numerics.memory import free_memory
 from invsr.pipeline import memory
 from invsr.pipeline.choice import method_of
 from invsr.pipeline.methods import METHODS, options_of
@@ -236,7 +237,7 @@ def test_the_default_is_what_fits_the_scan(monkeypatch, truth, scan):
 
 
 def test_memory_is_checked_before_starting(monkeypatch, scan):
-    monkeypatch.setattr(memory, "free_memory", lambda device: 2**20)
+    monkeypatch.setattr("invsr.numerics.memory.free_memory", lambda device: 2**20)
     with pytest.raises(InvsrError, match=r"needs about .* GiB of memory and 0.0 GiB are free: use a spacing of"):
         invsr.reconstruct(scan)
 
@@ -251,7 +252,7 @@ def test_oblique_and_moving_scans_are_known_to_take_more_memory(monkeypatch, tru
         for grid, moving in ((parallel, False), (oblique, False), (parallel, True))
     ]
     assert needed[0] < min(needed[1:])
-    monkeypatch.setattr(memory, "free_memory", lambda device: needed[0])
+    monkeypatch.setattr("invsr.numerics.memory.free_memory", lambda device: needed[0])
     memory.require_memory("tv", needed[0], truth.grid, cpu)
     for more in needed[1:]:
         with pytest.raises(InvsrError, match="tv on .* GiB of memory"):
@@ -259,7 +260,7 @@ def test_oblique_and_moving_scans_are_known_to_take_more_memory(monkeypatch, tru
 
 
 def test_memory_limit_of_the_process_counts():
-    assert 0 < memory.free_memory(torch.device("cpu")) < 2**50
+    assert 0 < free_memory(torch.device("cpu")) < 2**50
 
 
 def test_one_value_per_scan(scan):
@@ -395,7 +396,7 @@ def test_a_method_object_owns_its_options(scan, truth):
 
 def test_auto_takes_the_next_method_where_memory_is_short(monkeypatch, scan, truth):
     needed = memory.needed_memory(invsr.methods.TV.volumes_in_memory, truth.grid, [scan.grid])
-    monkeypatch.setattr(memory, "free_memory", lambda device: needed)
+    monkeypatch.setattr("invsr.numerics.memory.free_memory", lambda device: needed)
     with pytest.warns(InvsrWarning, match="method unrolled needs about .* tv is used instead"):
         found = invsr.reconstruct(scan, reference=truth.grid)
     assert found.method.name == "tv"
