@@ -19,6 +19,7 @@ import torch
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.io.files import OUTPUT_ENDINGS, whole_file
+from invsr.io.formats import require_nifti_like, require_readable
 from invsr.io.geometry import question_size, read_affine
 from invsr.io.mgh import ENDINGS as MGH_ENDINGS
 from invsr.io.mgh import read_mgh
@@ -30,6 +31,8 @@ from invsr.volume import Volume
 LARGEST_NIFTI1 = 32767
 # Voxels converted at once while reading: bounds the float64 copy to 32 MB.
 BLOCK = 2**22
+# The intent codes of CIFTI-2.
+CIFTI = range(3000, 3100)
 # Gzip's method shortens at most so many times.
 DEFLATE = 1032
 
@@ -70,6 +73,7 @@ def load(path: str | os.PathLike[str], index: int | None = None, *, geometry: st
 
     path = Path(path)
     if path.name.lower().endswith(MGH_ENDINGS):
+        require_readable(path)
         if geometry is not None:
             raise InvsrError(f"{path}: a FreeSurfer file has one geometry: leave --geometry out")
         with _reading(path):
@@ -78,8 +82,13 @@ def load(path: str | os.PathLike[str], index: int | None = None, *, geometry: st
     files = kind.filespec_to_file_map(path)
     image, head = files["image"].filename, files.get("header", files["image"]).filename
     with _reading(path), ImageOpener(head) as file:
-        header = kind.header_class.from_fileobj(file, check=False)
+        # Without the extension blocks behind it, which are not used here.
+        header = kind.header_class(file.read(kind.header_class.template_dtype.itemsize), check=False)
         shape, pixdim = header.get_data_shape(), header["pixdim"][1:4].copy()
+    if int(header["intent_code"]) in CIFTI:
+        raise InvsrError(
+            f"{path}: is a CIFTI file (values on a surface and in structures), no volume: name a NIfTI scan"
+        )
     if len(shape) < 3:
         raise InvsrError(f"{path}: is a {len(shape)}-D image of size {_by(shape)}: a volume needs three dimensions")
     if min(shape) < 1:
@@ -112,7 +121,7 @@ def load(path: str | os.PathLike[str], index: int | None = None, *, geometry: st
         while count == 1 and str(image).lower().endswith(".gz") and file.read(2**20):
             pass  # only the end of the stream holds the checksum
     data = _float32(path, raw, 1.0 if slope is None else slope, 0.0 if inter is None else inter)
-    question_size(grid.spacing, grid.extent, path)
+    question_size(grid, path)
     slices = read_slices(path, grid, slice_axis)
     return Volume(
         torch.from_numpy(data)[None, None],
@@ -154,19 +163,7 @@ def _nifti_class(path: Path) -> Any:
     import nibabel
     from nibabel.openers import ImageOpener
 
-    if path.is_dir():
-        raise InvsrError(f"{path}: is a folder: name one NIfTI file (dcm2niix converts DICOM folders)")
-    try:
-        with open(path, "rb") as file:
-            start = file.read(2)
-    except OSError as error:
-        raise InvsrError(f"{path}: cannot be opened ({error.strerror}): check the path and permissions") from error
-    if not start:
-        raise InvsrError(f"{path}: is empty (0 bytes): copy or export it again")
-    compressed = start == b"\x1f\x8b"
-    if compressed != (path.suffix.lower() == ".gz"):
-        what = "is gzip-compressed but its name does not end" if compressed else "is not gzip-compressed but named"
-        raise InvsrError(f"{path}: {what} in .gz: rename it if it is a NIfTI file, else export it again")
+    require_nifti_like(path, require_readable(path))
     with _reading(path), ImageOpener(str(path)) as file:
         file.read(1024)  # finds damage that nibabel's look at the header passes over
     for kind in (nibabel.Nifti1Image, nibabel.Nifti2Image, nibabel.Nifti1Pair, nibabel.Nifti2Pair):

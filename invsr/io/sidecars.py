@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def _entries(path: Path) -> tuple[Path, dict[str, Any]]:
     """Path and entries of the sidecar; none where there is no file."""
     stem = path.name[:-3] if path.suffix.lower() == ".gz" else path.name
     sidecar = path.with_name(stem).with_suffix(".json")
-    if not sidecar.is_file():
+    if not os.path.isfile(sidecar):  # `Path.is_file` raises where a name is too long
         return sidecar, {}
     try:
         entries = json.loads(sidecar.read_text(encoding="utf-8-sig"))
