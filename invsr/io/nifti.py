@@ -23,6 +23,8 @@ from invsr.io.formats import require_nifti_like, require_readable
 from invsr.io.geometry import question_size, read_affine
 from invsr.io.mgh import ENDINGS as MGH_ENDINGS
 from invsr.io.mgh import read_mgh
+from invsr.io.nrrd import ENDINGS as NRRD_ENDINGS
+from invsr.io.nrrd import read_nrrd
 from invsr.io.sidecars import read_slices
 from invsr.io.warn import warn
 from invsr.volume import Volume
@@ -38,7 +40,7 @@ DEFLATE = 1032
 
 
 def load(path: str | os.PathLike[str], index: int | None = None, *, geometry: str | None = None) -> Volume:
-    """Read a NIfTI-1 or NIfTI-2 file, .nii, .nii.gz or a .hdr/.img pair, or a FreeSurfer volume, .mgz or .mgh.
+    """Read NIfTI-1 and NIfTI-2 (.nii, .nii.gz, .hdr with .img), FreeSurfer (.mgz, .mgh) or NRRD (.nrrd, .nhdr).
 
     The affine is the sform, else the qform, in millimetres; a warning says where they contradict each other.
     Intensities are scaled by the header's slope and intercept. NaN and infinite voxels become 0, with a warning. The
@@ -72,12 +74,12 @@ def load(path: str | os.PathLike[str], index: int | None = None, *, geometry: st
     from nibabel.volumeutils import array_from_file
 
     path = Path(path)
-    if path.name.lower().endswith(MGH_ENDINGS):
+    if path.name.lower().endswith((*MGH_ENDINGS, *NRRD_ENDINGS)):
         require_readable(path)
         if geometry is not None:
-            raise InvsrError(f"{path}: a FreeSurfer file has one geometry: leave --geometry out")
+            raise InvsrError(f"{path}: a {path.suffix[1:]} file has one geometry: leave --geometry out")
         with _reading(path):
-            return read_mgh(path, index)
+            return (read_mgh if path.name.lower().endswith(MGH_ENDINGS) else read_nrrd)(path, index)
     kind = _nifti_class(path)
     files = kind.filespec_to_file_map(path)
     image, head = files["image"].filename, files.get("header", files["image"]).filename
