@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -95,6 +96,8 @@ def read_weights(
     from safetensors.torch import load
 
     path = Path(path)
+    if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe might never end
+        raise InvsrError(f"{path}: is not a regular file: name a weights file (.safetensors)")
     try:
         content = path.read_bytes()
     except OSError as error:

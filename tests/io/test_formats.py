@@ -13,6 +13,10 @@ import pytest
 
 import invsr
 from invsr.errors import InvsrError
+from invsr.models.registry import holds_solver
+from invsr.models.weights import load_weights
+from invsr.motion import load_motion
+from invsr.operators.profiles import read_profile
 
 DATA = np.random.default_rng(0).random((6, 7, 5)).astype(np.float32)
 
@@ -127,3 +131,20 @@ def test_damaged_extension_blocks_do_not_matter(tmp_path, size, recwarn):
     (tmp_path / "x.nii").write_bytes(content)
     np.testing.assert_array_equal(invsr.load(tmp_path / "x.nii").numpy(), DATA)
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "pipe", "folder"])
+@pytest.mark.parametrize(
+    "read", [read_profile, load_motion, load_weights, holds_solver], ids=lambda read: read.__name__
+)
+def test_other_inputs_are_regular_files(tmp_path, read, name):
+    path = tmp_path / f"{name}.safetensors"
+    if name == "pipe":
+        os.mkfifo(path)
+    elif name == "folder":
+        path.mkdir()
+    if read is holds_solver:
+        assert not read(path)
+        return
+    with pytest.raises(InvsrError, match=re.escape(f"{name}.safetensors")):
+        read(path)
