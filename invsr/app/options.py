@@ -12,7 +12,9 @@ LARGEST_SEED = 2**32 - 1
 
 # Scans and files -------------------------------------------------------------------------------------
 
-Scans = Annotated[list[Path], typer.Argument(help="Thick-slice scans of one anatomy, NIfTI.", metavar="SCAN.nii.gz")]
+Scans = Annotated[
+    list[Path], typer.Argument(help="Thick-slice scans of one anatomy: NIfTI, mgz, NRRD.", metavar="SCAN.nii.gz")
+]
 Output = Annotated[Path, typer.Option("--output", "-o", help="NIfTI file to write.")]
 MotionOutput = Annotated[
     Path, typer.Option("--output", "-o", help="JSON file to write; .tfm files come beside it.", metavar="MOTION.json")

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from invsr.errors import InvsrError
+from invsr.grid import Grid
 from invsr.io.warn import warn
 
 Array = npt.NDArray[np.float64]
@@ -20,6 +21,8 @@ UNITS = {1: 1e3, 3: 1e-3}
 SAME_SPACING, SAME_DIRECTION = 0.01, 1.0
 # Voxels below, and fields of view above, are questioned: mm.
 SMALLEST_VOXEL, LARGEST_VIEW = 0.05, 1000.0
+# Beyond a nanometre and a kilometre they are refused: mm.
+IMPOSSIBLE_VOXEL, IMPOSSIBLE_VIEW = 1e-6, 1e6
 
 
 def read_affine(header: Any, path: Path, geometry: str | None = None) -> tuple[Array, int]:
@@ -63,8 +66,21 @@ def read_affine(header: Any, path: Path, geometry: str | None = None) -> tuple[A
     return affine, codes[used]
 
 
-def question_size(spacing: Array, extent: Array, path: Path) -> None:
-    """Warn of voxels of microns and fields of view of metres: units in the header may be wrong."""
+def question_size(grid: Grid, path: Path) -> None:
+    """Warn of voxels of microns and fields of view of metres: units in the header may be wrong.
+
+    Raises
+    ------
+    InvsrError
+        Where no scan can be so small, so large or so far away.
+    """
+    spacing, extent = grid.spacing, grid.extent
+    furthest = float(np.abs(grid.affine[:3, 3]).max())
+    if spacing.min() < IMPOSSIBLE_VOXEL or max(extent.max(), furthest) > IMPOSSIBLE_VIEW:
+        raise InvsrError(
+            f"{path}: the header gives voxels of {_by(spacing)} mm and the origin {_by(grid.affine[:3, 3])} mm, which "
+            "no scan has: repair its affine, or use another one by --geometry"
+        )
     if spacing.min() < SMALLEST_VOXEL:
         warn(f"{path}: voxels of {_by(spacing)} mm: are the header's units right?")
     if extent.max() > LARGEST_VIEW:

@@ -40,7 +40,7 @@ def read_mgh(path: Path, index: int | None) -> Volume:
     voxels = np.asarray(image.dataobj, dtype=np.float32).reshape(*shape[:3], -1)[..., index or 0]
     if not np.isfinite(voxels).all():
         raise InvsrError(f"{path}: {int((~np.isfinite(voxels)).sum())} of its voxels are NaN or infinite: replace them")
-    question_size(grid.spacing, grid.extent, path)
+    question_size(grid, path)
     slices = read_slices(path, grid, None)
     return Volume(
         torch.from_numpy(np.ascontiguousarray(voxels))[None, None],

@@ -20,9 +20,12 @@ from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.io.bounds import require_bytes, require_memory
 from invsr.io.files import OUTPUT_ENDINGS, whole_file
+from invsr.io.formats import require_nifti_like, require_readable
 from invsr.io.geometry import question_size, read_affine
 from invsr.io.mgh import ENDINGS as MGH_ENDINGS
 from invsr.io.mgh import read_mgh
+from invsr.io.nrrd import ENDINGS as NRRD_ENDINGS
+from invsr.io.nrrd import read_nrrd
 from invsr.io.sidecars import read_slices
 from invsr.io.warn import warn
 from invsr.volume import Volume
@@ -33,10 +36,12 @@ LARGEST_NIFTI1 = 32767
 BLOCK = 2**22
 # Bytes after the voxels up to which the end of a gzip stream, which holds the checksum, is looked for.
 LARGEST_REST = 2**26
+# The intent codes of CIFTI-2.
+CIFTI = range(3000, 3100)
 
 
 def load(path: str | os.PathLike[str], index: int | None = None, *, geometry: str | None = None) -> Volume:
-    """Read a NIfTI-1 or NIfTI-2 file, .nii, .nii.gz or a .hdr/.img pair, or a FreeSurfer volume, .mgz or .mgh.
+    """Read NIfTI-1 and NIfTI-2 (.nii, .nii.gz, .hdr with .img), FreeSurfer (.mgz, .mgh) or NRRD (.nrrd, .nhdr).
 
     The affine is the sform, else the qform, in millimetres; a warning says where they contradict each other.
     Intensities are scaled by the header's slope and intercept. NaN and infinite voxels become 0, with a warning. The
@@ -69,11 +74,12 @@ def load(path: str | os.PathLike[str], index: int | None = None, *, geometry: st
     from nibabel.openers import ImageOpener
 
     path = Path(path)
-    if path.name.lower().endswith(MGH_ENDINGS):
+    if path.name.lower().endswith((*MGH_ENDINGS, *NRRD_ENDINGS)):
+        require_readable(path)
         if geometry is not None:
-            raise InvsrError(f"{path}: a FreeSurfer file has one geometry: leave --geometry out")
+            raise InvsrError(f"{path}: a {path.suffix[1:]} file has one geometry: leave --geometry out")
         with _reading(path):
-            return read_mgh(path, index)
+            return (read_mgh if path.name.lower().endswith(MGH_ENDINGS) else read_nrrd)(path, index)
     kind = _nifti_class(path)
     files = kind.filespec_to_file_map(path)
     image, head = files["image"].filename, files.get("header", files["image"]).filename
@@ -81,6 +87,10 @@ def load(path: str | os.PathLike[str], index: int | None = None, *, geometry: st
         # Without the extensions that may follow, of up to 2 GB each.
         header = kind.header_class(file.read(kind.header_class.sizeof_hdr), check=False)
         shape, pixdim = header.get_data_shape(), header["pixdim"][1:4].copy()
+    if int(header["intent_code"]) in CIFTI:
+        raise InvsrError(
+            f"{path}: is a CIFTI file (values on a surface and in structures), no volume: name a NIfTI scan"
+        )
     if len(shape) < 3:
         raise InvsrError(f"{path}: is a {len(shape)}-D image of size {_by(shape)}: a volume needs three dimensions")
     if min(shape) < 1:
@@ -109,7 +119,7 @@ def load(path: str | os.PathLike[str], index: int | None = None, *, geometry: st
     first = offset + (index or 0) * grid.size * dtype.itemsize
     raw = _voxels(path, image, grid, dtype, first, alone=count == 1)
     data = _float32(path, raw, 1.0 if slope is None else slope, 0.0 if inter is None else inter)
-    question_size(grid.spacing, grid.extent, path)
+    question_size(grid, path)
     slices = read_slices(path, grid, slice_axis)
     return Volume(
         torch.from_numpy(data)[None, None],
@@ -173,19 +183,7 @@ def _nifti_class(path: Path) -> Any:
     import nibabel
     from nibabel.openers import ImageOpener
 
-    if path.is_dir():
-        raise InvsrError(f"{path}: is a folder: name one NIfTI file (dcm2niix converts DICOM folders)")
-    try:
-        with open(path, "rb") as file:
-            start = file.read(2)
-    except OSError as error:
-        raise InvsrError(f"{path}: cannot be opened ({error.strerror}): check the path and permissions") from error
-    if not start:
-        raise InvsrError(f"{path}: is empty (0 bytes): copy or export it again")
-    compressed = start == b"\x1f\x8b"
-    if compressed != (path.suffix.lower() == ".gz"):
-        what = "is gzip-compressed but its name does not end" if compressed else "is not gzip-compressed but named"
-        raise InvsrError(f"{path}: {what} in .gz: rename it if it is a NIfTI file, else export it again")
+    require_nifti_like(path, require_readable(path))
     with _reading(path), ImageOpener(str(path)) as file:
         file.read(1024)  # finds damage that nibabel's look at the header passes over
     for kind in (nibabel.Nifti1Image, nibabel.Nifti2Image, nibabel.Nifti1Pair, nibabel.Nifti2Pair):

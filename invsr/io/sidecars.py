@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
@@ -41,8 +45,19 @@ class SliceInfo:
     times: tuple[float, ...] | None = None
 
 
-def read_slices(path: Path, grid: Grid, header_axis: int | None) -> SliceInfo:
+def read_slices(
+    path: Path, grid: Grid, header_axis: int | None, header_thicknesses: npt.NDArray[np.float64] | None = None
+) -> SliceInfo:
     """What the header's slice axis and the BIDS sidecar beside an image say of its slices.
+
+    Parameters
+    ----------
+    path : Path
+    grid : Grid
+    header_axis : int or None
+        The axis across slices by the header.
+    header_thicknesses : array of shape (3,), optional
+        The thickness along each axis by the header, mm; NaN where it has none. The sidecar's comes first.
 
     Raises
     ------
@@ -58,6 +73,8 @@ def read_slices(path: Path, grid: Grid, header_axis: int | None) -> SliceInfo:
     if stated is not None and abs(stated - spacing) > SAME_SPACING * spacing:
         warn(f"{sidecar}: SpacingBetweenSlices is {stated:g} mm but the affine's is {spacing:.4g} mm: affine used")
     thickness = _thickness(sidecar, _length(sidecar, entries, "SliceThickness"), spacing)
+    if thickness is None and header_thicknesses is not None and np.isfinite(header_thicknesses[across]):
+        thickness = _thickness(path, float(header_thicknesses[across]), spacing)
     times = entries.get("SliceTiming")
     if times is not None and not (
         isinstance(times, list) and len(times) == grid.shape[across] and all(map(_is_number, times))
@@ -78,7 +95,7 @@ def sidecar_of(path: Path) -> Path:
 def _entries(path: Path) -> tuple[Path, dict[str, Any]]:
     """Path and entries of the sidecar; none where there is no file."""
     sidecar = sidecar_of(path)
-    if not sidecar.is_file():
+    if not os.path.isfile(sidecar):  # `Path.is_file` raises where a name is too long
         return sidecar, {}
     try:
         entries = parse_json(read_text(sidecar))

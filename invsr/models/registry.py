@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,8 @@ def holds_solver(name: str | Path) -> bool:
     """Whether a model of the package, or a weights file, is a trained solver rather than a denoiser."""
     if not str(name).endswith(".safetensors"):
         return str(name) in models() and str(name) not in models("denoiser")
+    if not os.path.isfile(name):
+        return False
     try:
         about = read_description(Path(name))
     except (OSError, KeyError, TypeError, ValueError):

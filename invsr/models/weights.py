@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -99,6 +100,8 @@ def read_weights(
     from safetensors.torch import load
 
     path = Path(path)
+    if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe might never end
+        raise InvsrError(f"{path}: is not a regular file: name a weights file (.safetensors)")
     try:
         if sha256 is None:  # the package's own are small
             # Half precision, as read, then apart, then as float32, then in the network.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,7 +139,7 @@ def load_motion(path: str | Path) -> Motion:
         When the file is missing or holds something else.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # `Path.is_file` raises where a name is too long
         raise InvsrError(f"{path}: no such file: give the .json that `invsr register` wrote")
     try:
         record: dict[str, Any] = parse_json(read_text(path))
@@ -148,7 +149,9 @@ def load_motion(path: str | Path) -> Motion:
         centre = np.array(record["centre"], float).reshape(3)
         if not np.isfinite(centre).all():
             raise ValueError(f"a centre at {centre}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise InvsrError(f"{path}: cannot be opened ({error.strerror}): check the permissions") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvsrError(f"{path}: holds no motion ({error}): give the .json that `invsr register` wrote") from None
     return Motion(centre, scans)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import io
 import math
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,12 +90,14 @@ def read_profile(path: str | Path) -> tuple[Tensor, Tensor]:
         When the file is missing, is not two columns of numbers, or has no positive area.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # `Path.is_file` raises where a name is too long
         raise InvsrError(f"slice profile {str(path)!r} is neither one of {', '.join(PROFILES)} nor a file")
     try:
         text = read_text(path)
         table = np.loadtxt(io.StringIO(text), delimiter="," if "," in text else None, ndmin=2)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise InvsrError(f"{path}: cannot be opened ({error.strerror}): check the permissions") from error
+    except ValueError as error:
         raise InvsrError(f"{path}: not two columns of numbers (offset in mm, amplitude): {error}") from error
     if table.ndim != 2 or table.shape[1] != 2 or len(table) < 2 or not np.isfinite(table).all():
         raise InvsrError(f"{path}: a slice profile needs two columns (offset in mm, amplitude), got {table.shape}")
