@@ -144,7 +144,7 @@ def _affine(path: Path, header: dict[str, Any]) -> Array:
     # One row for each axis of the array in the header, one column in an affine.
     affine[:3, :3], affine[:3, 3] = np.asarray(directions, float).reshape(3, 3).T, np.asarray(origin, float)
     affine[:3] *= (np.array(signs) * _units(path, header, "space units"))[:, None]
-    return affine
+    return affine + 0.0  # no negative zeros
 
 
 def _thicknesses(path: Path, header: dict[str, Any]) -> Array:
