@@ -13,6 +13,7 @@ import torch
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
+from invsr.io.bounds import DEFLATE, require_memory
 from invsr.io.formats import require_readable
 from invsr.io.geometry import question_size
 from invsr.io.sidecars import read_slices
@@ -45,8 +46,10 @@ TYPES = {
 GZIP, RAW = ("gzip", "gz"), ("raw",)
 # The kinds of axes along which voxels lie in space.
 SPATIAL = ("domain", "space", "???", "none")
-# No header is longer (bytes), and gzip shortens at most so many times.
-LONGEST_HEADER, DEFLATE = 2**20, 1032
+# No header is longer: bytes.
+LONGEST_HEADER = 2**20
+# MiB after the voxels up to which the end of a gzip stream is looked for.
+LARGEST_REST = 64
 
 
 def read_nrrd(path: Path, index: int | None) -> Volume:
@@ -144,7 +147,7 @@ def _affine(path: Path, header: dict[str, Any]) -> Array:
     # One row for each axis of the array in the header, one column in an affine.
     affine[:3, :3], affine[:3, 3] = np.asarray(directions, float).reshape(3, 3).T, np.asarray(origin, float)
     affine[:3] *= (np.array(signs) * _units(path, header, "space units"))[:, None]
-    return affine
+    return affine + 0.0  # no negative zeros
 
 
 def _thicknesses(path: Path, header: dict[str, Any]) -> Array:
@@ -187,6 +190,7 @@ def _voxels(path: Path, file: IO[bytes], header: dict[str, Any], grid: Grid) -> 
     held = os.path.getsize(source)
     if needed > held * (DEFLATE if encoding in GZIP else 1):
         raise _cut(path, needed, held)
+    require_memory(path, f"{_by(grid.shape)} voxels", 4 * grid.size + needed)
     with open(source, "rb") as other:
         if name is None:
             other.seek(file.tell())
@@ -199,8 +203,9 @@ def _voxels(path: Path, file: IO[bytes], header: dict[str, Any], grid: Grid) -> 
             with gzip.GzipFile(fileobj=other) as stream:
                 stream.seek(skip)
                 raw = stream.read(needed)
-                while stream.read(2**20):
-                    pass  # only the end of the stream holds the checksum
+                # Only the end of the stream holds the checksum.
+                if all(stream.read(2**20) for _ in range(LARGEST_REST)):
+                    warn(f"{path}: holds more than the {_by(grid.shape)} voxels of its header: the first ones are used")
         else:
             other.seek(max(skip, 0), os.SEEK_CUR)
             raw = other.read(needed)

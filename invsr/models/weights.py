@@ -101,7 +101,7 @@ def read_weights(
 
     path = Path(path)
     if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe might never end
-        raise InvsrError(f"{path}: is not a regular file: name a weights file (.safetensors)")
+        raise InvsrError(f"{path}: cannot be read as weights (not a regular file): name a .safetensors file")
     try:
         if sha256 is None:  # the package's own are small
             # Half precision, as read, then apart, then as float32, then in the network.
