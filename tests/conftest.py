@@ -13,7 +13,7 @@ from invsr.app.signals import STOPS
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=8, help="how many commands tests/interrupted kills")
+    parser.addoption("--kills", type=int, default=5, help="how many commands tests/interrupted kills")
     parser.addoption("--fuzz-cases", type=int, default=500, help="how many cases tests/fuzz makes")
     parser.addoption("--fuzz-log", help="a file for a line of JSON for each case; faults do not end the run")
 

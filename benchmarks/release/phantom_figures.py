@@ -32,11 +32,14 @@ PNP = {
     "pnp gs": {"denoiser": "mri-denoiser-gs", "max_iter": 30},
 }
 PHANTOMS = ("shapes", "shepp_logan")
+# They take longest, and stand there for the other phantom.
+LEFT_OUT = ("shepp_logan | 4 mm slr, pixels x 1.5 | pnp", "shepp_logan | 3 mm, gap 1 mm, boxcar | pnp")
 
 
 def cases():
     """Names of all cases: phantom | acquisition | method."""
     found = [f"{one} | {name} | {method}" for one in PHANTOMS for name in ACQUISITIONS for method in METHODS]
+    found = [case for case in found if case not in LEFT_OUT]
     return found + [f"{PHANTOMS[0]} | {next(iter(ACQUISITIONS))} | {method}" for method in PNP]
 
 

@@ -122,7 +122,7 @@ class TV(Method):
     """
 
     name: ClassVar[str] = "tv"
-    volumes_in_memory: ClassVar[float] = 34
+    volumes_in_memory: ClassVar[float] = 22
     lam: float | None = None
     huber: float = 0.0
     max_iter: int = 60
@@ -154,7 +154,7 @@ class PnP(Method):
     """
 
     name: ClassVar[str] = "pnp"
-    volumes_in_memory: ClassVar[float] = 120
+    volumes_in_memory: ClassVar[float] = 105
     denoiser: Prior | str | Path = DEFAULT_DENOISER
     solver: Step | str | None = None
     lam: float | None = None
@@ -187,7 +187,7 @@ class Unrolled(Method):
     """
 
     name: ClassVar[str] = UNROLLED
-    volumes_in_memory: ClassVar[float] = 120
+    volumes_in_memory: ClassVar[float] = 105
     model: str | Path = f"mri-{UNROLLED}"
 
     def solve(self, problem: InverseProblem, progress: ProgressCallback | None = None) -> Solution:
@@ -214,7 +214,7 @@ class Equilibrium(Method):
     """
 
     name: ClassVar[str] = DEQ
-    volumes_in_memory: ClassVar[float] = 120
+    volumes_in_memory: ClassVar[float] = 105
     model: str | Path = f"mri-{DEQ}"
 
     def solve(self, problem: InverseProblem, progress: ProgressCallback | None = None) -> Solution:

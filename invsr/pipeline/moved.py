@@ -20,6 +20,8 @@ from invsr.solvers.residuals import peak
 
 # Below this correlation with the other scans a scan's contrast is taken to be another one.
 LEAST_CORRELATION = 0.5
+# Intensities of scans that differ by more than this factor are an error.
+MOST_GAIN = 1e4
 
 
 def require_level(motion: str | Motion) -> None:
@@ -48,6 +50,12 @@ def estimate_motion(
     if motion == SLICE and len(scans) < 2:
         raise InvsrError("motion of slices is found against scans in other directions: give at least two, or none")
     scale = intensity_scale(scans[0])
+    for scan in scans[1:]:
+        if not 1 / MOST_GAIN < intensity_scale(scan) / scale < MOST_GAIN:
+            raise InvsrError(
+                f"{scan.name}: bright tissue has {intensity_scale(scan):.3g}, in {scans[0].name} {scale:.3g}: scans of "
+                "one contrast differ less; scale one of them"
+            )
     registered = [_registered(scan.cropped(), target, scale) for scan in scans]
     found = matched(registered, target) if motion == NONE else estimate(registered, target, motion, progress)
     for scan, one in zip(scans, found, strict=True):

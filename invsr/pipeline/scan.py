@@ -29,8 +29,6 @@ THINNEST, THICKEST, OVERLAPPING = 0.02, 5.0, 2.0
 ISOTROPIC = 0.01
 # Voxels so many times as bright as bright tissue (`invsr.solvers.residuals.peak`) are questioned.
 SPIKE = 20.0
-# Noise of more than so many times the largest intensity is an error: it is given in other units.
-NOISIEST = 10.0
 
 Array = npt.NDArray[np.float64]
 
@@ -60,7 +58,7 @@ class Scan:
     Raises
     ------
     InvsrError
-        When the volume holds no signal, a number is not finite and above zero, the noise is far above all intensities,
+        When the volume holds no signal, a number is not finite and above zero, the noise exceeds all intensities,
         the slice thickness or profile cannot be that of slices so far apart, or the mask is empty or on another grid.
 
     Examples
@@ -85,7 +83,7 @@ class Scan:
             if value is not None and not (np.isfinite(value) and value > 0):
                 raise InvsrError(f"{self.name}: {what} {value}: it must be finite and above zero")
         largest = float(self.data.abs().max())
-        if self.noise is not None and self.noise > NOISIEST * largest:
+        if self.noise is not None and self.noise > largest:
             raise InvsrError(
                 f"{self.name}: noise {self.noise:g} where the largest intensity is {largest:.4g}: give its standard "
                 "deviation in the scan's intensity units"

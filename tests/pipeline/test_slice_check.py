@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import invsr
-from invsr.errors import InvsrWarning
+from invsr.errors import InvsrError, InvsrWarning
 from invsr.grid import Grid
 from invsr.pipeline.scan import Scan
 from invsr.pipeline.slice_check import EXPECTED, WINDOW, question, slice_correlation
@@ -161,3 +161,15 @@ def test_scans_that_match_earn_no_remark(truth):
     pair = [invsr.simulate(truth, slice_thickness=4.0, axis=axis, noise=0.005, seed=axis) for axis in (2, 0)]
     found = invsr.reconstruct(pair, method="tikhonov", reference=truth.grid)
     assert found.remarks() == []
+
+
+def test_intensities_that_are_worlds_apart_are_refused(truth):
+    one, other = (invsr.simulate(truth, slice_thickness=4.0, axis=axis, noise=0.005, seed=axis) for axis in (2, 0))
+    for factor in (1e-38, 1e6):
+        with pytest.raises(InvsrError, match="scale one of them"):
+            invsr.register((one, other.with_data(other.data * factor)))
+
+
+def test_noise_above_all_intensities_is_refused(scan):
+    with pytest.raises(InvsrError, match="where the largest intensity is"):
+        Scan(scan, noise=1.1 * float(scan.data.abs().max()))
