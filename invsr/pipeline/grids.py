@@ -27,7 +27,7 @@ def choose_grid(
     Raises
     ------
     InvsrError
-        When both are given, a scan has a single slice, or overlaps none of the others.
+        When both are given, voxels exceed the field of view, a scan has a single slice, or overlaps none of the others.
     """
     if reference is not None:
         if spacing is not None:
@@ -66,4 +66,10 @@ def _bounded(grid: Grid) -> Grid:
 
 
 def _refined(grid: Grid, spacing: float | Sequence[float] | None) -> Grid:
-    return grid.isotropic() if spacing is None else grid.refine(spacing)
+    if spacing is None:
+        return grid.isotropic()
+    refined = grid.refine(spacing)
+    if (refined.spacing > grid.extent).any():
+        largest, extent = float(refined.spacing.max()), "x".join(f"{value:.4g}" for value in grid.extent)
+        raise InvsrError(f"a spacing of {largest:.4g} mm exceeds the field of view, {extent} mm: give a finer one")
+    return refined

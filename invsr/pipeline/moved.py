@@ -83,8 +83,17 @@ def estimate_motion(
 
 
 def intensity_scale(scan: Scan) -> float:
-    """Intensity of bright tissue inside the mask, which counts as 1 inside the solvers."""
-    return peak(scan.data if scan.inside is None else scan.data[scan.inside])
+    """Intensity of bright tissue inside the mask, which counts as 1 inside the solvers.
+
+    Raises
+    ------
+    InvsrError
+        When every voxel there is 0.
+    """
+    found = peak(scan.data if scan.inside is None else scan.data[scan.inside])
+    if not found > 0:
+        raise InvsrError(f"{scan.name}: every voxel inside the mask is 0: check the mask, and the voxels that are 0")
+    return found
 
 
 def _registered(scan: Scan, target: Grid, scale: float) -> RegisteredScan:

@@ -140,9 +140,11 @@ def _counted(likelihood: Likelihood, y: Tensor) -> float:
 
 
 def peak(data: Tensor) -> float:
-    """The level of bright tissue, which counts as 1 inside the solvers: a high percentile of what is not 0."""
+    """The level of bright tissue, which counts as 1 inside the solvers: a high percentile of what is not 0, else 0."""
     values = data.abs().flatten()
     values = values[values > 0]
+    if not values.numel():
+        return 0.0
     values = values[:: max(1, values.numel() // 4_000_000)]
     rank = max(1, round(values.numel() * PEAK_PERCENTILE / 100))
     return float(values.kthvalue(rank).values)

@@ -71,4 +71,8 @@ def simulate(
     if noise:
         peak = float(np.percentile(positive.numpy(), 99.9))
         data = add_noise(data, noise * peak, noise_model, torch.Generator().manual_seed(seed))
+        if not bool(data.isfinite().all()):
+            raise InvsrError(
+                f"noise is {noise:g}: intensities exceed what float32 holds; give it as a share of the peak"
+            )
     return Volume(data, scan, volume.name, slice_thickness, slice_thickness + gap, volume.form_code, slice_axis=axis)

@@ -150,3 +150,17 @@ def test_spikes_are_questioned_and_the_unit_of_length_does_not_matter(scan):
     one, other = (invsr.reconstruct(volume, method="tv", noise=0.01) for volume in (scan, tiny))
     assert other.lam == pytest.approx(1e-3 * one.lam, rel=1e-3)
     torch.testing.assert_close(other.x, one.x, atol=1e-3, rtol=1e-3)
+
+
+def test_a_mask_of_nothing_but_zeros_and_voxels_larger_than_the_head_are_refused(scan):
+    data, mask = scan.data.clone(), torch.zeros_like(scan.data)
+    data[..., 2], mask[0, 0, 3, 3, 2] = 0, 1
+    with pytest.raises(InvsrError, match="every voxel inside the mask is 0"):
+        invsr.reconstruct(scan.with_data(data), method="cubic", masks=scan.with_data(mask))
+    with pytest.raises(InvsrError, match="exceeds the field of view"):
+        invsr.reconstruct(scan, method="cubic", spacing=1e9)
+
+
+def test_noise_beyond_all_numbers_is_not_simulated(truth):
+    with pytest.raises(InvsrError, match="exceed what float32 holds"):
+        invsr.simulate(truth, slice_thickness=4.0, axis=2, noise=1e300)
