@@ -184,7 +184,7 @@ class UNet(Network):
         encode: list[Stage] = [block.stage() for block in _of(self.encode[scale])]
         decode: list[Stage] = [block.stage() for block in _of(self.decode[scale])]
         if scale == 0:
-            encode = [Convolution(lambda part: _first(self.head, part, padding=(0, 1, 1))), *encode]
+            encode = [_head(self.head), *encode]
             decode = [*decode, self._tail()]
         skip = gathered(streamed(encode, in_parts(x)), x.shape[2])
         coarse = gathered((self.down[scale](part) for part, _ in in_parts(skip)), x.shape[2] // 2)
@@ -225,14 +225,18 @@ class DnCNN(Network):
 
     def _streamed(self, x: Tensor) -> Tensor:
         first, *others = list(self.layers)
-        stages: list[Stage] = [Convolution(lambda part: _first(first, part, padding=(0, 1, 1)))]
+        stages: list[Stage] = [_head(first)]
         stages += [Each(one) if isinstance(one, nn.ReLU) else Convolution.of(one) for one in others]
         return gathered(streamed(stages, in_parts(x)), x.shape[2])
 
 
 def _in_parts(x: Tensor, dim: int) -> bool:
-    """Whether a volume goes through a few planes at a time: where memory is short and no gradient is asked for."""
+    """Whether a volume goes through a few planes at a time: where it is large and no gradient is asked for."""
     return dim == 3 and x.device.type == "cpu" and not torch.is_grad_enabled() and x[0, 0].numel() >= LEAST_VOXELS
+
+
+def _head(layer: Any) -> Convolution:
+    return Convolution(lambda part: _first(layer, part, padding=(0, 1, 1)), layer.out_channels)
 
 
 def _first(layer: Any, x: Tensor, padding: Any = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Convolutions over a volume a few planes at a time: what they take in memory does not grow with the volume."""
+"""Layers over a volume a few planes at a time: what lies between them never exists for the whole volume at once."""
 
 from __future__ import annotations
 
@@ -29,23 +29,27 @@ class Convolution:
     ----------
     convolve : callable
         ``convolve(x)`` without padding along axis 2.
+    channels : int
+        Of what it returns.
     """
 
-    def __init__(self, convolve: Any) -> None:
-        self.convolve = convolve
+    def __init__(self, convolve: Any, channels: int) -> None:
+        self.convolve, self.channels = convolve, channels
         self.before: Tensor | None = None
 
     @classmethod
     def of(cls, layer: Any) -> Convolution:
         """Of an ``nn.Conv3d`` of width 3 with padding 1 and without a bias."""
-        return cls(lambda x: convolved(x, layer.weight))
+        return cls(lambda x: convolved(x, layer.weight), layer.out_channels)
 
     def push(self, x: Tensor, last: bool) -> Tensor:
-        edge = torch.zeros_like(x[:, :, :1])
+        edge = x.new_zeros((*x.shape[:2], 1, *x.shape[3:]))
         parts = [edge if self.before is None else self.before, x, *([edge] if last else [])]
         whole = torch.cat(parts, 2)
         self.before = whole[:, :, -2:]
-        found: Tensor = self.convolve(whole) if whole.shape[2] > 2 else whole[:, :, :0]
+        if whole.shape[2] < 3:  # deep in a long chain, where no plane is ready yet
+            return x.new_empty((len(x), self.channels, 0, *x.shape[3:]))
+        found: Tensor = self.convolve(whole)
         return found
 
 

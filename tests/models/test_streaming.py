@@ -12,6 +12,8 @@ NETWORKS = {
     "unet": lambda: UNet(dim=3, channels=(4, 6, 8)),
     "two blocks, elu": lambda: UNet(dim=3, channels=(4, 6), blocks=2, activation="elu"),
     "dncnn": lambda: DnCNN(dim=3, channels=4, depth=5),
+    "more layers than planes at once": lambda: DnCNN(dim=3, channels=4, depth=12),
+    "more blocks than planes at once": lambda: UNet(dim=3, channels=(4, 6), blocks=5),
     "shuffled": lambda: ShuffledUNet(channels=(4, 6, 8), detail=3),
 }
 
@@ -59,7 +61,9 @@ def test_a_convolution_of_any_number_of_planes(n_planes):
     layer = torch.nn.Conv3d(2, 3, 3, padding=1, bias=False).double()
     x = torch.rand((1, 2, n_planes, 5, 4), dtype=torch.float64)
     with torch.no_grad():
-        found = gathered(streamed([Convolution.of(layer), Convolution(lambda p: p[:, :, 1:-1])], in_parts(x)), n_planes)
+        found = gathered(
+            streamed([Convolution.of(layer), Convolution(lambda p: p[:, :, 1:-1], 3)], in_parts(x)), n_planes
+        )
         torch.testing.assert_close(found, layer(x))
 
 
