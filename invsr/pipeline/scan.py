@@ -82,11 +82,10 @@ class Scan:
         for what, value in (("slice thickness", self.slice_thickness), ("noise", self.noise)):
             if value is not None and not (np.isfinite(value) and value > 0):
                 raise InvsrError(f"{self.name}: {what} {value}: it must be finite and above zero")
-        largest = float(self.data.abs().max())
-        if self.noise is not None and self.noise > largest:
+        if self.noise is not None and self.noise > float(self.data.abs().max()):
             raise InvsrError(
-                f"{self.name}: noise {self.noise:g} where the largest intensity is {largest:.4g}: give its standard "
-                "deviation in the scan's intensity units"
+                f"{self.name}: noise {self.noise:g} where the largest intensity is {float(self.data.abs().max()):.4g}: "
+                "give its standard deviation in the scan's intensity units"
             )
         if self.slice_axis not in (None, 0, 1, 2):
             raise InvsrError(f"{self.name}: slice axis {self.slice_axis}: use 0, 1 or 2 (command line: i, j or k)")
@@ -236,11 +235,16 @@ class Scan:
         at = torch.nonzero(self.mask.data[0, 0])
         low, high = at.amin(0).tolist(), (at.amax(0) + 1).tolist()
         low[self.through_plane], high[self.through_plane] = 0, self.grid.shape[self.through_plane]
+        return self.part(low, high)
+
+    def part(self, low: Sequence[int], high: Sequence[int]) -> Scan:
+        """The scan between two corners in voxels, `high` not included; with all of its slices."""
         i, j, k = (slice(a, b) for a, b in zip(low, high, strict=True))
         affine = self.grid.affine.copy()
         affine[:3, 3] = self.grid.to_world(low)
         grid = Grid((i.stop - i.start, j.stop - j.start, k.stop - k.start), affine)
-        volume, mask = (replace(v, data=v.data[..., i, j, k], grid=grid) for v in (self.volume, self.mask))
+        volume = replace(self.volume, data=self.data[..., i, j, k], grid=grid)
+        mask = None if self.mask is None else replace(self.mask, data=self.mask.data[..., i, j, k], grid=grid)
         return replace(self, volume=volume, mask=mask)
 
 

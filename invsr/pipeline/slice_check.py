@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from invsr.grid import Grid
 from invsr.pipeline.moved import intensity_scale
 from invsr.pipeline.problem import LEAST_SIGMA
 from invsr.pipeline.scan import Scan
@@ -88,19 +85,12 @@ def _lag_one(residual: Tensor, counted: Tensor, dim: int) -> float | None:
 def _window(scan: Scan) -> Scan:
     """At most `WINDOW` pixels along each axis within the slices, about the middle of what is bright (in the mask)."""
     bright = scan.data[0, 0].abs() if scan.inside is None else scan.data[0, 0].abs() * scan.inside[0, 0]
-    parts = []
+    low, high = [0, 0, 0], list(scan.grid.shape)
     for n, length in enumerate(scan.grid.shape):
         if n == scan.through_plane or length <= WINDOW:
-            parts.append(slice(0, length))
             continue
         along = bright.double().sum([m for m in (0, 1, 2) if m != n])
         middle = float((along * torch.arange(length).to(along)).sum() / along.sum())
-        first = min(max(round(middle - WINDOW / 2), 0), length - WINDOW)
-        parts.append(slice(first, first + WINDOW))
-    i, j, k = parts
-    affine = scan.grid.affine.copy()
-    affine[:3, 3] = scan.grid.to_world([part.start for part in parts])
-    grid = Grid([part.stop - part.start for part in parts], affine)
-    volume = replace(scan.volume, data=scan.data[..., i, j, k], grid=grid)
-    mask = None if scan.mask is None else replace(scan.mask, data=scan.mask.data[..., i, j, k], grid=grid)
-    return replace(scan, volume=volume, mask=mask)
+        low[n] = min(max(round(middle - WINDOW / 2), 0), length - WINDOW)
+        high[n] = low[n] + WINDOW
+    return scan.part(low, high)

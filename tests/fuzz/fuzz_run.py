@@ -247,7 +247,7 @@ def _range_of_inputs(case: Case, folder: Path) -> tuple[float, float]:
         if one.name in case.words and one.name.endswith((".nii", ".nii.gz")):
             try:
                 values = np.asarray(nib.load(folder / one.name).dataobj, dtype=np.float64)
-            except Exception:
+            except Exception:  # whatever nibabel makes of damage: such a file has no range
                 continue
             found += values[np.isfinite(values)].ravel().tolist()
     return min(found), max(found)
