@@ -1,21 +1,51 @@
 """What several test files use."""
 
+import os
 import signal
 import sys
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+from pretend import pretended_cuda
 from scipy.ndimage import gaussian_filter
 
 from invsr.app import command_line as cli
 from invsr.app.signals import STOPS
 
 
+DEVICES = {
+    "cpu": "the CPU; GPUs are hidden",
+    "cuda": "the GPU",
+    "pretended": "as cuda, with tests/devices/pretend.py in the GPU's place",
+}
+
+
 def pytest_addoption(parser):
+    meanings = "; ".join(f"{name}: {meaning}" for name, meaning in DEVICES.items())
+    parser.addoption("--device", choices=list(DEVICES), default="cpu", help=f"where tests run [cpu]. {meanings}")
     parser.addoption("--kills", type=int, default=5, help="how many commands tests/interrupted kills")
     parser.addoption("--fuzz-cases", type=int, default=500, help="how many cases tests/fuzz makes")
     parser.addoption("--fuzz-log", help="a file for a line of JSON for each case; faults do not end the run")
+
+
+def pytest_configure(config):
+    if config.option.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what chooses a device by itself, commands too, is to choose the CPU
+    elif config.option.device == "cuda" and not torch.cuda.is_available():
+        raise pytest.UsageError("--device cuda: PyTorch finds no GPU here; --device pretended checks what a CPU can")
+
+
+@pytest.fixture(scope="session")
+def device(request):
+    """Where a test is to have its tensors."""
+    name = request.config.option.device
+    if name == "pretended":
+        with pretended_cuda() as pretended:
+            yield pretended
+    else:
+        yield torch.device(name)
 
 
 @pytest.fixture
