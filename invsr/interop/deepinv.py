@@ -17,6 +17,7 @@ from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
+from invsr.numerics.vectors import device_of
 from invsr.operators.base import LinearOperator
 from invsr.operators.stack import Stack
 
@@ -84,8 +85,7 @@ class OperatorPhysics(deepinv.physics.LinearPhysics):  # type: ignore[misc]  # d
     """An operator as deepinv physics, made by `to_deepinv`."""
 
     def __init__(self, operator: LinearOperator, max_iter: int = 200, tol: float = 1e-6) -> None:
-        tensors = [*operator.parameters(), *operator.buffers()]
-        device = tensors[0].device if tensors else torch.device("cpu")
+        device = device_of(operator)
         super().__init__(
             A=operator,
             # Modules in place of deepinv's default functions, which cannot be pickled.

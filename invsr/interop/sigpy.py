@@ -15,7 +15,7 @@ import torch
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.interop.arrays import Array, ArrayOperator
-from invsr.numerics.vectors import Tensors, from_vectors, map_parts, to_vectors
+from invsr.numerics.vectors import Tensors, device_of, from_vectors, map_parts, parts, to_vectors
 from invsr.operators.base import LinearOperator
 
 
@@ -38,7 +38,7 @@ def to_sigpy(operator: LinearOperator, channels: int = 1) -> OperatorLinop:
     """
     domain = operator.domain
     grids = domain if isinstance(domain, tuple) else (domain,)
-    zeros = tuple(torch.zeros((1, channels, *grid.shape)) for grid in grids)
+    zeros = tuple(torch.zeros((1, channels, *grid.shape), device=device_of(operator)) for grid in grids)
     like: Tensors = zeros if isinstance(domain, tuple) else zeros[0]
     with torch.no_grad():
         return OperatorLinop(operator, like, map_parts(lambda part: part.real, operator(like)))
@@ -78,10 +78,10 @@ class OperatorLinop(sigpy.linop.Linop):  # type: ignore[misc]  # sigpy has no ty
         super().__init__(_shape(image), _shape(like), repr_str=type(operator).__name__)
 
     def _apply(self, input: Array) -> Array:
-        row = torch.from_numpy(np.ascontiguousarray(input)).reshape(1, -1)
+        row = torch.from_numpy(np.ascontiguousarray(input)).reshape(1, -1).to(parts(self.like)[0].device)
         with torch.no_grad():
             found = to_vectors(self.operator(from_vectors(row, self.like)), pairs=False)[0]
-        return np.asarray(found.resolve_conj().numpy().reshape(self.oshape))
+        return np.asarray(found.resolve_conj().cpu().numpy().reshape(self.oshape))
 
     def _adjoint_linop(self) -> OperatorLinop:
         return OperatorLinop(self.operator.H, self.image, self.like)

@@ -30,7 +30,7 @@ LEAST_INTENSITY = 0.1
 
 @dataclass(frozen=True)
 class RegisteredScan:
-    """A scan with its estimated motion, gain and bias field.
+    """A scan with its estimated motion, gain and bias field: images on any device, what is estimated on the CPU.
 
     Attributes
     ----------
@@ -75,7 +75,8 @@ class RegisteredScan:
 
     def slices(self, domain: Grid) -> Slices:
         """The forward model of the scan for a volume on `domain`; pixels are point samples in-plane."""
-        return Slices(domain, self.grid, self.profile, self.motion, centre=self.centre, through_plane=self.axis)
+        found = Slices(domain, self.grid, self.profile, self.motion, centre=self.centre, through_plane=self.axis)
+        return found.to(self.data.device)
 
     def coarser(self, spacing: float) -> RegisteredScan:
         """The scan with in-plane pixels of about `spacing` mm, Gaussian-weighted means of the original ones."""
@@ -99,7 +100,7 @@ class RegisteredScan:
 
 @dataclass(frozen=True)
 class SliceFit:
-    """Fit of each slice to a volume: normal equations and measures of fit.
+    """Fit of each slice to a volume: normal equations and measures of fit, a few numbers, on the CPU.
 
     Attributes
     ----------
@@ -168,12 +169,12 @@ def fit(volume: Tensor, domain: Grid, scan: RegisteredScan, residual_sd: float |
     )
     weighted = jacobian * (weight / (residual_sd**2 * CORRELATED_PIXELS)).flatten(1)[..., None]
     return SliceFit(
-        curvature=weighted.mT @ jacobian,
-        slope=(weighted.mT @ residual.flatten(1)[..., None])[..., 0],
-        cost=cost,
-        misfit=((inside * residual**2).sum((1, 2)) / counts.clamp(min=1)).sqrt(),
-        signal=((inside * predicted**2).sum((1, 2)) / counts.clamp(min=1)).sqrt(),
-        counts=counts,
+        curvature=(weighted.mT @ jacobian).cpu(),
+        slope=(weighted.mT @ residual.flatten(1)[..., None])[..., 0].cpu(),
+        cost=cost.cpu(),
+        misfit=((inside * residual**2).sum((1, 2)) / counts.clamp(min=1)).sqrt().cpu(),
+        signal=((inside * predicted**2).sum((1, 2)) / counts.clamp(min=1)).sqrt().cpu(),
+        counts=counts.cpu(),
         residual_sd=residual_sd,
         correlation=_correlation(predicted[counted > 0], data[counted > 0]),
         gain=gain,
@@ -204,11 +205,12 @@ def _gain(predicted: Tensor, data: Tensor, counted: Tensor) -> float:
 def _lever_arms(scan: RegisteredScan, slices: Slices, shape: torch.Size) -> Tensor:
     """World position of each pixel relative to the centre of rotation, mm: (n_slices, a, b) and 3 entries."""
     a, b = slices.in_plane
-    matrices = slices.matrices() @ torch.tensor(scan.grid.affine)
-    s, i, j = (torch.arange(n, dtype=torch.float64)[:, None] for n in shape)
+    device = scan.data.device
+    matrices = slices.matrices() @ torch.tensor(scan.grid.affine, device=device)
+    s, i, j = (torch.arange(n, dtype=torch.float64, device=device)[:, None] for n in shape)
     m = matrices[:, :3].mT[:, :, None]
     middle = s[:, :, None] * m[:, scan.axis] + m[:, 3]
-    return (i * m[:, a])[:, :, None] + (j * m[:, b])[:, None] + middle[:, None] - scan.centre
+    return (i * m[:, a])[:, :, None] + (j * m[:, b])[:, None] + middle[:, None] - scan.centre.to(device)
 
 
 def _correlation(predicted: Tensor, data: Tensor) -> float:

@@ -41,12 +41,13 @@ def estimate_bias(volume: Tensor, domain: Grid, scan: RegisteredScan) -> Tensor:
     Robust (Geman & McClure), damped least squares on the logarithm of data over prediction, where both are bright.
     The constant term is the gain of the scan and is left out.
     """
-    predicted, data = scan.slices(domain)(volume).double()[0, 0], scan.data.double()[0, 0]
+    # A few coefficients of a coarse scan: on the CPU, as the terms are.
+    predicted, data = (one[0, 0].cpu().double() for one in (scan.slices(domain)(volume), scan.data))
     shape = [1, 1, 1]
     shape[scan.axis] = -1
     bright = (predicted > LEAST_INTENSITY) & (data > LEAST_INTENSITY) & (scan.weights.reshape(shape) > 0)
     if scan.mask is not None:
-        bright = bright & scan.mask[0, 0]
+        bright = bright & scan.mask[0, 0].cpu()
     if int(bright.sum()) < LEAST_PIXELS:
         return scan.bias
     terms = _terms(scan.grid, scan.centre)[bright]

@@ -241,7 +241,7 @@ def _starts(first: RegisteredScan, scan: RegisteredScan) -> list[RegisteredScan]
 
 def _centroid(scan: RegisteredScan) -> Tensor:
     assert scan.mask is not None
-    at = torch.nonzero(scan.mask[0, 0]).double().mean(0)
+    at = torch.nonzero(scan.mask[0, 0]).double().mean(0).cpu()
     return torch.from_numpy(scan.grid.to_world(at.numpy()))
 
 

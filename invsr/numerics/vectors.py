@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # A tensor (batch, channel, i, j, k), or a tuple of such tensors (the data of a stack). The union of both types would
 # have to be told apart at every use.
@@ -17,6 +18,12 @@ Tensors: TypeAlias = Any
 def parts(x: Tensors) -> tuple[Tensor, ...]:
     """The tensors of `x`, one or several."""
     return x if isinstance(x, tuple) else (x,)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where the numbers of a module are; the CPU where it has none."""
+    held = next(itertools.chain(module.parameters(), module.buffers()), None)
+    return torch.device("cpu") if held is None else held.device
 
 
 def map_parts(function: Callable[[Tensor], Tensor], x: Tensors) -> Tensors:

@@ -14,7 +14,7 @@ from invsr.grid import Grid
 from invsr.numerics.cache import StateCache
 from invsr.numerics.linear import LinearSolution, number
 from invsr.numerics.scipy_maps import scipy_operator
-from invsr.numerics.vectors import map_parts
+from invsr.numerics.vectors import device_of, map_parts
 from invsr.operators.normal_equations import IDENTITY, NormalEquations, check_shape
 
 # What an operator maps to: one tensor, or a tuple of them from a `Stack`.
@@ -147,7 +147,7 @@ class LinearOperator(NormalEquations):
     def to_scipy(self, dtype: torch.dtype = torch.float64, channels: int = 1) -> Any:
         """A `scipy.sparse.linalg.LinearOperator` of this one; see `invsr.interop.scipy.to_scipy`."""
         grids = self.domain if isinstance(self.domain, tuple) else (self.domain,)
-        zeros = tuple(torch.zeros((1, channels, *grid.shape), dtype=dtype) for grid in grids)
+        zeros = tuple(torch.zeros((1, channels, *one.shape), dtype=dtype, device=device_of(self)) for one in grids)
         return scipy_operator(self.forward, self.adjoint, zeros if isinstance(self.domain, tuple) else zeros[0])
 
     def _register(self, name: str, values: Tensor) -> None:

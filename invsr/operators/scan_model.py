@@ -12,6 +12,7 @@ from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
+from invsr.numerics.vectors import device_of
 from invsr.operators.base import Diagonal, LinearOperator
 from invsr.operators.moving_slices import Slices
 from invsr.operators.profiles import (
@@ -148,7 +149,7 @@ def covered(slices: LinearOperator, inside: Tensor | None) -> Tensor:
     inside : Tensor or None, shape (1, 1, *slices.range.shape)
         The mask; None for all samples.
     """
-    everywhere = torch.ones((1, 1, *slices.range.shape), device=None if inside is None else inside.device)
+    everywhere = torch.ones((1, 1, *slices.range.shape), device=device_of(slices))
     share = slices.adjoint(everywhere)
     masked = share if inside is None else slices.adjoint(inside.to(everywhere))
     return (share > LEAST_SHARE * share.max()) & (masked > 0.5 * share)

@@ -226,7 +226,8 @@ def _used(scan: Scan, motion: ScanMotion) -> Tensor | None:
     shape = [1, 1, 1, 1, 1]
     shape[2 + scan.through_plane] = -1
     kept = torch.from_numpy(motion.weights != 0).reshape(shape).expand(1, 1, *scan.grid.shape)
-    return kept if scan.inside is None else kept.to(scan.inside.device) & scan.inside
+    kept = kept.to(scan.data.device)
+    return kept if scan.inside is None else kept & scan.inside
 
 
 def _mean_of_cubics(data: Sequence[Tensor], grids: Sequence[Grid], target: Grid) -> Tensor:

@@ -15,6 +15,7 @@ from invsr.numerics.differences import laplacian
 from invsr.numerics.vectors import (
     Tensors,
     dense_matrix,
+    device_of,
     difference,
     dot,
     from_vectors,
@@ -45,8 +46,7 @@ class _Probe:
 
     def __init__(self, operator: LinearOperator, channels: int, is_complex: bool, seed: int) -> None:
         self.operator = operator
-        tensors = [*operator.parameters(), *operator.buffers()]
-        self.device = tensors[0].device if tensors else torch.device("cpu")
+        self.device = device_of(operator)
         self.seed = seed
         self.x = self._volume(channels, is_complex)
         with torch.no_grad():

@@ -62,15 +62,16 @@ def simulate(
     scan = grid.coarsen(tuple(spacing))
     operator = acquisition(
         scan, reference=grid, slice_thickness=slice_thickness, slice_profile=slice_profile, through_plane=axis
-    )
+    ).to(volume.data.device)
     with torch.no_grad():
         data = operator(volume.data)
-    positive = volume.data[volume.data > 0]
+    positive = volume.data[volume.data > 0].cpu()
     if noise and not positive.numel():
         raise InvsrError(f"{volume.name}: has no positive voxel to scale the noise by")
     if noise:
         peak = float(np.percentile(positive.numpy(), 99.9))
-        data = add_noise(data, noise * peak, noise_model, torch.Generator().manual_seed(seed))
+        noisy = add_noise(data.cpu(), noise * peak, noise_model, torch.Generator().manual_seed(seed))
+        data = noisy.to(data.device)  # the same for a seed on every device
         if not bool(data.isfinite().all()):
             raise InvsrError(
                 f"noise is {noise:g}: intensities exceed what float32 holds; give it as a share of the peak"

@@ -14,7 +14,9 @@ def cuda(request):
         yield request.getfixturevalue("device")
 
 
-@pytest.fixture(scope="session")
-def thorough(request):
-    """Whether to take the time that a pretended device costs: its operations are slow."""
-    return request.config.option.device != "cpu"
+def pytest_collection_modifyitems(config, items):
+    """Leave out what is thorough, unless a device is asked for: operations of the pretended one are slow."""
+    if config.option.device == "cpu":
+        left_out = [item for item in items if item.get_closest_marker("thorough")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)

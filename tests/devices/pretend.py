@@ -4,7 +4,8 @@ On a GPU, an operation that takes tensors of both devices fails, and so does a n
 draw on one device by the generator of the other. On a CPU nothing of this shows. Within `pretended_cuda`, ``device="cuda"``
 gives tensors that keep these rules and compute what the CPU computes, so that results can be compared to the last digit.
 
-What it cannot show: the arithmetic, the speed and the memory of a GPU, and operations that CUDA does not have.
+What it cannot show: the arithmetic, the speed and the memory of a GPU, operations that CUDA does not have, and forward
+differentiation, which crashes on tensors of this kind.
 """
 
 from contextlib import ExitStack, contextmanager
