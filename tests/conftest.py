@@ -4,16 +4,11 @@ import os
 import signal
 import sys
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from pretend import pretended_cuda
 from scipy.ndimage import gaussian_filter
-
-from invsr.app import command_line as cli
-from invsr.app.signals import STOPS
-
 
 DEVICES = {
     "cpu": "the CPU; GPUs are hidden",
@@ -51,6 +46,9 @@ def device(request):
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Run the command line in this process: (exit code, standard output, standard error)."""
+    pytest.importorskip("typer")  # a machine with a GPU may have little more than PyTorch
+    from invsr.app import command_line as cli
+    from invsr.app.signals import STOPS
 
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["invsr", *map(str, words)])
@@ -72,6 +70,7 @@ def run(monkeypatch, capsys):
 @pytest.fixture(scope="session")
 def write():
     """Write an array as NIfTI, 1 mm: (path, data) to path."""
+    nib = pytest.importorskip("nibabel")
 
     def call(path, data):
         nib.save(nib.Nifti1Image(np.asarray(data), np.eye(4)), path)

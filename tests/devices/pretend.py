@@ -1,8 +1,8 @@
 """A CUDA device for machines without one: its tensors hold their numbers on the CPU, and keep a GPU's rules.
 
-On a GPU, an operation that takes tensors of both devices fails, and so does a numpy view of the GPU's memory, or a random
-draw on one device by the generator of the other. On a CPU nothing of this shows. Within `pretended_cuda`, ``device="cuda"``
-gives tensors that keep these rules and compute what the CPU computes, so that results can be compared to the last digit.
+On a GPU, an operation that takes tensors of both devices fails, and so does a numpy view of the GPU's memory, or a
+random draw on one device by the generator of the other. On a CPU nothing of this shows. Within `pretended_cuda`,
+``device="cuda"`` gives tensors that keep these rules and compute what the CPU computes.
 
 What it cannot show: the arithmetic, the speed and the memory of a GPU, operations that CUDA does not have, and forward
 differentiation, which crashes on tensors of this kind.
@@ -162,6 +162,10 @@ def pretended_cuda():
         "torch.cuda.is_available": True,
         "torch.cuda.is_bf16_supported": True,
         "torch.cuda.mem_get_info": (FREE_MEMORY, FREE_MEMORY),
+        "torch.cuda.get_device_name": "pretended GPU",
+        "torch.cuda.synchronize": None,
+        "torch.cuda.reset_peak_memory_stats": None,
+        "torch.cuda.max_memory_allocated": 0,
         "torch.amp.autocast_mode.torch.cuda.amp.common.amp_definitely_not_available": False,
     }
     with ExitStack() as stack:

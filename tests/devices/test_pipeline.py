@@ -1,19 +1,20 @@
 """Whole reconstructions on CUDA give what they give on the CPU, and what comes out of them can be used."""
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from compare import assert_same
-from moving import scan_of
+from moving import known, scan_of
 
 import invsr
 from invsr.models.networks import UNet
+from invsr.motion.align import align
 from invsr.operators import acquisition
-from invsr.pipeline.methods import METHODS, PnP, Posterior
+from invsr.pipeline.methods import METHODS, PnP
 from invsr.priors import Denoiser
-from invsr.report import write_report
 from invsr.solvers.trained import equilibrium_of, save_solver, unrolled_of
 from invsr.testing.phantoms import centred_grid, shapes
 from invsr.training import adapt
@@ -92,8 +93,19 @@ def test_stacks_and_bootstrap(truth, cuda):
     assert_agree(expected, found, cuda, 1e-3)
 
 
-# Of slices: what moves stacks, and steps for each slice, which take long on a device that only pretends.
-@pytest.mark.parametrize("level", [pytest.param("stack", marks=pytest.mark.thorough), "slice"])
+@pytest.mark.parametrize("each_slice", [False, True])
+def test_registration(each_slice, truth, cuda):
+    def aligned(where):
+        scan = known(scan_of(truth.to("cpu")), truth)
+        return align(
+            truth.data.to(where), GRID, replace(scan, data=scan.data.to(where)), each_slice=each_slice, n_iter=1
+        )
+
+    np.testing.assert_allclose(aligned(cuda).motion, aligned("cpu").motion, atol=1e-4)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("level", ["stack", "slice"])
 @pytest.mark.filterwarnings("ignore::invsr.errors.InvsrWarning")
 def test_motion(level, truth, cuda):
     turned = torch.tensor([0.03, -0.02, 0.02, 0.5, -0.4, 0.3], dtype=torch.float64).repeat(3, 1)
@@ -111,6 +123,10 @@ def test_adapted_denoiser(scan, cuda, monkeypatch):
 
 
 def test_what_comes_out_can_be_saved_simulated_and_reported(scan, cuda, tmp_path):
+    for needed in ("nibabel", "matplotlib"):
+        pytest.importorskip(needed)
+    from invsr.report import write_report
+
     found = invsr.reconstruct(scan, method="tv", device=cuda.type)
     invsr.save(found.volume, tmp_path / "out.nii.gz")
     np.testing.assert_allclose(invsr.load(tmp_path / "out.nii.gz").numpy(), found.volume.numpy(), rtol=1e-5)

@@ -201,7 +201,7 @@ def test_iterate(name, prior, make, cuda):
         step = HQS(descend=True) if (name, prior) == ("hqs", "gradient step") else STEPS[name]()
         return iterate(step, A, y, prior, sigma=SIGMA, max_iter=3).x
 
-    A, y, _ = make()
+    _, y, _ = make()
     compare(run, lambda: [make()[0], DRIVEN[prior](), y], cuda)
 
 
@@ -245,7 +245,7 @@ def test_trained_solvers_and_their_gradients(name, kind, cuda):
     def solution(net, A, y):
         return net.requires_grad_(False).solve(A, y, SIGMA).x
 
-    A, y, _ = scan()
+    _, y, _ = scan()
     compare(solution, lambda: [make(), scan()[0], y], cuda)
     with pytest.warns() if kind is Equilibrium else nullcontext():  # four iterations are few
         compare(run, lambda: [make(), scan()[0], y], cuda)
@@ -259,7 +259,7 @@ def test_posterior_samples(cuda):
         drawn = sample_posterior(A, y, prior, SIGMA, n_samples=2)
         return drawn.mean, drawn.std
 
-    A, y, _ = scan()
+    _, y, _ = scan()
     compare(run, lambda: [scan()[0], denoiser(symmetries=False, crop=False), y], cuda)
 
 
@@ -278,5 +278,5 @@ def test_evidence(cuda):
         found = split_evidence(A, x, SIGMA, 2.0)
         return found.data, found.share
 
-    A, _, truth = scan()
+    _, _, truth = scan()
     compare(run, lambda: [scan()[0], truth], cuda)
