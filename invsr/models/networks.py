@@ -7,7 +7,7 @@ every intensity scale, and noise levels beyond those it was trained on (Mohan et
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,8 @@ from invsr.models.streaming import (
 
 # Smaller volumes go through a network whole.
 LEAST_VOXELS = 1_000_000
+# Slope of a leaky ReLU below zero.
+LEAK = 0.1
 
 
 class _Conv3d(nn.Conv3d):
@@ -115,10 +117,13 @@ class UNet(Network):
         See `Network`.
     channels : sequence of int
         Number of channels on each scale, finest first.
-    blocks : int
-        Residual blocks (two convolutions each) per scale, going down and again going up.
-    activation : {"relu", "elu"}
-        ELU makes the network continuously differentiable, at the price of homogeneity.
+    blocks : int or sequence of int
+        Residual blocks (two convolutions each) per scale, going down and again going up; twice as many on the coarsest.
+        Several numbers count them in the order that the image meets them: scales going down, the coarsest, scales
+        going up.
+    activation : {"relu", "leaky", "elu"}
+        A leaky ReLU (slope 0.1 below zero) goes on learning where a ReLU's channels can go out for good. ELU makes the
+        network continuously differentiable, at the price of homogeneity.
 
     References
     ----------
@@ -135,7 +140,7 @@ class UNet(Network):
         self,
         dim: int = 3,
         channels: Sequence[int] = (24, 48, 96),
-        blocks: int = 1,
+        blocks: int | Sequence[int] = 1,
         neighbours: int = 0,
         activation: str = "relu",
     ) -> None:
@@ -143,7 +148,7 @@ class UNet(Network):
         self.config = {
             "dim": dim,
             "channels": tuple(channels),
-            "blocks": blocks,
+            "blocks": blocks if isinstance(blocks, int) else tuple(blocks),
             "neighbours": neighbours,
             "activation": activation,
         }
@@ -152,15 +157,16 @@ class UNet(Network):
         self.multiple = 2 ** (scales - 1)
         self.head = convolution(2 + 2 * neighbours, first, 3, padding=1, bias=False)
         steps = list(itertools.pairwise(channels))
-        self.encode = nn.ModuleList(_blocks(dim, fine, activation, blocks) for fine, _ in steps)
+        down, bottom, up = _numbers_of_blocks(blocks, scales)
+        self.encode = nn.ModuleList(_blocks(dim, steps[n][0], activation, count) for n, count in enumerate(down))
         self.down = nn.ModuleList(convolution(fine, coarse, 2, stride=2, bias=False) for fine, coarse in steps)
-        self.bottom = _blocks(dim, channels[-1], activation, 2 * blocks)
+        self.bottom = _blocks(dim, channels[-1], activation, bottom)
         self.up = nn.ModuleList(TRANSPOSED[dim](coarse, fine, 2, stride=2, bias=False) for fine, coarse in steps)
-        self.decode = nn.ModuleList(_blocks(dim, fine, activation, blocks) for fine, _ in steps)
+        self.decode = nn.ModuleList(_blocks(dim, steps[n][0], activation, count) for n, count in enumerate(up))
         self.tail = convolution(first, 1, 3, padding=1, bias=False)
         # Two 3-wide convolutions per block, on voxels 2^n wide; a coarse voxel also reads its whole block.
-        per_scale = [(4 * blocks) * 2**n for n in range(scales)]
-        self.reach = 2 + sum(per_scale) + self.multiple - 1
+        per_scale = [2 * (n_down + n_up) * 2**n for n, (n_down, n_up) in enumerate(zip(down, up, strict=True))]
+        self.reach = 2 + sum(per_scale) + 2 * bottom * 2 ** (scales - 1) + self.multiple - 1
 
     def body(self, x: Tensor) -> Tensor:
         if _in_parts(x, self.dim):
@@ -259,6 +265,15 @@ def _of(blocks: Any) -> list[_Residual]:
     return list(blocks)
 
 
+def _numbers_of_blocks(blocks: int | Sequence[int], scales: int) -> tuple[list[int], int, list[int]]:
+    """Going down, on the coarsest scale, and going up; each of the two lists from the finest scale on."""
+    if isinstance(blocks, int):
+        return [blocks] * (scales - 1), 2 * blocks, [blocks] * (scales - 1)
+    if len(blocks) != 2 * scales - 1:
+        raise InvsrError(f"blocks is {list(blocks)}: {scales} scales take one number or {2 * scales - 1} of them")
+    return list(blocks[: scales - 1]), blocks[scales - 1], list(reversed(blocks[scales:]))
+
+
 def _blocks(dim: int, channels: int, activation: str, n_blocks: int) -> nn.Sequential:
     return nn.Sequential(*(_Residual(dim, channels, activation) for _ in range(n_blocks)))
 
@@ -270,7 +285,12 @@ class _Residual(nn.Module):
         self.first = convolution(channels, channels, 3, padding=1, bias=False)
         self.second = convolution(channels, channels, 3, padding=1, bias=False)
         # In place, here and below: what is overwritten is no layer's input that its gradient needs.
-        self.activation = {"relu": nn.ReLU, "elu": nn.ELU}[activation](inplace=activation == "relu")
+        kinds: dict[str, Callable[[], nn.Module]] = {
+            "relu": lambda: nn.ReLU(inplace=True),
+            "leaky": lambda: nn.LeakyReLU(LEAK, inplace=True),
+            "elu": nn.ELU,
+        }
+        self.activation = kinds[activation]()
         # Blocks start near the identity, so that deep networks train without normalisation.
         with torch.no_grad():
             self.second.weight.mul_(0.1)

@@ -42,8 +42,8 @@ class ShuffledUNet(UNet):
         self,
         dim: int = 3,
         channels: Sequence[int] = (48, 96, 128),
-        blocks: int = 1,
-        activation: str = "relu",
+        blocks: int | Sequence[int] = 1,
+        activation: str = "leaky",
         detail: int = 8,
     ) -> None:
         super().__init__(dim, channels, blocks, activation=activation)

@@ -11,6 +11,7 @@ from invsr.models.streaming import PLANES, Convolution, gathered, in_parts, stre
 NETWORKS = {
     "unet": lambda: UNet(dim=3, channels=(4, 6, 8)),
     "two blocks, elu": lambda: UNet(dim=3, channels=(4, 6), blocks=2, activation="elu"),
+    "blocks by place, leaky": lambda: UNet(dim=3, channels=(4, 6, 8), blocks=(1, 0, 0, 2, 1), activation="leaky"),
     "dncnn": lambda: DnCNN(dim=3, channels=4, depth=5),
     "more layers than planes at once": lambda: DnCNN(dim=3, channels=4, depth=12),
     "more blocks than planes at once": lambda: UNet(dim=3, channels=(4, 6), blocks=5),
