@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -30,6 +31,19 @@ def pytest_configure(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what chooses a device by itself, commands too, is to choose the CPU
     elif config.option.device == "cuda" and not torch.cuda.is_available():
         raise pytest.UsageError("--device cuda: PyTorch finds no GPU here; --device pretended checks what a CPU can")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    """Hide the GPU from tests that take no device.
+
+    They compare with numpy, scipy, stored figures or a closed form on the CPU, or start processes; what they cover is
+    compared between the devices by tests/devices.
+    """
+    if {"device", "cuda"} & set(getattr(item, "fixturenames", ())):
+        return (yield)
+    with mock.patch("torch.cuda.is_available", lambda: False):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

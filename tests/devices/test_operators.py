@@ -32,8 +32,17 @@ def results(case, A, x, y, n_iter):
     return found
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("n_iter", [1, pytest.param(20, marks=pytest.mark.thorough)])
+def quick_and_thorough():
+    """Names of all cases and numbers of iterations: one is quick, of the first cases that have an operator or type."""
+    seen = set()
+    for name, case in CASES.items():
+        yield pytest.param(name, 20, marks=pytest.mark.thorough)
+        kinds = {(type(part), case.complex_domain) for part in case.build().modules()}
+        yield pytest.param(name, 1, marks=[pytest.mark.thorough] if kinds <= seen else [])
+        seen |= kinds
+
+
+@pytest.mark.parametrize(("name", "n_iter"), quick_and_thorough())
 def test_same_as_on_the_cpu(name, n_iter, cuda):
     compare(name, cuda, n_iter, lambda t: t, 1e-8)
 

@@ -11,7 +11,7 @@ from torch import nn
 
 
 @pytest.fixture(scope="module", autouse=True)
-def there():
+def cuda():
     with pretended_cuda():
         yield
 

@@ -11,7 +11,15 @@ from registry import CASES
 import invsr.operators
 from invsr.errors import InvsrError
 from invsr.numerics.differences import laplacian
-from invsr.numerics.vectors import dense_matrix, in_single_precision, norm, parts, random_in_form_of, to_vectors
+from invsr.numerics.vectors import (
+    dense_matrix,
+    device_of,
+    in_single_precision,
+    norm,
+    parts,
+    random_in_form_of,
+    to_vectors,
+)
 from invsr.operators import LinearOperator
 from invsr.testing import check_operator
 from invsr.testing.operator_checks import CHECKS
@@ -26,6 +34,10 @@ every_solver = pytest.mark.parametrize("name", [name for name, case in CASES.ite
 # Volumes and data ------------------------------------------------------------------------------------
 
 
+def built(name, device):
+    return CASES[name].build().to(device)
+
+
 def unknown(name, operator, dtype=torch.float64, channels=CHANNELS, seed=0):
     """A random volume for an operator of the registry."""
     if "coils" in name:
@@ -33,7 +45,7 @@ def unknown(name, operator, dtype=torch.float64, channels=CHANNELS, seed=0):
     case = CASES[name]
     dtype = {torch.float64: torch.complex128, torch.float32: torch.complex64}[dtype] if case.complex_domain else dtype
     grids = operator.domain if isinstance(operator.domain, tuple) else (operator.domain,)
-    zeros = [torch.zeros((2, channels, *one.shape), dtype=dtype) for one in grids]
+    zeros = [torch.zeros((2, channels, *one.shape), dtype=dtype, device=device_of(operator)) for one in grids]
     return random_in_form_of(rebuild(zeros, operator.domain), seed)
 
 
@@ -41,9 +53,9 @@ def rebuild(tensors, like):
     return tuple(tensors) if isinstance(like, tuple) else next(iter(tensors))
 
 
-def pair(name, dtype=torch.float64):
+def pair(name, device, dtype=torch.float64):
     """The operator, a random volume, and random data."""
-    operator = CASES[name].build()
+    operator = built(name, device)
     x = unknown(name, operator, dtype)
     return operator, x, random_in_form_of(operator(x), seed=1)
 
@@ -82,8 +94,8 @@ def test_every_operator_has_an_entry():
 
 @every_operator
 @pytest.mark.parametrize("learned", [False, True], ids=["", "learned"])
-def test_contract(name, learned):
-    A, case = CASES[name].build(), CASES[name]
+def test_contract(name, learned, device):
+    A, case = built(name, device), CASES[name]
     if learned and not any(True for _ in A.parameters()):
         return
     A.requires_grad_(learned)
@@ -102,8 +114,8 @@ def test_contract(name, learned):
 
 
 @every_operator
-def test_wrong_shapes_are_refused(name):
-    A, x, y = pair(name)
+def test_wrong_shapes_are_refused(name, device):
+    A, x, y = pair(name, device)
     grown = rebuild([torch.cat([p, p], 2) for p in parts(x)], x)
     with pytest.raises(InvsrError, match="shape"):
         A(grown)
@@ -126,7 +138,7 @@ def slopes(f, operator, n=2, step=1e-6):
     gradients = torch.autograd.grad(f(), parameters)
     for seed in range(n):
         generator = torch.Generator().manual_seed(seed)
-        along = [torch.randn(p.shape, dtype=p.dtype, generator=generator) for p in parameters]
+        along = [torch.randn(p.shape, dtype=p.dtype, generator=generator).to(p.device) for p in parameters]
         values = []
         for sign in (1, -1):
             with torch.no_grad():
@@ -144,8 +156,8 @@ def slopes(f, operator, n=2, step=1e-6):
 
 @pytest.mark.parametrize("name", list(with_parameters()))
 @pytest.mark.parametrize("regulariser", REGULARISERS)
-def test_gradient_of_solve_in_the_parameters(name, regulariser):
-    A, x, _ = pair(name)
+def test_gradient_of_solve_in_the_parameters(name, regulariser, device):
+    A, x, _ = pair(name, device)
     if not CASES[name].solves:
         return
 
@@ -165,7 +177,7 @@ def test_gradient_of_solve_in_the_parameters(name, regulariser):
 def normal_matrix(A, x, rho, regulariser):
     matrix = dense_matrix(A, x)
     if regulariser == "identity":
-        penalty = torch.eye(matrix.shape[1], dtype=matrix.dtype)
+        penalty = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
     else:
         penalty = dense_matrix(lambda v: laplacian(v, A.domain.spacing.tolist(), A.boundary), x)
     return matrix.T @ matrix + rho * penalty
@@ -173,8 +185,8 @@ def normal_matrix(A, x, rho, regulariser):
 
 @every_solver
 @pytest.mark.parametrize("regulariser", REGULARISERS)
-def test_solve_is_the_dense_solve(name, regulariser):
-    A = CASES[name].build()
+def test_solve_is_the_dense_solve(name, regulariser, device):
+    A = built(name, device)
     b = one_channel(name, A)
     for rho in (0.3, 0.02):
         solved = A.solve(b, rho, regulariser, rtol=1e-12, max_iter=3000)
@@ -196,8 +208,8 @@ def blind(A, b, regulariser):
 
 @every_solver
 @pytest.mark.parametrize("regulariser", REGULARISERS)
-def test_gradient_of_solve(name, regulariser):
-    A = CASES[name].build()
+def test_gradient_of_solve(name, regulariser, device):
+    A = built(name, device)
     b = one_channel(name, A)
     if blind(A, b, regulariser):
         return
@@ -209,8 +221,8 @@ def test_gradient_of_solve(name, regulariser):
 
 
 @every_solver
-def test_solve_in_single_precision(name):
-    A = CASES[name].build()
+def test_solve_in_single_precision(name, device):
+    A = built(name, device)
     b = unknown(name, A, torch.float32)
     x = A.solve(b, 0.3, rtol=1e-6).x
     assert x.dtype == b.dtype
@@ -221,8 +233,8 @@ def test_solve_in_single_precision(name):
 
 
 @every_solver
-def test_compress_is_an_isometry_that_keeps_the_range(name):
-    A = CASES[name].build()
+def test_compress_is_an_isometry_that_keeps_the_range(name, device):
+    A = built(name, device)
     x = one_channel(name, A)
     y = random_in_form_of(A(x), seed=1)
     matrix = dense_matrix(A, x)
@@ -232,7 +244,7 @@ def test_compress_is_an_isometry_that_keeps_the_range(name):
         return to_vectors(torch.stack([row.flatten() for row in rows]))
 
     coordinates = dense_matrix(compressed, y)
-    eye = torch.eye(len(coordinates), dtype=coordinates.dtype)
+    eye = torch.eye(len(coordinates), dtype=coordinates.dtype, device=coordinates.device)
     torch.testing.assert_close(coordinates @ coordinates.T, eye, rtol=0, atol=1e-10)  # white noise stays white
     if CASES[name].keeps_range:  # nothing that can be produced is lost
         produced = matrix.square().sum(0)
@@ -244,8 +256,8 @@ def test_compress_is_an_isometry_that_keeps_the_range(name):
 
 
 @every_operator
-def test_move_to_single_precision(name):
-    A, x, y = pair(name)
+def test_move_to_single_precision(name, device):
+    A, x, y = pair(name, device)
     expected, expected_back = in_single_precision(A(x)), in_single_precision(A.adjoint(y))
     A.to(torch.float32)
     assert_close(A(in_single_precision(x)), expected, 3e-6)
@@ -253,18 +265,18 @@ def test_move_to_single_precision(name):
 
 
 @every_operator
-def test_copies_and_pickles(name):
-    A, x, _ = pair(name)
+def test_copies_and_pickles(name, device):
+    A, x, _ = pair(name, device)
     assert_close(copy.deepcopy(A)(x), A(x), 0.0)
     for other in (pickle.loads(pickle.dumps(A)), copy.deepcopy(A)):
         assert (other.domain, other.range) == (A.domain, A.range)
 
 
 @every_operator
-def test_state_dict_carries_the_numbers(name):
-    A, x, _ = pair(name)
+def test_state_dict_carries_the_numbers(name, device):
+    A, x, _ = pair(name, device)
     state = A.state_dict()
-    B = CASES[name].build()
+    B = built(name, device)
     with torch.no_grad():
         for p in B.parameters():
             p.add_(0.05)
@@ -273,8 +285,8 @@ def test_state_dict_carries_the_numbers(name):
 
 
 @every_solver
-def test_nothing_is_changed_in_place(name):
-    A, x, y = pair(name)
+def test_nothing_is_changed_in_place(name, device):
+    A, x, y = pair(name, device)
     before = to_vectors(x).clone(), to_vectors(y).clone()
     A.solve(x, 0.5), A.measured_coordinates(y)
     assert bool((to_vectors(x) == before[0]).all())
