@@ -42,7 +42,7 @@ def quick_and_thorough():
         seen |= kinds
 
 
-@pytest.mark.parametrize(("name", "n_iter"), quick_and_thorough())
+@pytest.mark.parametrize(("name", "n_iter"), [*quick_and_thorough()])
 def test_same_as_on_the_cpu(name, n_iter, cuda):
     compare(name, cuda, n_iter, lambda t: t, 1e-8)
 
