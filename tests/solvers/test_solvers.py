@@ -177,6 +177,17 @@ def test_cubic_is_scipys_spline_at_true_positions():
     torch.testing.assert_close(constant, torch.full_like(constant, 3.0))
 
 
+def test_cubic_is_scipys_spline_on_axes_in_another_order_and_direction():
+    data = np.random.default_rng(0).random((9, 8, 6)).astype(np.float32)
+    scan = Grid(data.shape, np.diag([1.0, 1.0, 4.0, 1.0]))
+    # Beyond the field of view on both sides of the slices.
+    target = Grid((30, 8, 12), np.array([[0, 0, 0.7, 0.2], [0, -1, 0, 7], [1.1, 0, 0, -3], [0, 0, 0, 1]]))
+    at = np.moveaxis(scan.to_voxel(target.points()), -1, 0)
+    expected = ndimage.map_coordinates(data, at, order=3, mode="nearest")
+    found = cubic(torch.from_numpy(data)[None, None], scan, target)[0, 0].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_conjugate_gradient():
     rng = np.random.default_rng(0)
     root = rng.standard_normal((30, 30))
