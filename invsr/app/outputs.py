@@ -123,4 +123,6 @@ def figures_in_words(figures: dict[str, float]) -> str:
     """The figures of a step, for the progress bar."""
     if "motion_mm" in figures:
         return f"motion  up to {figures['motion_mm']:.1f} mm, {figures['rejected']:.0f} slices left out"
-    return f"chi2 {figures['chi2']:.2f}" if "chi2" in figures else f"adapting  loss {figures['loss']:.3f}"
+    if "loss" in figures:
+        return f"adapting  loss {figures['loss']:.3f}"
+    return f"chi2 {figures['chi2']:.2f}" if "chi2" in figures else f"change {figures['change']:.2g}"
