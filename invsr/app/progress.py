@@ -100,8 +100,9 @@ def progress(describe: Callable[[dict[str, float]], str], *, quiet: bool = False
     from rich.console import Console
 
     left = TimeLeft()
-    columns: list[Any] = [rich.TextColumn("{task.description}"), rich.BarColumn(), rich.TaskProgressColumn()]
-    columns += [rich.TimeElapsedColumn(), _left_column(left)]
+    # The words come last: on a narrow terminal the end of the line is cut.
+    columns: list[Any] = [rich.BarColumn(20), rich.TaskProgressColumn(), _left_column(left), rich.TimeElapsedColumn()]
+    columns.append(rich.TextColumn("{task.description}"))
     with rich.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
 
