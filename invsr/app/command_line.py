@@ -101,8 +101,7 @@ def reconstruct(
     from invsr.pipeline.run import reconstruct as run
     from invsr.pipeline.scan import scans_of
 
-    name = method if chosen is None else chosen.name
-    solved, saved = shares(name, report is not None)
+    solved, saved = shares(name := method if chosen is None else chosen.name, report is not None)
     with progress(figures_in_words, quiet=quiet) as bar:
         bar.part("reading")
         acquired = scans_of(
