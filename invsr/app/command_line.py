@@ -16,16 +16,14 @@ import typer
 from invsr.app import options
 from invsr.app.arguments import axis_number, parsed_spacing, parsed_weight, repeat_options
 from invsr.app.outputs import (
-    describe,
     figures_in_words,
+    finish,
     motion_lines,
     prepare_outputs,
     require_distinct,
     tell,
-    write_result,
-    write_result_report,
 )
-from invsr.app.progress import progress, shares
+from invsr.app.progress import progress, share_of_solving
 from invsr.app.signals import raise_on_signals, release_signals
 from invsr.app.train import app as train
 from invsr.errors import Interrupted, InvsrError, InvsrWarning
@@ -95,15 +93,15 @@ def reconstruct(
 
     chosen = method_of(method, how, seed)
     beside_result = prepare_outputs(output, getattr(chosen, "n_samples", 0), uncertainty is not None, report)
+    inputs = [*scans, *(mask or [])]
     require_distinct(scans, [*(mask or []), reference], [output, *beside_result])
     from invsr.io.nifti import load
     from invsr.motion import load_motion
     from invsr.pipeline.run import reconstruct as run
     from invsr.pipeline.scan import scans_of
 
-    solved, saved = shares(name := method if chosen is None else chosen.name, report is not None)
+    solved = share_of_solving(name := method if chosen is None else chosen.name, report is not None)
     with progress(figures_in_words, quiet=quiet) as bar:
-        bar.part("reading")
         acquired = scans_of(
             [load(path, volume, geometry=geometry) for path in scans],
             slice_thickness=slice_thickness or None,
@@ -126,11 +124,8 @@ def reconstruct(
             device=device,
             progress=bar.part(name, 0.0, solved),
         )
-        bar.part("writing", solved, saved)
-        said = None if quiet else describe(result)
-        written = write_result(result, output, beside_result, keep_motion=motion != "none")
-        bar.part("report", saved)
-        written += write_result_report(report, result, [*scans, *(mask or [])], output)
+        bar.part("writing", solved)
+        said, written = finish(result, output, beside_result, report, inputs, motion != "none", quiet)
     tell(said, written)
 
 

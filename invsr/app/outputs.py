@@ -96,6 +96,21 @@ def describe(result: Reconstruction) -> tuple[list[str], list[str]]:
     return lines, result.remarks() if result.history else []
 
 
+def finish(
+    result: Reconstruction,
+    output: Path,
+    beside_result: list[Path],
+    report: Path | None,
+    inputs: list[Path],
+    keep_motion: bool,
+    quiet: bool,
+) -> tuple[tuple[list[str], list[str]] | None, list[Path]]:
+    """What `describe` finds, None where `quiet`, and the paths of all that is written of a result and of its report."""
+    said = None if quiet else describe(result)
+    written = write_result(result, output, beside_result, keep_motion)
+    return said, written + write_result_report(report, result, inputs, output)
+
+
 def tell(said: tuple[list[str], list[str]] | None, written: list[Path]) -> None:
     """Print what `describe` found, and what was written; remarks go to standard error, None is silence."""
     if said is None:

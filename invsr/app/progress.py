@@ -111,7 +111,9 @@ def progress(describe: Callable[[dict[str, float]], str], *, quiet: bool = False
             # Without a total it moves to and fro: nothing is done yet.
             bar.update(task, completed=done, total=1.0 if done else None, description=text)
 
-        yield Bar(describe, show)
+        found = Bar(describe, show)
+        found.part("reading")
+        yield found
 
 
 def _left_column(left: TimeLeft) -> Any:
@@ -135,8 +137,7 @@ def time_in_words(seconds: float | None) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d} left" if hours else f"{minutes}:{rest:02d} left"
 
 
-def shares(method: str, report: bool) -> tuple[float, float]:
-    """Shares of the whole command at which a method has solved its problem, and at which its result is written."""
+def share_of_solving(method: str, report: bool) -> float:
+    """The share of the whole command at which a method has solved its problem; then its result is written."""
     solving = SOLVING.get(method, SOLVING_OTHERS)
-    total = solving + WRITING + (REPORTING if report else 0.0)
-    return solving / total, (solving + WRITING) / total
+    return solving / (solving + WRITING + (REPORTING if report else 0.0))
