@@ -93,7 +93,6 @@ def reconstruct(
 
     chosen = method_of(method, how, seed)
     beside_result = prepare_outputs(output, getattr(chosen, "n_samples", 0), uncertainty is not None, report)
-    inputs = [*scans, *(mask or [])]
     require_distinct(scans, [*(mask or []), reference], [output, *beside_result])
     from invsr.io.nifti import load
     from invsr.motion import load_motion
@@ -125,7 +124,7 @@ def reconstruct(
             progress=bar.part(name, 0.0, solved),
         )
         bar.part("writing", solved)
-        said, written = finish(result, output, beside_result, report, inputs, motion != "none", quiet)
+        said, written = finish(result, output, beside_result, report, [*scans, *(mask or [])], motion != "none", quiet)
     tell(said, written)
 
 
