@@ -1,5 +1,11 @@
 """Physics-driven MRI super-resolution: thick slices in, one isotropic volume out."""
 
+import os
+
+# Before PyTorch is imported: threads that spin while they wait lose their turns where other programs run, and small
+# operations then take hundreds of times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 from invsr import operators, priors, solvers
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.grid import Grid

@@ -16,16 +16,14 @@ import typer
 from invsr.app import options
 from invsr.app.arguments import axis_number, parsed_spacing, parsed_weight, repeat_options
 from invsr.app.outputs import (
-    describe,
     figures_in_words,
+    finish,
     motion_lines,
     prepare_outputs,
     require_distinct,
     tell,
-    write_result,
-    write_result_report,
 )
-from invsr.app.progress import progress
+from invsr.app.progress import progress, share_of_solving
 from invsr.app.signals import raise_on_signals, release_signals
 from invsr.app.train import app as train
 from invsr.errors import Interrupted, InvsrError, InvsrWarning
@@ -101,17 +99,18 @@ def reconstruct(
     from invsr.pipeline.run import reconstruct as run
     from invsr.pipeline.scan import scans_of
 
-    acquired = scans_of(
-        [load(path, volume, geometry=geometry) for path in scans],
-        slice_thickness=slice_thickness or None,
-        slice_profile=slice_profile or None,
-        in_plane=in_plane,
-        noise=noise or None,
-        noise_model=noise_model,
-        masks=[load(path, 0, geometry=geometry) for path in mask] if mask else None,
-        slice_axis=None if slice_axis is None else axis_number(slice_axis, "--slice-axis"),
-    )
-    with progress(method if chosen is None else chosen.name, figures_in_words, quiet=quiet, left="at most") as bar:
+    solved = share_of_solving(name := method if chosen is None else chosen.name, report is not None)
+    with progress(figures_in_words, quiet=quiet) as bar:
+        acquired = scans_of(
+            [load(path, volume, geometry=geometry) for path in scans],
+            slice_thickness=slice_thickness or None,
+            slice_profile=slice_profile or None,
+            in_plane=in_plane,
+            noise=noise or None,
+            noise_model=noise_model,
+            masks=[load(path, 0, geometry=geometry) for path in mask] if mask else None,
+            slice_axis=None if slice_axis is None else axis_number(slice_axis, "--slice-axis"),
+        )
         result = run(
             acquired,
             method=method if chosen is None else chosen,
@@ -122,11 +121,10 @@ def reconstruct(
             motion=motion if transforms is None else load_motion(transforms),
             seed=seed,
             device=device,
-            progress=bar,
+            progress=bar.part(name, 0.0, solved),
         )
-    said = None if quiet else describe(result)
-    written = write_result(result, output, beside_result, keep_motion=motion != "none")
-    written += write_result_report(report, result, [*scans, *(mask or [])], output)
+        bar.part("writing", solved)
+        said, written = finish(result, output, beside_result, report, [*scans, *(mask or [])], motion != "none", quiet)
     tell(said, written)
 
 
@@ -152,7 +150,7 @@ def register(
 
     check_writable(output, (".json",))
     require_distinct(scans, [*(mask or []), *map(sidecar_of, scans)], motion_files(output, len(scans)))
-    with progress("motion", figures_in_words, quiet=quiet, left="at most") as bar:
+    with progress(figures_in_words, quiet=quiet) as bar:
         found = run(
             [load(path, geometry=geometry) for path in scans],
             motion=motion,
@@ -161,7 +159,7 @@ def register(
             slice_profile=slice_profile or None,
             masks=[load(path, 0, geometry=geometry) for path in mask] if mask else None,
             slice_axis=None if slice_axis is None else axis_number(slice_axis, "--slice-axis"),
-            progress=bar,
+            progress=bar.part("motion"),
         )
     written = save_motion(found, output)
     if not quiet:
@@ -289,8 +287,8 @@ def demo(
     """Simulate a thick-slice scan of the example head, reconstruct it, score and draw the result."""
     from invsr.app.demo import run_demo
 
-    with progress("tv", figures_in_words, quiet=quiet, left="at most") as report_progress:
-        lines = run_demo(out, slice_thickness, report_progress)
+    with progress(figures_in_words, quiet=quiet) as bar:
+        lines = run_demo(out, slice_thickness, bar.part("demo"))
     for line in lines:
         print(line)
 

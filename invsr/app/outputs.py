@@ -96,6 +96,21 @@ def describe(result: Reconstruction) -> tuple[list[str], list[str]]:
     return lines, result.remarks() if result.history else []
 
 
+def finish(
+    result: Reconstruction,
+    output: Path,
+    beside_result: list[Path],
+    report: Path | None,
+    inputs: list[Path],
+    keep_motion: bool,
+    quiet: bool,
+) -> tuple[tuple[list[str], list[str]] | None, list[Path]]:
+    """What `describe` finds, None where `quiet`, and the paths of all that is written of a result and of its report."""
+    said = None if quiet else describe(result)
+    written = write_result(result, output, beside_result, keep_motion)
+    return said, written + write_result_report(report, result, inputs, output)
+
+
 def tell(said: tuple[list[str], list[str]] | None, written: list[Path]) -> None:
     """Print what `describe` found, and what was written; remarks go to standard error, None is silence."""
     if said is None:
@@ -123,4 +138,6 @@ def figures_in_words(figures: dict[str, float]) -> str:
     """The figures of a step, for the progress bar."""
     if "motion_mm" in figures:
         return f"motion  up to {figures['motion_mm']:.1f} mm, {figures['rejected']:.0f} slices left out"
-    return f"chi2 {figures['chi2']:.2f}" if "chi2" in figures else f"adapting  loss {figures['loss']:.3f}"
+    if "loss" in figures:
+        return f"adapting  loss {figures['loss']:.3f}"
+    return f"chi2 {figures['chi2']:.2f}" if "chi2" in figures else f"change {figures['change']:.2g}"

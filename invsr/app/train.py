@@ -129,7 +129,8 @@ def _run(
     # With several devices, Lightning runs this command once for each: only the first one prints.
     prints = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
-        with progress("training", _figures, quiet=not prints) as report:
+        with progress(_figures, quiet=not prints) as bar:
+            tell = bar.part("training")
             train(
                 files,
                 options.out,
@@ -140,7 +141,7 @@ def _run(
                 workers=options.workers,
                 log=None if options.log == "none" else options.log,
                 save_every=options.save_every,
-                report=report,
+                report=None if tell is None else lambda step, steps, figures: tell(step / steps, figures),
             )
     except KeyboardInterrupt:
         checkpoint = checkpoint_of(options.out)

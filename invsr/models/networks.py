@@ -26,11 +26,14 @@ from invsr.models.streaming import (
     is_slow,
     streamed,
 )
+from invsr.numerics.iteration import within
 
 # Smaller volumes go through a network whole.
 LEAST_VOXELS = 1_000_000
 # Slope of a leaky ReLU below zero.
 LEAK = 0.1
+# Shares of the time of a scale, and the coarser ones, that encoding and decoding at the scale itself take.
+ENCODING, DECODING = 0.35, 0.35
 
 
 class _Conv3d(nn.Conv3d):
@@ -192,13 +195,17 @@ class UNet(Network):
         if scale == 0:
             encode = [_head(self.head), *encode]
             decode = [*decode, self._tail()]
-        skip = gathered(streamed(encode, in_parts(x)), x.shape[2])
-        coarse = gathered((self.down[scale](part) for part, _ in in_parts(skip)), x.shape[2] // 2)
-        inner = self._streamed(coarse, scale + 1)
+        with within(0.0, ENCODING):
+            skip = gathered(streamed(encode, in_parts(x)), x.shape[2])
+        with within(ENCODING, 1 - DECODING):
+            with within(0.0, 0.0):
+                coarse = gathered((self.down[scale](part) for part, _ in in_parts(skip)), x.shape[2] // 2)
+            inner = self._streamed(coarse, scale + 1)
         del coarse
         both = zip(in_parts(inner, PLANES // 2), in_parts(skip), strict=True)
         joined = ((self.up[scale](one).add_(other), last) for (one, last), (other, _) in both)
-        return gathered(streamed(decode, joined), x.shape[2])
+        with within(1 - DECODING, 1.0):
+            return gathered(streamed(decode, joined), x.shape[2])
 
     def _tail(self) -> Stage:
         return Convolution.of(self.tail)

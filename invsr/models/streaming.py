@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv3d
 
+from invsr.numerics.iteration import tell
+
 # Planes that are worked on at once, even.
 PLANES = 8
 # PyTorch convolves a batch of one in 3-D by a loop ten times as slow as oneDNN, unless the product of channels and the
@@ -126,5 +128,6 @@ def gathered(parts: Iterable[Tensor], n_planes: int) -> Tensor:
             out = torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=torch.channels_last_3d)
         out[:, :, at : at + part.shape[2]] = part
         at += part.shape[2]
+        tell(at / n_planes)
     assert out is not None and at == n_planes
     return out

@@ -12,6 +12,7 @@ from invsr.grid import Grid
 from invsr.motion.order import links
 from invsr.numerics.axes import gaussian_means, multiply
 from invsr.numerics.interpolation import Sample
+from invsr.numerics.iteration import each
 from invsr.operators.moving_slices import Slices
 from invsr.operators.profiles import AxisProfile
 
@@ -263,7 +264,7 @@ def align(
     here = fit(volume, domain, scan)
     cost = _total(here.cost, scan.motion, neighbours, stiff, each_slice)
     damping = torch.full((len(scan.motion) if each_slice else 1,), 1e-3, dtype=torch.float64)
-    for _ in range(n_iter):
+    for _ in each(range(n_iter)):
         step = _step(here, scan, neighbours, stiff, damping, each_slice, units)
         moved = replace(scan, motion=composed(step, scan.motion))
         there = fit(volume, domain, moved, here.residual_sd)

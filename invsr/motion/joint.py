@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -14,7 +14,7 @@ from invsr.motion.align import N_ITER, RADIUS, RegisteredScan, SliceFit, align, 
 from invsr.motion.bias import estimate_bias, field
 from invsr.motion.order import guessed
 from invsr.numerics.fixed_point import anderson
-from invsr.numerics.iteration import ProgressCallback
+from invsr.numerics.iteration import ProgressCallback, Steps, each, within
 from invsr.operators.base import Diagonal
 from invsr.operators.scan_model import COVERING, covered, slice_profile_of
 from invsr.operators.stack import Stack
@@ -60,7 +60,7 @@ def estimate(
         Grid whose field of view the volumes cover.
     level : {"stack", "slice"}
     report : callable, optional
-        Called with (round, rounds, figures).
+        Called with the share that is done, 0 to 1, and the figures of the last round.
 
     References
     ----------
@@ -70,21 +70,24 @@ def estimate(
     found = list(scans)
     finest = float(target.spacing.min())
     voxels = [max(COARSE_VOXEL, 2 * finest), max(FINE_VOXEL, finest)]
-    total = 3 + (len(STIFFNESS) + FINE_ROUNDS if level == SLICE else 0)
+    rounds, later = Steps(report), len(STIFFNESS) + FINE_ROUNDS if level == SLICE else 0
     if len(found) > 1:
-        found = _join(found, target, voxels[0])
-        _tell(report, 1, total, found)
+        with rounds.step(left=3 + later):
+            found = _join(found, target, voxels[0])
+        rounds.tell(_figures(found))
         for n, spacing in enumerate(voxels):
-            found = _stacks(_evened(found, target), target, spacing)
-            _tell(report, 2 + n, total, found)
+            with rounds.step(left=2 - n + later):
+                found = _stacks(_evened(found, target), target, spacing)
+            rounds.tell(_figures(found))
         found = _evened(found, target)
     if level == SLICE:
         for n, stiffness in enumerate(STIFFNESS):
-            found = _slices(found, target, voxels[0], stiffness, N_ITER)
-            if n > 0:
-                found = [_ordered(scan) for scan in _judged(found, target, voxels[0])]
-            _tell(report, 4 + n, total, found)
-        found = _settled(found, target, voxels[1], STIFFNESS[-1], lambda n, now: _tell(report, 7 + n, total, now))
+            with rounds.step(left=later - n):
+                found = _slices(found, target, voxels[0], stiffness, N_ITER)
+                if n > 0:
+                    found = [_ordered(scan) for scan in _judged(found, target, voxels[0])]
+            rounds.tell(_figures(found))
+        found = _settled(found, target, voxels[1], STIFFNESS[-1], rounds)
         found = _judged(_evened(found, target), target, voxels[1])
     return found
 
@@ -97,7 +100,7 @@ def _slices(
     coarse = [scan.coarser(spacing) for scan in scans]
     volume = None if apart else volume_of(coarse, grid)
     aligned = []
-    for n, scan in enumerate(coarse):
+    for n, scan in each(list(enumerate(coarse))):
         others = volume_of(coarse[:n] + coarse[n + 1 :], grid) if volume is None else volume
         aligned.append(align(others, grid, scan, each_slice=True, stiffness=stiffness, n_iter=n_iter))
     return [_taken(one, other) for one, other in zip(scans, aligned, strict=True)]
@@ -108,24 +111,25 @@ def _settled(
     target: Grid,
     spacing: float,
     stiffness: float,
-    tell: Callable[[int, list[RegisteredScan]], None],
+    rounds: Steps,
 ) -> list[RegisteredScan]:
     """Rounds of `_slices` with Anderson acceleration: its own share in the volume holds a slice near its position.
 
     For the same reason the volume is made of the other scans, if there are at least two of them.
     """
     units = torch.tensor([RADIUS] * 3 + [1.0] * 3, dtype=torch.float64)
-    found, sizes, n = list(scans), [len(scan.motion) for scan in scans], 0
+    found, sizes, left = list(scans), [len(scan.motion) for scan in scans], FINE_ROUNDS
 
     def place(flat: Tensor) -> list[RegisteredScan]:
         parts = torch.split(flat.reshape(-1, 6) / units, sizes)
         return [replace(scan, motion=part) for scan, part in zip(found, parts, strict=True)]
 
     def once(flat: Tensor) -> Tensor:
-        nonlocal found, n
-        found = _slices(place(flat), target, spacing, stiffness, FINE_STEPS, apart=len(scans) > 2)
-        n += 1
-        tell(n, found)
+        nonlocal found, left
+        with rounds.step(left):
+            found = _slices(place(flat), target, spacing, stiffness, FINE_STEPS, apart=len(scans) > 2)
+        left -= 1
+        rounds.tell(_figures(found))
         return torch.cat([scan.motion * units for scan in found]).flatten()
 
     start = torch.cat([scan.motion * units for scan in scans]).flatten()
@@ -183,14 +187,14 @@ def volume_of(scans: Sequence[RegisteredScan], grid: Grid) -> Tensor:
         data.append(weights * scan.data)
     A = Stack(members)
     smoothness = VOLUME_SMOOTHNESS * float(grid.spacing.min()) ** 2
-    return A.solve(A.adjoint(tuple(data)), smoothness, GRADIENT, rtol=1e-2, max_iter=20).x
+    with within(0.0, 0.0):  # it is the registration to it that tells of a round
+        return A.solve(A.adjoint(tuple(data)), smoothness, GRADIENT, rtol=1e-2, max_iter=20).x
 
 
-def _tell(report: ProgressCallback | None, n: int, total: int, scans: Sequence[RegisteredScan]) -> None:
-    if report is not None:
-        rejected = sum(int((scan.weights == 0).sum()) for scan in scans)
-        largest = max(float(scan.motion[:, 3:].norm(dim=1).max()) for scan in scans)
-        report(n, total, {"motion_mm": largest, "rejected": float(rejected)})
+def _figures(scans: Sequence[RegisteredScan]) -> dict[str, float]:
+    rejected = sum(int((scan.weights == 0).sum()) for scan in scans)
+    largest = max(float(scan.motion[:, 3:].norm(dim=1).max()) for scan in scans)
+    return {"motion_mm": largest, "rejected": float(rejected)}
 
 
 def _taken(scan: RegisteredScan, aligned: RegisteredScan) -> RegisteredScan:
@@ -214,9 +218,9 @@ def _join(scans: list[RegisteredScan], target: Grid, spacing: float) -> list[Reg
     """Register one scan after the other to the volume of the preceding ones."""
     grid = target.refine(spacing)
     coarse = [scan.coarser(spacing) for scan in scans]
-    for n in range(1, len(scans)):
+    for n in each(range(1, len(scans))):
         volume = volume_of(coarse[:n], grid)
-        tried = [align(volume, grid, start, each_slice=False) for start in _starts(coarse[0], coarse[n])]
+        tried = [align(volume, grid, start, each_slice=False) for start in each(_starts(coarse[0], coarse[n]))]
         costs = [
             float((fit(volume, grid, one, residual_sd=START_RESIDUAL_SD).cost * one.weights).sum()) for one in tried
         ]
@@ -249,7 +253,7 @@ def _stacks(scans: list[RegisteredScan], target: Grid, spacing: float) -> list[R
     """Register each scan but the first to the volume of all others."""
     grid = target.refine(spacing)
     coarse = [scan.coarser(spacing) for scan in scans]
-    for n in range(1, len(scans)):
+    for n in each(range(1, len(scans))):
         volume = volume_of([one for m, one in enumerate(coarse) if m != n], grid)
         coarse[n] = align(volume, grid, coarse[n], each_slice=False)
     return [_taken(one, other) for one, other in zip(scans, coarse, strict=True)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -66,7 +67,8 @@ def eigenbasis(matrix: Tensor) -> tuple[Tensor, Tensor]:
         When the decomposition fails: for entries that are not finite or of very different sizes, as wrong units give.
     """
     try:
-        values, vectors = torch.linalg.eigh(matrix)
+        with one_thread():
+            values, vectors = torch.linalg.eigh(matrix)
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # documented, not in the stubs
         sizes = matrix.detach().abs()
         raise InvsrError(
@@ -74,3 +76,14 @@ def eigenbasis(matrix: Tensor) -> tuple[Tensor, Tensor]:
             f"to {float(sizes.max()):.3g}): check voxel spacing, slice thickness and their units in the header"
         ) from None
     return values, vectors
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for small matrices: several wait for each other, 500 times as long where other programs run."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from invsr.errors import InvsrError
-from invsr.numerics.iteration import Status
+from invsr.numerics.iteration import ProgressCallback, Status, Steps, steps_left
 from invsr.numerics.linear import inner
 
 # A residual this many times the least one so far: extrapolation has failed. Linear problems pass through rises of
@@ -27,6 +27,8 @@ from invsr.numerics.linear import inner
 GROWTH = 10.0
 # Tikhonov weight of Anderson's least squares, over the mean eigenvalue of the Gram matrix: rounding of float32.
 RIDGE = 1e-7
+# Evaluations that are usual; rates of convergence are told from them.
+USUAL = 15
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Method(Protocol):
         max_iter: int = 50,
         memory: int = 5,
         damping: float = 1.0,
+        progress: ProgressCallback | None = None,
     ) -> FixedPoint:
         """Find v with ``function(v) = v``."""
         ...
@@ -79,6 +82,7 @@ def plain(
     max_iter: int = 50,
     memory: int = 5,
     damping: float = 1.0,
+    progress: ProgressCallback | None = None,
 ) -> FixedPoint:
     """Picard's iteration, damped: ``v + damping (T(v) - v)``.
 
@@ -95,6 +99,8 @@ def plain(
     memory : int
         Steps that are remembered: of no effect here, twice as many volumes for the other methods.
     damping : float, in (0, 1]
+    progress : callable, optional
+        Called with the share that is done, 0 to 1, as its rate of convergence tells, and the residual as "change".
 
     Returns
     -------
@@ -105,7 +111,7 @@ def plain(
     InvsrError
         When `max_iter` or `memory` is below 1, or `damping` not in (0, 1].
     """
-    return _iterate(function, v, rtol, max_iter, memory, damping, None)
+    return _iterate(function, v, rtol, max_iter, memory, damping, None, progress)
 
 
 def anderson(
@@ -116,6 +122,7 @@ def anderson(
     max_iter: int = 50,
     memory: int = 5,
     damping: float = 1.0,
+    progress: ProgressCallback | None = None,
 ) -> FixedPoint:
     """Anderson's acceleration: `plain`, from the combination of the last iterates whose residual would be least.
 
@@ -126,7 +133,7 @@ def anderson(
     Anderson (1965), J. ACM 12, 547-560.
     Walker & Ni (2011), SIAM J. Numer. Anal. 49, 1715-1735.
     """
-    return _iterate(function, v, rtol, max_iter, memory, damping, _least_residual)
+    return _iterate(function, v, rtol, max_iter, memory, damping, _least_residual, progress)
 
 
 def broyden(
@@ -137,6 +144,7 @@ def broyden(
     max_iter: int = 50,
     memory: int = 5,
     damping: float = 1.0,
+    progress: ProgressCallback | None = None,
 ) -> FixedPoint:
     """Broyden's good method: Newton with the Jacobian nearest to ``-1 / damping`` that explains the last steps.
 
@@ -147,7 +155,7 @@ def broyden(
     Broyden (1965), Math. Comput. 19, 577-593.
     Byrd, Nocedal, Schnabel (1994), Math. Program. 63, 129-156, theorem 6.2 (limited memory).
     """
-    return _iterate(function, v, rtol, max_iter, memory, damping, _secant)
+    return _iterate(function, v, rtol, max_iter, memory, damping, _secant, progress)
 
 
 METHODS: dict[str, Method] = {"anderson": anderson, "broyden": broyden, "plain": plain}
@@ -163,6 +171,7 @@ def _iterate(
     memory: int,
     damping: float,
     coefficients: Coefficients | None,
+    progress: ProgressCallback | None,
 ) -> FixedPoint:
     """Any of the methods: `coefficients` gives g from S, Y, r and the damping."""
     if max_iter < 1 or memory < 1 or not 0 < damping <= 1:
@@ -175,13 +184,15 @@ def _iterate(
     changes: list[Tensor] = []
     last: tuple[Tensor, Tensor] | None = None
     history: list[float] = []
-    status = Status.MAX_ITER
+    status, evaluations = Status.MAX_ITER, Steps(progress)
     for _ in range(max_iter):
-        image = function(v)
+        with evaluations.step(steps_left(history, rtol, USUAL, max_iter)):
+            image = function(v)
         r = image - v
         length, size = _norm(r), _norm(image)
         residual = length / size if length and size else math.inf * length if length else 0.0
         history.append(residual)
+        evaluations.tell({"change": residual})
         if not (math.isfinite(length) and math.isfinite(size)):
             status = Status.BREAKDOWN
             break
@@ -205,6 +216,7 @@ def _iterate(
         if steps:
             for g, s, y in zip(coefficients(steps, changes, r, damping).tolist(), steps, changes, strict=True):
                 v = v - g * (s + damping * y)
+    evaluations.finish()
     return FixedPoint(best, status, len(history), least, tuple(history))
 
 

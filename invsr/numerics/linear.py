@@ -5,6 +5,7 @@ Lives below operators and solvers because both use it: `LinearOperator.solve` fa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invsr.numerics.iteration import Status
+from invsr.numerics.iteration import Status, tell
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def conjugate_gradient(
     scale = float(inner(b, b)) ** 0.5
     if scale == 0:
         return LinearSolution(torch.zeros_like(b))
-    residual = float(inner(r, r)) ** 0.5 / scale
+    residual = first = float(inner(r, r)) ** 0.5 / scale
     p, rz = torch.zeros_like(b), 1.0
     for n in range(max_iter):
         if residual <= rtol:
@@ -140,6 +141,8 @@ def conjugate_gradient(
         x = x + (rz / curvature) * p
         r = r - (rz / curvature) * q
         residual = float(inner(r, r)) ** 0.5 / scale
+        if residual > rtol:  # which it approaches by about the same factor in each iteration
+            tell(max(0.0, math.log(residual / first) / math.log(rtol / first)))
     return LinearSolution(x, Status.CONVERGED if residual <= rtol else Status.MAX_ITER, max_iter, residual)
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from invsr.errors import InvsrError
 from invsr.models.gradient_step import GradientStep
 from invsr.models.registry import DEFAULT as DEFAULT_DENOISER
-from invsr.numerics.iteration import ProgressCallback, Status
+from invsr.numerics.iteration import ProgressCallback, Status, split
 from invsr.pipeline import memory
 from invsr.pipeline.problem import InverseProblem
 from invsr.pipeline.ranges import outside, warn_outside
@@ -31,6 +31,8 @@ from invsr.uncertainty.posterior import sample_posterior
 STEPS: dict[str, Callable[[], Step]] = {"hqs": HQS, "admm": ADMM, "pgd": PGD, "red": RED}
 # A gradient-step denoiser's descent is deterministic: it goes on until it stands still.
 DESCENT_RTOL = 1e-4
+# Share of the time that the adaptation of a denoiser takes.
+ADAPTING = 0.4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,13 +169,14 @@ class PnP(Method):
             raise InvsrError(f"unknown solver {self.solver!r}: use one of {', '.join(STEPS)}")
 
     def solve(self, problem: InverseProblem, progress: ProgressCallback | None = None) -> Solution:
-        prior = _denoiser(self.denoiser, problem, self.adapt, self.seed, progress)
+        adapting, solving = split(progress, ADAPTING if self.adapt else 0.0)
+        prior = _denoiser(self.denoiser, problem, self.adapt, self.seed, adapting)
         step = STEPS[self.solver]() if isinstance(self.solver, str) else self.solver
         # Gradient-step denoisers come with a guarantee, which needs the descent.
         guaranteed = isinstance(getattr(prior, "network", None), GradientStep)
         if guaranteed and (step is None or isinstance(step, HQS)):
-            return _iterated(problem, prior, self.lam, self.max_iter, progress, HQS(descend=True), DESCENT_RTOL)
-        return _iterated(problem, prior, self.lam, self.max_iter, progress, step)
+            return _iterated(problem, prior, self.lam, self.max_iter, solving, HQS(descend=True), DESCENT_RTOL)
+        return _iterated(problem, prior, self.lam, self.max_iter, solving, step)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +225,9 @@ class Equilibrium(Method):
             raise InvsrError("method deq takes Gaussian noise in all voxels only: use --method unrolled or pnp")
         solver, about = load_solver(self.model, DEQ)
         warn_outside(about, problem)
-        return solver.to(as_tuple(problem.y)[0].device).solve(problem.operator, problem.y, problem.sigma)
+        found: Any = solver.to(as_tuple(problem.y)[0].device)
+        solution: Solution = found.solve(problem.operator, problem.y, problem.sigma, progress=progress)
+        return solution
 
     def objections(self, problem: InverseProblem) -> list[str]:
         found = outside(load_solver(self.model, DEQ)[1], problem)
@@ -256,15 +261,16 @@ class Posterior(Method):
         require_samples(self.n_samples)
 
     def solve(self, problem: InverseProblem, progress: ProgressCallback | None = None) -> Solution:
+        adapting, drawing = split(progress, ADAPTING / self.n_samples if self.adapt else 0.0)
         drawn = sample_posterior(
             problem.operator,
             problem.y,
-            _denoiser(self.denoiser, problem, self.adapt, self.seed, progress),
+            _denoiser(self.denoiser, problem, self.adapt, self.seed, adapting),
             problem.sigma,
             n_samples=self.n_samples,
             seed=self.seed,
             likelihood=problem.likelihoods,
-            progress=progress,
+            progress=drawing,
         )
         # The samples' chi2: it is they that are to explain the data up to their noise. Their mean comes closer.
         misfit = sum(entry["chi2"] for entry in drawn.history) / len(drawn.history)

@@ -12,7 +12,7 @@ from torch import Tensor
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.motion import NONE, SLICE, STACK, Motion
-from invsr.numerics.iteration import ProgressCallback
+from invsr.numerics.iteration import ProgressCallback, Steps, split, whole
 from invsr.operators.base import Data, LinearOperator
 from invsr.pipeline import memory
 from invsr.pipeline.checks import require_plausible
@@ -33,6 +33,8 @@ from invsr.volume import Volume
 
 BOOTSTRAP = "bootstrap"
 BOOTSTRAP_SAMPLES = 8
+# Share of the time that the estimate of motion takes.
+ESTIMATING = {STACK: 0.3, SLICE: 0.6}
 
 
 def reconstruct(
@@ -116,7 +118,8 @@ def reconstruct(
         For whatever is drawn at random.
     device : "auto", "cpu", "cuda", ...
     progress : callable, optional
-        Called with (iteration, limit, history entry).
+        Called with (share, figures): how much of the work is done, from 0 to 1 and never less than before, and the
+        last step's entry of the history, which is empty where something smaller than a step was done.
 
     Returns
     -------
@@ -153,10 +156,12 @@ def reconstruct(
     grid = choose_grid(acquired, spacing, reference)
     least = memory.needed_memory(Cubic.volumes_in_memory, grid, [scan.grid for scan in acquired], motion != NONE)
     memory.require_memory("even cubic interpolation", least, grid, where)
-    with torch.no_grad():
-        moved = estimate_motion(acquired, grid, motion, progress)
+    with torch.no_grad(), whole(progress) as tell:
+        share = ESTIMATING.get(motion, 0.0) if isinstance(motion, str) else 0.0
+        estimating, solving = split(tell, share)
+        moved = estimate_motion(acquired, grid, motion, estimating)
         problem = build_problem(acquired, grid, moved)
-        return solve_problem(problem, chosen, n_bootstrap=repetitions, seed=seed, progress=progress)
+        return solve_problem(problem, chosen, n_bootstrap=repetitions, seed=seed, progress=solving)
 
 
 def solve(
@@ -190,8 +195,8 @@ def solve(
     torch.Size([1, 1, 16, 16, 16])
     """
     chosen = method_of(method, options, seed)
-    with torch.no_grad():
-        return solve_problem(InverseProblem.of(operator, y, sigma), chosen, seed=seed, progress=progress)
+    with torch.no_grad(), whole(progress) as tell:
+        return solve_problem(InverseProblem.of(operator, y, sigma), chosen, seed=seed, progress=tell)
 
 
 def solve_problem(
@@ -207,16 +212,20 @@ def solve_problem(
     y = problem.y
     device = (y[0] if isinstance(y, tuple) else y).device
     memory.require_memory(str(method), method.memory(problem), problem.domain, device)
-    solution = method.solve(problem, progress)
+    runs = Steps(progress)
+    with runs.step(left=1 + n_bootstrap) as inner:
+        solution = method.solve(problem, inner)
     require_plausible(solution, problem, method)
     if solution.chi2 is None:
         solution = _judged(solution, problem)
     std = solution.std
     if n_bootstrap:
+        left = iter(range(n_bootstrap, 0, -1))
 
         def again(data: Data) -> Tensor:
             """The method's volume for other data."""
-            return method.solve(problem.with_data(data)).x
+            with runs.step(next(left)) as inner:
+                return method.solve(problem.with_data(data), inner).x
 
         std = equivariant_bootstrap(
             again, problem.operator, solution.x, problem.y, problem.sigma, n_samples=n_bootstrap, seed=seed
@@ -266,8 +275,8 @@ def register(
     )
     if len(acquired) < 2:
         raise InvsrError(f"{len(acquired)} scan: motion is found between scans, give at least two")
-    with torch.no_grad():
-        found = estimate_motion(acquired, choose_grid(acquired, spacing), motion, progress)
+    with torch.no_grad(), whole(progress) as tell:
+        found = estimate_motion(acquired, choose_grid(acquired, spacing), motion, tell)
     assert found is not None  # there are at least two scans
     return found
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from invsr.errors import InvsrError
+from invsr.numerics.iteration import each
 from invsr.numerics.linear import number
 from invsr.priors.base import Prior
 from invsr.priors.phase import smooth_phase, wiener_gain
@@ -160,7 +161,7 @@ class Denoiser(Prior):
     def _symmetric(self, v: Tensor, sigma: float | Tensor) -> Tensor:
         if not self.symmetries:
             return self._oriented(v, sigma)
-        draws = [self._turned(v, sigma) for _ in range(int(self.symmetries))]
+        draws = [self._turned(v, sigma) for _ in each(range(int(self.symmetries)))]
         return draws[0] if len(draws) == 1 else torch.stack(draws).mean(0)
 
     def _turned(self, v: Tensor, sigma: float | Tensor) -> Tensor:
@@ -181,7 +182,7 @@ class Denoiser(Prior):
         else:
             axes = (int(self.planes),)
         total = torch.zeros_like(v)
-        for axis in axes:
+        for axis in each(axes):
             total += self._slices(v.movedim(axis + 2, 2), sigma).movedim(2, axis + 2)
         return total / len(axes)
 
@@ -191,14 +192,14 @@ class Denoiser(Prior):
         padded = F.pad(v, (0, 0, 0, 0, near, near), mode="replicate") if near else v
         slabs = padded[0].unfold(1, 1 + 2 * near, 1)[0].movedim(-1, 1)  # (i, slab, j, k)
         at_once = max(1, self.tile // (v.shape[3] * v.shape[4]))
-        return torch.cat([self._call(part, sigma) for part in torch.split(slabs, at_once)], 0).movedim(1, 0)[None]
+        return torch.cat([self._call(part, sigma) for part in each(torch.split(slabs, at_once))], 0).movedim(1, 0)[None]
 
     def _tiled(self, v: Tensor, sigma: float | Tensor) -> Tensor:
         shape = v.shape[2:]
         if v.numel() <= self.tile:
             return self._call(v, sigma)
         out = torch.empty_like(v)
-        for core, padded, inside in tiles(shape, self.tile, self.reach, self.multiple):
+        for core, padded, inside in each(list(tiles(shape, self.tile, self.reach, self.multiple))):
             out[_volumes(core)] = self._call(v[_volumes(padded)], sigma)[_volumes(inside)]
         return out
 

@@ -17,6 +17,8 @@ from invsr.operators.warp import Resample
 
 # Most voxels of a layer: larger volumes are shown coarser, so that a report can still be mailed.
 MOST_VOXELS = 4_300_000
+# Level 9 takes ten times as long and saves 2 % of a report.
+GZIP_LEVEL = 4
 GRAY, DIVERGING, SHARE = "gray", "diverging", "share"
 
 Array = npt.NDArray[np.float64]
@@ -52,8 +54,9 @@ class Layer:
 
 def window(x: Tensor) -> tuple[float, float]:
     """0 and the 99.9th percentile of the voxels that are not 0."""
-    values = np.sort(x[x != 0].abs().flatten()[:: max(1, x.numel() // 2_000_000)].cpu().numpy())
-    return 0.0, float(values[int(0.999 * (len(values) - 1))]) if len(values) else 1.0
+    values = x[x != 0].abs().flatten()[:: max(1, x.numel() // 2_000_000)].cpu().numpy()
+    rank = int(0.999 * (len(values) - 1))
+    return 0.0, float(np.partition(values, rank)[rank]) if len(values) else 1.0
 
 
 def upright(grid: Grid) -> tuple[Grid, tuple[int, ...], tuple[int, ...]]:
@@ -111,7 +114,7 @@ def packed(layer: Layer, display: Grid) -> dict[str, Any]:
         "affine": to_layer[:3].round(9).tolist(),
         "low": layer.low,
         "step": step,
-        "bytes": base64.b64encode(gzip.compress(changes.tobytes(), 9, mtime=0)).decode(),
+        "bytes": base64.b64encode(gzip.compress(changes.tobytes(), GZIP_LEVEL, mtime=0)).decode(),
     }
 
 

@@ -22,6 +22,8 @@ TOLERANCE = 0.02
 RUNS = 3
 MOST_MORE = 2.0
 POWER = 1 / 1.5
+# Runs that are expected, for the time left.
+EXPECTED_RUNS = 1.5
 
 T = TypeVar("T")
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.noise.likelihoods import Gaussian
 from invsr.numerics.fixed_point import METHODS, FixedPoint
-from invsr.numerics.iteration import Status
+from invsr.numerics.iteration import ProgressCallback, Status, Steps
 from invsr.numerics.linear import number
 from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import Prior
-from invsr.solvers.discrepancy import match_discrepancy, rerun_with_more_noise
+from invsr.solvers.discrepancy import EXPECTED_RUNS, match_discrepancy, rerun_with_more_noise
 from invsr.solvers.plug_and_play import PRIOR_WEIGHT, smooth_guess
 from invsr.solvers.residuals import as_tuple, back_project, chi2, gain, intensity_scale
 from invsr.solvers.solution import Solution
@@ -209,8 +209,17 @@ class Equilibrium(nn.Module):
         return state.x, moves[-1] / moves[-2].clamp(min=least)
 
     @torch.no_grad()
-    def solve(self, operator: LinearOperator, y: Data, sigma: float, x0: Tensor | None = None) -> Solution:
+    def solve(
+        self,
+        operator: LinearOperator,
+        y: Data,
+        sigma: float,
+        x0: Tensor | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Solution:
         """The same without a graph, and how it ended; parameters and errors are those of `forward`.
+
+        `progress` is called with the share that is done, 0 to 1, and the last residual of the fixed point as "change".
 
         Where the result fits the noise, the fixed point is found again for a higher assumed noise level
         (`invsr.solvers.discrepancy.rerun_with_more_noise`); where HQS's fixed point leaves a chi2 that noise does not
@@ -226,12 +235,14 @@ class Equilibrium(nn.Module):
         start = smooth_guess(operator, y) if x0 is None else x0
         scale = intensity_scale(y, likelihoods, start)
         history: list[dict[str, float]] = []
+        searches = Steps(progress)
 
         def misfit(volume: Tensor) -> float:
             return chi2(operator, likelihoods, y, operator(volume))
 
         def run(assumed_sigma: float) -> tuple[tuple[Tensor, float | Tensor, float | Tensor], float]:
-            state, problem = self._find(operator, y, assumed_sigma, start, scale=scale)
+            with searches.step(left=EXPECTED_RUNS) as inner:
+                state, problem = self._find(operator, y, assumed_sigma, start, scale=scale, progress=inner)
             lam, rho = self._weights(assumed_sigma, problem, scale)
             x = self.step(state, problem, lam, rho).x
             assert self.last is not None
@@ -239,6 +250,7 @@ class Equilibrium(nn.Module):
             return (x, lam, rho), misfit(x)
 
         x, lam, rho = rerun_with_more_noise(run, float(sigma))
+        searches.finish()
         weight = number(rho)
         if self.step.penalty_method and not self.step.explicit:  # the others' fixed point is the network's
             x, weight = match_discrepancy(operator, back, x, weight, misfit)
@@ -255,6 +267,7 @@ class Equilibrium(nn.Module):
         x0: Tensor | None,
         max_iter: int | None = None,
         scale: float = 1.0,
+        progress: ProgressCallback | None = None,
     ) -> tuple[State, Problem]:
         """The state at the fixed point, and its problem; sets `last`."""
         problem, state = self._start(operator, y, sigma, x0, scale)
@@ -267,7 +280,8 @@ class Equilibrium(nn.Module):
             x = after.x
             return after.v
 
-        self.last = self.method(advance, state.v, rtol=self.rtol, max_iter=max_iter or self.max_iter)
+        most = max_iter or self.max_iter
+        self.last = self.method(advance, state.v, rtol=self.rtol, max_iter=most, progress=progress)
         return replace(state, v=self.last.v, x=x), problem
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor
 from invsr.errors import InvsrError
 from invsr.noise.estimation import estimate_sigma
 from invsr.noise.likelihoods import Gaussian, Likelihood
-from invsr.numerics.iteration import ProgressCallback, Status
+from invsr.numerics.iteration import ProgressCallback, Status, Steps, steps_left
 from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import GRADIENT, Prior
 from invsr.solvers.divergence import Bounds
@@ -29,6 +29,8 @@ SMOOTHNESS = 1e-2
 DESCENT_LAST_LEVEL = 3.0
 DESCENT_WEIGHT = 2.0
 RTOL, DENOISER_RTOL = 1e-3, 2e-2
+# Iterations that usually come to stand still, and the fewest that are taken.
+USUAL_ITERATIONS, LEAST_ITERATIONS = 22, 6
 
 
 def iterate(
@@ -74,7 +76,8 @@ def iterate(
         Stop when the relative change of x falls below rtol: by default 0.001, and 0.02 with denoisers, whose random
         symmetries leave 0.003 to 0.015 once the schedule has ended.
     progress : callable, optional
-        Called with (iteration, max_iter, history entry).
+        Called with the share that is done, 0 to 1, and the history entry of the last iteration; how many are to come
+        is told from the rate of convergence.
 
     Returns
     -------
@@ -113,13 +116,17 @@ def iterate(
     history: list[dict[str, float]] = []
     bounds = Bounds.of(operator, likelihoods, y)
     prediction: Data | None = None
-    status, lam_before = Status.MAX_ITER, weights.lam
+    status, lam_before, steps = Status.MAX_ITER, weights.lam, Steps(progress)
+    soonest = min(max(LEAST_ITERATIONS, weights.n_steps), max_iter)
+    usual = soonest if prior.is_denoiser else USUAL_ITERATIONS
     for n in range(max_iter):
         before, surrogate = state.x, problem.retargeted(likelihoods, y, state.x, prediction)
         if surrogate is not problem or weights.lam != lam_before:
             state = replace(state, objective=None)  # it was that of the old data or of the old weight
         lam_before, rho = weights.lam, weights.rho()
-        state = step(state, surrogate, lam_before, rho)
+        changes = [entry["change"] for entry in history]
+        with steps.step(max(soonest - n, steps_left(changes, rtol, usual, max_iter))):
+            state = step(state, surrogate, lam_before, rho)
         prediction = operator(state.x)
         entry = {
             "lam": lam_before,
@@ -131,15 +138,15 @@ def iterate(
         if state.objective is not None:
             entry["objective"] = state.objective
         history.append(entry)
-        if progress is not None:
-            progress(n + 1, max_iter, entry)
+        steps.tell(entry)
         if bounds.exceeded(entry["chi2"], float(state.x.norm())):
             status = Status.DIVERGED
             break
         weights.learn(n, entry["chi2"])
-        if weights.settled and n >= 5 and entry["change"] < rtol:
+        if weights.settled and n + 1 >= LEAST_ITERATIONS and entry["change"] < rtol:
             status = Status.CONVERGED
             break
+    steps.finish()
     assert prediction is not None  # there was an iteration
     return Solution.of_run(state.x, operator.domain, status, history, sigma, gain(likelihoods, y, prediction))
 

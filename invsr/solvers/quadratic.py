@@ -8,7 +8,7 @@ from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.noise.likelihoods import Gaussian
-from invsr.numerics.iteration import ProgressCallback, Status
+from invsr.numerics.iteration import ProgressCallback, Status, Steps, steps_left
 from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import GRADIENT, Prior
 from invsr.solvers.residuals import as_tuple, back_project, chi2, gain, intensity_scale
@@ -22,6 +22,8 @@ FIRST_SLOPE, LEAST_SLOPE, MOST_CHANGE = 1 / 1.2, 0.02, 4.0
 # The automatic weight is never less than this times the squared noise (relative to the peak, per squared voxel for a
 # prior on differences). Heads whose model holds end at 50 to 250 times it with slices of 3 to 5 mm.
 LEAST_SHARE = 1.0
+# Solves that the search usually takes.
+USUAL_SOLVES = 5
 
 
 def solve_quadratic(
@@ -61,18 +63,20 @@ def solve_quadratic(
     x, prediction = back if x0 is None else x0, y
     least = _least_lam(operator, y, x, sigma, prior) if lam is None else lam
     search = _Search(FIRST_LAM if lam is None else lam, least)
-    status = Status.MAX_ITER
-    for n in range(max_iter):
-        solved = operator.solve(back, search.lam, prior.analysis, x0=x, rtol=1e-5)
+    status, steps = Status.MAX_ITER, Steps(progress)
+    for _ in range(max_iter):
+        off = [abs(entry["chi2"] / CHI2_TARGET - 1) for entry in history]
+        with steps.step(1 if lam is not None else steps_left(off, CHI2_TOLERANCE, USUAL_SOLVES, max_iter)):
+            solved = operator.solve(back, search.lam, prior.analysis, x0=x, rtol=1e-5)
         x = solved.x
         prediction = operator(x)
         misfit = chi2(operator, noise, y, prediction)
         history.append({"lam": search.lam, "chi2": misfit, "residual": solved.residual})
-        if progress is not None:
-            progress(n + 1, max_iter, history[-1])
+        steps.tell(history[-1])
         if lam is not None or search.ends(misfit):
             status = solved.status
             break
+    steps.finish()
     return Solution.of_run(x, operator.domain, status, history, sigma, gain(noise, y, prediction))
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from invsr.grid import Grid
+from invsr.numerics.axes import multiply
 
 # Voxels interpolated at once: bounds the memory of the coordinates.
 CHUNK = 2_000_000
 # Slices repeated on each side: the filter's response falls by 3.7 per sample.
 REPEATED_SLICES = 12
+# Axes are parallel when no voxel centre is further off than this share of the scan's voxels.
+PARALLEL = 1e-3
 
 
 def cubic(y: Tensor, scan: Grid, target: Grid) -> Tensor:
@@ -32,16 +36,46 @@ def cubic(y: Tensor, scan: Grid, target: Grid) -> Tensor:
     ----------
     Unser (1999), IEEE Signal Process. Mag. 16(6), 22-38.
     """
+    to_scan = np.linalg.inv(scan.affine) @ target.affine
+    order = np.abs(to_scan[:3, :3]).argmax(0)
+    oblique = to_scan[:3, :3].copy()
+    oblique[order, [0, 1, 2]] = 0
+    if len(set(order)) < 3 or (np.abs(oblique) @ target.shape).max() > PARALLEL:
+        return _cubic_at_points(y, to_scan, target.shape)
+    x = y.detach().float().permute(0, 1, *(2 + order).tolist())
+    for n, axis in enumerate(order):
+        at = to_scan[axis, n] * np.arange(target.shape[n]) + to_scan[axis, 3]
+        if len(at) != scan.shape[axis] or np.abs(at - np.arange(len(at))).max() > PARALLEL:
+            x = multiply(torch.from_numpy(_cubic_matrix(at, scan.shape[axis])).to(x), x, n)
+    return x.to(y.dtype).contiguous()
+
+
+def _cubic_matrix(at: npt.NDArray[np.float64], n: int) -> npt.NDArray[np.float64]:
+    """The matrix that interpolates n samples at some positions along a line, in samples."""
+    from scipy import ndimage
+
+    columns = np.pad(np.eye(n), ((REPEATED_SLICES, REPEATED_SLICES), (0, 0)), mode="edge")
+    coefficients = ndimage.spline_filter1d(columns, order=3, axis=0, mode="mirror")
+    return np.stack(
+        [
+            ndimage.map_coordinates(one, at[None] + REPEATED_SLICES, order=3, prefilter=False, mode="nearest")
+            for one in coefficients.T
+        ],
+        axis=1,
+    )
+
+
+def _cubic_at_points(y: Tensor, to_scan: npt.NDArray[np.float64], shape: tuple[int, ...]) -> Tensor:
+    """As `cubic`, wherever the voxels of a target of a shape lie in the scan."""
     from scipy import ndimage
 
     # Repeating the outermost slices before the recursive filter keeps what lies outside from ringing inwards.
     data = np.pad(y[0, 0].detach().cpu().numpy().astype(np.float32, copy=False), REPEATED_SLICES, mode="edge")
     coefficients = ndimage.spline_filter(data, order=3, output=np.float32, mode="mirror")
-    to_scan = np.linalg.inv(scan.affine) @ target.affine
-    out = np.empty(target.shape, np.float32)
-    rows = max(1, CHUNK // (target.shape[1] * target.shape[2]))
-    for first in range(0, target.shape[0], rows):
-        index = np.indices((min(rows, target.shape[0] - first), *target.shape[1:]), dtype=np.float64)
+    out = np.empty(shape, np.float32)
+    rows = max(1, CHUNK // (shape[1] * shape[2]))
+    for first in range(0, shape[0], rows):
+        index = np.indices((min(rows, shape[0] - first), *shape[1:]), dtype=np.float64)
         index[0] += first
         at = np.tensordot(to_scan[:3, :3], index, 1) + to_scan[:3, 3].reshape(3, 1, 1, 1) + REPEATED_SLICES
         out[first : first + rows] = ndimage.map_coordinates(

@@ -12,6 +12,7 @@ from torch import Tensor
 from invsr.errors import InvsrError
 from invsr.noise.likelihoods import Likelihood
 from invsr.numerics.differences import difference, gradient, gradient_adjoint
+from invsr.numerics.iteration import within
 from invsr.numerics.linear import inner, largest_eigenvalue, number
 from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import GRADIENT, Prior
@@ -205,8 +206,9 @@ def data_step(problem: Problem, z: Tensor, rho: Weight, x0: Tensor) -> Tensor:
 
 def data_solve(problem: Problem, rhs: Tensor, rho: Weight, x0: Tensor) -> Tensor:
     """``(A*A + rho K*K)^-1 rhs``."""
-    # Inexact data steps (CG) only need to keep ahead of the outer iteration.
-    return problem.operator.solve(rhs, rho, problem.prior.analysis, x0=x0, rtol=1e-5, max_iter=50).x
+    # Inexact data steps (CG) only need to keep ahead of the outer iteration. It is the prior that tells of the step.
+    with within(0.0, 0.0):
+        return problem.operator.solve(rhs, rho, problem.prior.analysis, x0=x0, rtol=1e-5, max_iter=50).x
 
 
 def rescaled(problem: Problem, x: Tensor, v: Tensor, factor: Weight) -> Tensor:

@@ -11,11 +11,11 @@ from torch.utils.checkpoint import checkpoint
 
 from invsr.errors import InvsrError
 from invsr.noise.likelihoods import Gaussian, Likelihood
-from invsr.numerics.iteration import ProgressCallback, Status
+from invsr.numerics.iteration import ProgressCallback, Status, Steps
 from invsr.numerics.linear import number
 from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import GRADIENT, Prior
-from invsr.solvers.discrepancy import match_discrepancy, rerun_with_more_noise
+from invsr.solvers.discrepancy import EXPECTED_RUNS, match_discrepancy, rerun_with_more_noise
 from invsr.solvers.plug_and_play import FIRST_LEVEL, LAST_LEVEL, PRIOR_WEIGHT, smooth_guess
 from invsr.solvers.residuals import as_tuple, back_project, chi2, gain, intensity_scale, target
 from invsr.solvers.solution import Solution
@@ -124,12 +124,18 @@ class Unrolled(nn.Module):
             start = smooth_guess(operator, y) if x0 is None else x0
             scale = intensity_scale(y, likelihoods, start)
         history: list[dict[str, float]] = []
+        runs = Steps(progress)
 
         def misfit(prediction: Data) -> float:
             return chi2(operator, likelihoods, y, prediction)
 
         def run(assumed_sigma: float) -> tuple[tuple[Tensor, Tensor, Tensor, Data], float]:
-            for state, before, lam, rho in self._states(operator, y, assumed_sigma, start, likelihoods, scale):
+            with runs.step(left=EXPECTED_RUNS) as inner:
+                return once(assumed_sigma, Steps(inner))
+
+        def once(assumed_sigma: float, steps: Steps) -> tuple[tuple[Tensor, Tensor, Tensor, Data], float]:
+            states = self._states(operator, y, assumed_sigma, start, likelihoods, scale)
+            for state, before, lam, rho in steps.over(states, self.n_steps):
                 prediction = operator(state.x)
                 entry = {
                     "lam": number(lam),
@@ -139,12 +145,12 @@ class Unrolled(nn.Module):
                     "split": state.split_residual,
                 }
                 history.append(entry)
-                if progress is not None:
-                    progress(len(history), -(-len(history) // self.n_steps) * self.n_steps, entry)
+                steps.tell(entry)
             return (state.x, lam, rho, prediction), entry["chi2"]
 
         with torch.no_grad():
             x, lam, rho, prediction = rerun_with_more_noise(run, float(sigma))
+            runs.finish()
             if not self.step.explicit:  # those that are end with the network
                 back = back_project(operator, target(likelihoods, y, prediction))
                 x, weight = match_discrepancy(operator, back, x, number(rho), lambda volume: misfit(operator(volume)))

@@ -31,10 +31,22 @@ FIRST_WEIGHT = 0.2
 
 
 class Weights(Protocol):
-    """The numbers that a step gets: asked for before each iteration, told its outcome after it."""
+    """The numbers that a step gets: asked for before each iteration, told its outcome after it.
+
+    Attributes
+    ----------
+    lam : float
+    n_steps : int
+        Fewest iterations until they are `settled`.
+    settled : bool
+        Whether they stay as they are from here on.
+    """
 
     @property
     def lam(self) -> float: ...
+
+    @property
+    def n_steps(self) -> int: ...
 
     def rho(self) -> float: ...
 
@@ -59,6 +71,7 @@ class Constant:
     settled: bool
     least: float = 0.0
     penalty: float = 1.0
+    n_steps: int = 1
 
     @classmethod
     def of(

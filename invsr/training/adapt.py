@@ -62,7 +62,7 @@ def adapt(
         Number of optimiser steps.
     seed : int
     progress : callable, optional
-        Called with (step, steps, figures).
+        Called with the share that is done, 0 to 1, and the figures of the last step.
 
     Returns
     -------
@@ -115,7 +115,7 @@ def adapt(
                 group["lr"] = ADAPTATION_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
             optimiser.step()
             if progress is not None:
-                progress(step + 1, steps, {"loss": float(loss.detach())})
+                progress((step + 1) / steps, {"loss": float(loss.detach())})
     adapted = copy.copy(prior)
     adapted._modules = dict(prior._modules)
     adapted.network = network.eval().requires_grad_(False)

@@ -16,11 +16,10 @@ from invsr.models.architectures import build, multiply_adds
 from invsr.models.gradient_step import GradientStep
 from invsr.models.networks import Network
 from invsr.models.weights import save_weights
-from invsr.numerics.iteration import ProgressCallback
 from invsr.priors.denoiser import bfloat16_is_fast
 from invsr.training.degradation import Degradation
 from invsr.training.denoising_loss import relative_error, square_error
-from invsr.training.loop import check, checkpoint_of, fabric_for, train
+from invsr.training.loop import TrainingCallback, check, checkpoint_of, fabric_for, train
 from invsr.training.random_draws import seeded
 from invsr.training.recipe import Recipe
 from invsr.training.synthesis import Anatomies
@@ -58,7 +57,7 @@ def train_denoiser(
     workers: int = 0,
     log: str | None = "csv",
     save_every: int = 500,
-    report: ProgressCallback | None = None,
+    report: TrainingCallback | None = None,
 ) -> Path:
     """Train a denoising network and write its weights; resumes an earlier run.
 

@@ -21,7 +21,6 @@ from torch.utils.data import DataLoader, Dataset
 from invsr.errors import InvsrError
 from invsr.io.bounds import parse_json
 from invsr.io.files import check_writable, whole_file, write_whole
-from invsr.numerics.iteration import ProgressCallback
 from invsr.training.muon import Muon
 
 # Steps between lines of the log.
@@ -32,6 +31,8 @@ DAMAGES = (
     *(AttributeError, ArithmeticError, AssertionError),
 )
 WEIGHTS_ENDING = ".safetensors"
+# Called with (step, steps, figures).
+TrainingCallback = Callable[[int, int, dict[str, float]], None]
 Objective = Callable[[Any, Sequence[Tensor]], tuple[Tensor, dict[str, float]]]
 
 
@@ -87,7 +88,7 @@ def train(
     workers: int = 0,
     save_every: int = 500,
     log: str | None = None,
-    report: ProgressCallback | None = None,
+    report: TrainingCallback | None = None,
     method: str = "forward",
 ) -> Path:
     """Train a network and write the running mean of its weights; resumes an earlier run.

@@ -15,14 +15,13 @@ from torch.utils.data import Dataset
 from invsr.errors import InvsrError
 from invsr.models.architectures import build, multiply_adds
 from invsr.models.networks import Network
-from invsr.numerics.iteration import ProgressCallback
 from invsr.solvers.equilibrium import Equilibrium
 from invsr.solvers.plug_and_play import smooth_guess
 from invsr.solvers.trained import DEQ, equilibrium_of, save_solver, unrolled_of
 from invsr.solvers.unrolled import Unrolled
 from invsr.training.acquisitions import Acquisitions, RandomAcquisition
 from invsr.training.denoising_loss import square_error
-from invsr.training.loop import Objective, check, fabric_for, train
+from invsr.training.loop import Objective, TrainingCallback, check, fabric_for, train
 from invsr.training.losses import combined
 from invsr.training.measurements import ScanPatches, objective_without_truth
 from invsr.training.random_draws import STEPS, integer, seeded
@@ -70,7 +69,7 @@ def train_solver(
     workers: int = 0,
     log: str | None = "csv",
     save_every: int = 250,
-    report: ProgressCallback | None = None,
+    report: TrainingCallback | None = None,
 ) -> Path:
     """Train an unrolled or an equilibrium solver and write its weights; resumes an earlier run.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.noise.likelihoods import Gaussian, Likelihood
-from invsr.numerics.iteration import ProgressCallback
+from invsr.numerics.iteration import ProgressCallback, Steps
 from invsr.numerics.linear import white_noise
 from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import Prior
@@ -98,7 +98,7 @@ def sample_posterior(
     likelihood : tuple of Likelihood, optional
         One per scan, Gaussian by default; others re-target the data before every step.
     progress : callable, optional
-        Called with (steps done, steps in all, figures).
+        Called with the share that is done, 0 to 1, and the figures of the last step.
 
     Raises
     ------
@@ -125,22 +125,22 @@ def sample_posterior(
     levels = [*(math.exp(log_level(first, last, n, N_LEVELS)) for n in range(N_LEVELS)), 0.0]
     generator = torch.Generator().manual_seed(seed)
 
-    found, history = [], []
+    found, history, steps = [], [], Steps(progress)
     for n in range(n_samples):
         m = guess
         x = guess + levels[0] * white_noise(guess, generator)
         for k in range(N_LEVELS):
-            z = prior.prox(x, levels[k])
             rho = SAMPLING_WEIGHT * noise**2 / levels[k] ** 2
-            m = data_step(problem.retargeted(likelihoods, y, m), z, rho, m)
+            with steps.step(left=(n_samples - n) * N_LEVELS - k):
+                z = prior.prox(x, levels[k])
+                m = data_step(problem.retargeted(likelihoods, y, m), z, rho, m)
             if levels[k + 1] > 0:
                 estimate = (x - m) / levels[k]
                 x = m + levels[k + 1] * (
                     math.sqrt(1 - FRESH) * estimate + math.sqrt(FRESH) * white_noise(guess, generator)
                 )
             if progress is not None:
-                entry = {"chi2": chi2(operator, likelihoods, y, operator(m))}
-                progress(n * N_LEVELS + k + 1, n_samples * N_LEVELS, entry)
+                steps.tell({"chi2": chi2(operator, likelihoods, y, operator(m))})
         found.append(m)
         history.append({"chi2": chi2(operator, likelihoods, y, operator(m))})
     return Samples(torch.cat(found), history)

@@ -120,9 +120,10 @@ def test_solution_has_a_history(any_chi2):
     operator, y = problem()
     network = Unrolled(HQS(), Shrink(), 4).double()
     seen = []
-    solution = network.solve(operator, y, 0.05, progress=lambda *news: seen.append(news[:2]))
+    solution = network.solve(operator, y, 0.05, progress=lambda done, _: seen.append(done))
     torch.testing.assert_close(solution.x, network(operator, y, 0.05).detach())
-    assert solution.status is Status.CONVERGED and len(solution.history) == 4 and seen == [(k, 4) for k in (1, 2, 3, 4)]
+    assert solution.status is Status.CONVERGED and len(solution.history) == 4 and seen[-1] == 1
+    assert len(seen) >= 4 and (np.diff(seen) > 0).all()
     assert {"lam", "sigma", "chi2", "change", "split"} <= set(solution.history[0])
     levels = [entry["sigma"] for entry in solution.history]
     np.testing.assert_allclose(levels, np.geomspace(0.07, 0.25 * 0.05, 4))
