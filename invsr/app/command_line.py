@@ -72,6 +72,7 @@ def reconstruct(
     transforms: options.Transforms = None,
     volume: options.VolumeIndex = None,
     device: options.Device = "auto",
+    memory: options.Memory = None,
     seed: options.Seed = 0,
     report: options.ReportFolder = None,
     quiet: options.Quiet = False,
@@ -121,6 +122,7 @@ def reconstruct(
             motion=motion if transforms is None else load_motion(transforms),
             seed=seed,
             device=device,
+            memory=memory,
             progress=bar.part(name, 0.0, solved),
         )
         bar.part("writing", solved)

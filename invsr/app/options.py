@@ -81,6 +81,10 @@ Uncertainty = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Memory = Annotated[
+    float | None,
+    typer.Option(help="GB that the program may hold: large volumes go through networks in tiles. [70 % of free]"),
+]
 Seed = Annotated[int, typer.Option(help="For whatever is drawn at random.", min=0, max=LARGEST_SEED)]
 
 # Simulation ------------------------------------------------------------------------------------------

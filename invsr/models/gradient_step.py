@@ -44,6 +44,7 @@ class GradientStep(Network):
         self.config = {"network": {"architecture": type(network).__name__, **network.config}}
         self.multiple = network.multiple
         self.reach = 2 * network.reach
+        self.floats_per_voxel = 5 * network.floats_per_voxel  # all layers' outputs are kept for the way back
 
     def cost(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """g(x), summed over voxels; one number per image of the batch."""

@@ -29,7 +29,7 @@ from invsr.models.streaming import (
 from invsr.numerics.iteration import within
 
 # Smaller volumes go through a network whole.
-LEAST_VOXELS = 1_000_000
+LEAST_VOXELS = 500_000
 # Slope of a leaky ReLU below zero.
 LEAK = 0.1
 # Shares of the time of a scale, and the coarser ones, that encoding and decoding at the scale itself take.
@@ -75,6 +75,9 @@ class Network(nn.Module):
         Image sides must be multiples of it.
     reach : int
         Radius of the receptive field: an output pixel depends on no input pixel farther away.
+    floats_per_voxel : float
+        Working memory of a pass through a large volume on the CPU, in float32 numbers per voxel; measured
+        (`python -m benchmarks.speed.network_memory`), rounded up.
 
     Shape
     -----
@@ -86,6 +89,7 @@ class Network(nn.Module):
     config: dict[str, Any]
     multiple: int = 1
     reach: int = 0
+    floats_per_voxel: float = 100.0
     is_gradient_step: bool = False
 
     def __init__(self, dim: int, neighbours: int = 0) -> None:
@@ -167,6 +171,7 @@ class UNet(Network):
         self.up = nn.ModuleList(TRANSPOSED[dim](coarse, fine, 2, stride=2, bias=False) for fine, coarse in steps)
         self.decode = nn.ModuleList(_blocks(dim, steps[n][0], activation, count) for n, count in enumerate(up))
         self.tail = convolution(first, 1, 3, padding=1, bias=False)
+        self.floats_per_voxel = 3.0 * first
         # Two 3-wide convolutions per block, on voxels 2^n wide; a coarse voxel also reads its whole block.
         per_scale = [2 * (n_down + n_up) * 2**n for n, (n_down, n_up) in enumerate(zip(down, up, strict=True))]
         self.reach = 2 + sum(per_scale) + 2 * bottom * 2 ** (scales - 1) + self.multiple - 1
@@ -229,6 +234,7 @@ class DnCNN(Network):
         layers.append(convolution(channels, 1, 3, padding=1, bias=False))
         self.layers = nn.Sequential(*layers)
         self.reach = depth
+        self.floats_per_voxel = 3.0 * channels
 
     def body(self, x: Tensor) -> Tensor:
         if _in_parts(x, self.dim):

@@ -7,15 +7,13 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.models.registry import known
 from invsr.models.weights import DRIVER
-from invsr.numerics import memory
 from invsr.operators.separable import Separable
 from invsr.operators.stack import Stack
-from invsr.pipeline.methods import METHODS, TV, Equilibrium, Method, PnP, Posterior, Unrolled, options_of
+from invsr.pipeline.memory import Budget
+from invsr.pipeline.methods import METHODS, TV, Cubic, Equilibrium, Method, PnP, Posterior, Unrolled, options_of
 from invsr.pipeline.problem import InverseProblem
 from invsr.solvers.trained import DEQ, load_solver
 
@@ -85,37 +83,39 @@ def _implied(given: Mapping[str, Any]) -> type[Method]:
     raise InvsrError(f"no method uses all of the options {', '.join(given)}: name a method, or leave some out")
 
 
-def choose_method(problem: InverseProblem, seed: int = 0) -> Method:
+def choose_method(problem: InverseProblem, seed: int = 0, budget: Budget | None = None) -> Method:
     """The best method for a problem that the benchmarks show, and that fits into the memory.
 
     One scan that the unrolled network was trained for: "unrolled". Several parallel scans: "pnp". Everything else,
-    oblique and moving scans and other noise models included: "tv".
+    oblique and moving scans and other noise models included: "tv". Where nothing else fits: "cubic".
     """
-    device = _device_of(problem)
-    for method in _ranked(problem, seed):
-        needed, free = method.memory(problem), memory.free_memory(device)
-        if needed <= free or method.name == TV.name:
-            return method
-        warnings.warn(
-            f"method {method} needs about {needed / 2**30:.1f} GiB of memory and {free / 2**30:.1f} GiB are free: "
-            f"{TV.name} is used instead",
-            InvsrWarning,
-            stacklevel=2,
-        )
-    return TV()
+    budget = Budget.on(problem.device) if budget is None else budget
+    first, *others = _ranked(problem, seed)
+    needed = first.memory(problem)
+    if needed <= budget.available:
+        return first
+    fitting = next((one for one in others if one.memory(problem) <= budget.available), None)
+    if fitting is None:  # which `require_memory` refuses
+        return first
+    warnings.warn(
+        f"method {first} needs about {needed / 2**30:.1f} GiB of memory and {budget}: {fitting} is used instead",
+        InvsrWarning,
+        stacklevel=2,
+    )
+    return fitting
 
 
 def _ranked(problem: InverseProblem, seed: int) -> list[Method]:
+    """Methods that suit a problem, the best one first."""
+    return [*_best(problem, seed), TV(), Cubic()]
+
+
+def _best(problem: InverseProblem, seed: int) -> list[Method]:
     if not problem.is_gaussian:
-        return [TV()]
+        return []
     if isinstance(problem.operator, Stack):
         # Where scans lie obliquely, or moved, plug-and-play falls behind TV (benchmarks, table of stacks).
         parallel = all(isinstance(one, Separable) for one in problem.operator.operators)
-        return [PnP(seed=seed), TV()] if parallel else [TV()]
+        return [PnP(seed=seed)] if parallel else []
     unrolled = Unrolled()
-    return [TV()] if unrolled.objections(problem) else [unrolled, TV()]
-
-
-def _device_of(problem: InverseProblem) -> torch.device:
-    y = problem.y
-    return (y[0] if isinstance(y, tuple) else y).device
+    return [] if unrolled.objections(problem) else [unrolled]

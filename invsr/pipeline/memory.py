@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,6 +16,8 @@ from invsr.numerics import memory
 # Where scans lie obliquely or move, in addition to what a method takes: for the volume at half its spacing, per voxel,
 # and for the matrices that interpolate it, per sample; measured with three stacks of 160x160x40, two of them oblique.
 HALF_SPACING, INTERPOLATED = 32, 30
+# Share of the free memory that networks are given where no budget is: other programs want some, too.
+SHARE = 0.7
 
 
 def needed_memory(volumes: float, target: Grid, scans: Sequence[Grid], moving: bool = False) -> int:
@@ -36,18 +40,63 @@ def needed_memory(volumes: float, target: Grid, scans: Sequence[Grid], moving: b
     return round(4 * voxels)
 
 
-def require_memory(what: str, needed: int, target: Grid, device: torch.device) -> None:
-    """Raise when a reconstruction on this grid cannot fit into the memory that is free.
+@dataclass(frozen=True)
+class Budget:
+    """Memory that a reconstruction may take.
+
+    Attributes
+    ----------
+    available : int
+        Bytes, in addition to what the process holds.
+    limit : float or None
+        The limit for the whole process that was asked for, GB (1e9 bytes).
+    """
+
+    available: int
+    limit: float | None = None
+
+    @classmethod
+    def on(cls, device: torch.device, limit: float | None = None) -> Budget:
+        """What is free on a device, and within the limit.
+
+        Raises
+        ------
+        InvsrError
+            When the limit is not above zero, or the process holds as much already.
+        """
+        free = memory.free_memory(device)
+        if limit is None:
+            return cls(free)
+        if not 0 < limit < math.inf:
+            raise InvsrError(f"memory is {limit:g} GB: give a number above zero")
+        held = memory.held_memory(device)
+        if held >= limit * 1e9:
+            raise InvsrError(
+                f"memory is {limit:g} GB: the program and the scans alone hold {held / 1e9:.1f} GB: give more"
+            )
+        return cls(min(free, round(limit * 1e9) - held), limit)
+
+    @property
+    def comfortable(self) -> int:
+        """Bytes that may be taken where less would do."""
+        return self.available if self.limit is not None else round(SHARE * self.available)
+
+    def __str__(self) -> str:
+        gib = f"{self.available / 2**30:.1f} GiB"
+        return f"{gib} are free" if self.limit is None else f"{gib} are left of the {self.limit:g} GB allowed"
+
+
+def require_memory(what: str, needed: int, target: Grid, budget: Budget) -> None:
+    """Raise when a reconstruction on this grid cannot fit into the memory that there is for it.
 
     Raises
     ------
     InvsrError
         Saying what is needed, what is there, and the spacing that would fit.
     """
-    free = memory.free_memory(device)
-    if needed > free:
-        fitting = float(target.spacing.min()) * (needed / free) ** (1 / 3)
+    if needed > budget.available:
+        fitting = float(target.spacing.min()) * (needed / max(budget.available, 1)) ** (1 / 3)
         raise InvsrError(
-            f"{what} on {target} needs about {needed / 2**30:.1f} GiB of memory and {free / 2**30:.1f} GiB are "
-            f"free: use a spacing of {np.ceil(fitting * 10) / 10:.1f} mm or a smaller reference grid"
+            f"{what} on {target} needs about {needed / 2**30:.1f} GiB of memory and {budget}: "
+            f"use a spacing of {np.ceil(fitting * 10) / 10:.1f} mm or a smaller reference grid"
         )

@@ -102,6 +102,12 @@ class InverseProblem:
         return self.operator.domain
 
     @property
+    def device(self) -> torch.device:
+        """Where the data are."""
+        found: torch.device = as_tuple(self.y)[0].device
+        return found
+
+    @property
     def grids(self) -> tuple[Grid, ...]:
         """Where each scan's data lie."""
         found = self.operator.range
@@ -146,7 +152,7 @@ class InverseProblem:
 
     def seen(self) -> Tensor:
         """Which voxels a scan shows inside its mask, bool, shape (1, 1, *domain.shape)."""
-        found = torch.zeros((1, 1, *self.domain.shape), dtype=torch.bool, device=as_tuple(self.y)[0].device)
+        found = torch.zeros((1, 1, *self.domain.shape), dtype=torch.bool, device=self.device)
         for n, scan in enumerate(self.scans):
             moved = None if self.motion is None else self.motion.scans[n]
             if self.motion is None or moved is None or moved.still:

@@ -14,10 +14,10 @@ from invsr.grid import Grid
 from invsr.motion import NONE, SLICE, STACK, Motion
 from invsr.numerics.iteration import ProgressCallback, Steps, split, whole
 from invsr.operators.base import Data, LinearOperator
-from invsr.pipeline import memory
 from invsr.pipeline.checks import require_plausible
 from invsr.pipeline.choice import AUTO, choose_method, method_of
 from invsr.pipeline.grids import choose_grid
+from invsr.pipeline.memory import Budget, needed_memory, require_memory
 from invsr.pipeline.methods import Cubic, Method
 from invsr.pipeline.moved import estimate_motion, require_level
 from invsr.pipeline.problem import InverseProblem, build_problem
@@ -62,6 +62,7 @@ def reconstruct(
     uncertainty: str | None = None,
     seed: int = 0,
     device: str = "auto",
+    memory: float | None = None,
     progress: ProgressCallback | None = None,
 ) -> Reconstruction:
     """Reconstruct one isotropic volume from one thick-slice scan, or from several of the same anatomy.
@@ -117,6 +118,9 @@ def reconstruct(
     seed : int
         For whatever is drawn at random.
     device : "auto", "cpu", "cuda", ...
+    memory : float, GB, optional
+        What the process may hold on the device in all: networks then take large volumes in tiles. By default they are
+        given a share of what is free.
     progress : callable, optional
         Called with (share, figures): how much of the work is done, from 0 to 1 and never less than before, and the
         last step's entry of the history, which is empty where something smaller than a step was done.
@@ -154,14 +158,14 @@ def reconstruct(
     )
     acquired = [scan.to(where) for scan in acquired]
     grid = choose_grid(acquired, spacing, reference)
-    least = memory.needed_memory(Cubic.volumes_in_memory, grid, [scan.grid for scan in acquired], motion != NONE)
-    memory.require_memory("even cubic interpolation", least, grid, where)
+    least = needed_memory(Cubic.volumes_in_memory, grid, [scan.grid for scan in acquired], motion != NONE)
+    require_memory("even cubic interpolation", least, grid, Budget.on(where, memory))
     with torch.no_grad(), whole(progress) as tell:
         share = ESTIMATING.get(motion, 0.0) if isinstance(motion, str) else 0.0
         estimating, solving = split(tell, share)
         moved = estimate_motion(acquired, grid, motion, estimating)
         problem = build_problem(acquired, grid, moved)
-        return solve_problem(problem, chosen, n_bootstrap=repetitions, seed=seed, progress=solving)
+        return solve_problem(problem, chosen, n_bootstrap=repetitions, seed=seed, memory=memory, progress=solving)
 
 
 def solve(
@@ -171,6 +175,7 @@ def solve(
     sigma: float | None = None,
     method: str | Method = "tv",
     seed: int = 0,
+    memory: float | None = None,
     progress: ProgressCallback | None = None,
     **options: object,
 ) -> Reconstruction:
@@ -184,7 +189,7 @@ def solve(
     sigma : float, optional
         Standard deviation of the noise of y; estimated from real data by default.
     method : Method or name
-        As in `reconstruct`, and so are its `options`, `seed` and `progress`.
+        As in `reconstruct`, and so are its `options`, `seed`, `memory` and `progress`.
 
     Examples
     --------
@@ -196,7 +201,7 @@ def solve(
     """
     chosen = method_of(method, options, seed)
     with torch.no_grad(), whole(progress) as tell:
-        return solve_problem(InverseProblem.of(operator, y, sigma), chosen, seed=seed, progress=tell)
+        return solve_problem(InverseProblem.of(operator, y, sigma), chosen, seed=seed, memory=memory, progress=tell)
 
 
 def solve_problem(
@@ -205,13 +210,14 @@ def solve_problem(
     *,
     n_bootstrap: int = 0,
     seed: int = 0,
+    memory: float | None = None,
     progress: ProgressCallback | None = None,
 ) -> Reconstruction:
     """Solve a problem by a method, or by the one that suits it, with bootstrap repetitions where they are asked for."""
-    method = choose_method(problem, seed) if method is None else method
-    y = problem.y
-    device = (y[0] if isinstance(y, tuple) else y).device
-    memory.require_memory(str(method), method.memory(problem), problem.domain, device)
+    budget = Budget.on(problem.device, memory)
+    method = choose_method(problem, seed, budget) if method is None else method
+    require_memory(str(method), method.memory(problem), problem.domain, budget)
+    method = method.within(problem, budget.comfortable)
     runs = Steps(progress)
     with runs.step(left=1 + n_bootstrap) as inner:
         solution = method.solve(problem, inner)

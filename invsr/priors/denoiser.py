@@ -20,8 +20,10 @@ from invsr.priors.tiling import tiles
 # Background: voxels whose neighbourhood stays below this share of the peak. Around the rest, a margin is kept.
 BACKGROUND = 0.02
 FOREGROUND_MARGIN = 8
-# Voxels of one network call, by default: what 4 GiB hold at 24 channels.
+# Voxels of one network call, by default: what 8 GB hold at 32 channels.
 LARGEST_CALL = 20_000_000
+# Working memory of a network of another package, float32 numbers per voxel: a DRUNet's of 64 channels.
+FOREIGN_FLOATS = 400
 
 
 class Denoiser(Prior):
@@ -41,7 +43,7 @@ class Denoiser(Prior):
         Flip the image at random, and permute the axes of volumes, before the network and back after it. The denoiser
         then is equivariant in the mean, which stabilises the iteration. A number asks for the mean over as many draws.
         On by default, except with gradient-step networks: with it their prox is no gradient step any more.
-    tile : int, optional
+    tile : int
         Largest number of voxels to hand to the network at once. Larger volumes go through in tiles that overlap
         by the network's reach, so that no seam shows.
     bfloat16 : bool, optional
@@ -100,8 +102,14 @@ class Denoiser(Prior):
         self.neighbours = int(getattr(network, "neighbours", 0))
         self.multiple = int(getattr(network, "multiple", 8))
         self.reach = int(getattr(network, "reach", 32))
+        self.floats_per_voxel = float(getattr(network, "floats_per_voxel", FOREIGN_FLOATS))
         self.name = name or type(network).__name__
         self._generator = torch.Generator().manual_seed(seed)
+
+    def bytes_per_voxel(self, device: torch.device) -> int:
+        """Working memory of a network call, per voxel of what it is given."""
+        whole = 2 if device.type != "cpu" else 1  # on the CPU large volumes go through a few planes at a time
+        return round(4 * whole * self.floats_per_voxel)
 
     @property
     def deterministic(self) -> bool:

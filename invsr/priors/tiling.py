@@ -12,7 +12,9 @@ from invsr.errors import InvsrError
 def tiles(
     shape: Sequence[int], largest: int, reach: int, multiple: int
 ) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...], tuple[slice, ...]]]:
-    """Cover a volume with tiles of at most `largest` voxels, their surroundings included.
+    """Cover a volume with tiles of at most `largest` voxels, their surroundings included: as little of it twice as can.
+
+    All of them have the same size, the last ones but for voxels that the volume lacks to a whole `multiple`.
 
     Parameters
     ----------
@@ -31,22 +33,48 @@ def tiles(
     Raises
     ------
     InvsrError
-        When not even a tile of one voxel fits with its surroundings.
+        When not even the smallest tile fits with its surroundings.
     """
     margin = math.ceil(reach / multiple) * multiple
-    sides = list(shape)
-    while math.prod(min(n, side + 2 * margin) for n, side in zip(shape, sides, strict=True)) > largest:
-        # Halve where the surroundings weigh least: along the longest side.
-        axis = max(range(3), key=lambda n: sides[n])
-        if sides[axis] <= multiple:
-            raise InvsrError(f"tiles of {largest} voxels are too small for a network that reaches {reach} voxels far")
-        sides[axis] = math.ceil(sides[axis] / 2 / multiple) * multiple
-    for start in itertools.product(*[range(0, n, side) for n, side in zip(shape, sides, strict=True)]):
-        ends = [min(n, a + side) for a, n, side in zip(start, shape, sides, strict=True)]
-        lows = [max(0, a - margin) for a in start]
-        highs = [min(n, b + margin) for b, n in zip(ends, shape, strict=True)]
-        yield (
-            tuple(slice(a, b) for a, b in zip(start, ends, strict=True)),
-            tuple(slice(a, b) for a, b in zip(lows, highs, strict=True)),
-            tuple(slice(a - low, b - low) for a, b, low in zip(start, ends, lows, strict=True)),
-        )
+    whole = [math.ceil(n / multiple) * multiple for n in shape]
+    fitting = [
+        sides
+        for sides in itertools.product(*(_sides(n, margin, multiple) for n in whole))
+        if math.prod(min(n, side) for n, side in zip(shape, sides, strict=True)) <= largest
+    ]
+    if not fitting:
+        raise InvsrError(f"tiles of {largest} voxels are too small for a network that reaches {reach} voxels far")
+
+    def work(sides: tuple[int, ...]) -> int:
+        return math.prod(_number(n, side, margin) * side for n, side in zip(whole, sides, strict=True))
+
+    best = min(fitting, key=work)
+    along = [_intervals(*one, margin) for one in zip(shape, whole, best, strict=True)]
+    for intervals in itertools.product(*along):
+        core, padded, inside = zip(*intervals, strict=True)
+        yield core, padded, inside
+
+
+def _number(n: int, side: int, margin: int) -> int:
+    """Number of tiles along an axis of n voxels, of which neighbours share two margins."""
+    return 1 if side >= n else math.ceil((n - 2 * margin) / (side - 2 * margin))
+
+
+def _sides(n: int, margin: int, multiple: int) -> list[int]:
+    """Sides of tiles along an axis of n voxels: the smallest for each number of them."""
+    found = [n]
+    for number in range(2, max(2, (n - 2 * margin) // multiple + 1)):
+        side = math.ceil((n + (number - 1) * 2 * margin) / number / multiple) * multiple
+        if side < found[-1]:
+            found.append(side)
+    return found
+
+
+def _intervals(n: int, whole: int, side: int, margin: int) -> list[tuple[slice, slice, slice]]:
+    """Core, padded and inside along an axis of n voxels, which is `whole` with those that it lacks."""
+    starts = [min(k * (side - 2 * margin), whole - side) for k in range(_number(whole, side, margin))]
+    cuts = [0, *(start + margin for start in starts[1:]), n]
+    return [
+        (slice(low, high), slice(start, min(n, start + side)), slice(low - start, high - start))
+        for start, (low, high) in zip(starts, itertools.pairwise(cuts), strict=True)
+    ]

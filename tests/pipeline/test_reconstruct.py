@@ -11,7 +11,6 @@ import torch
 import invsr
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.grid import Grid
-from invsr.numerics.memory import free_memory
 from invsr.pipeline import memory
 from invsr.pipeline.choice import method_of
 from invsr.pipeline.methods import METHODS, options_of
@@ -246,21 +245,16 @@ def test_oblique_and_moving_scans_are_known_to_take_more_memory(monkeypatch, tru
     turn = np.eye(4)
     turn[:2, :2] = [[np.cos(0.2), -np.sin(0.2)], [np.sin(0.2), np.cos(0.2)]]
     parallel, oblique = scan.grid, Grid(scan.grid.shape, turn @ scan.grid.affine)
-    cpu = torch.device("cpu")
     needed = [
         memory.needed_memory(invsr.methods.TV.volumes_in_memory, truth.grid, [grid], moving)
         for grid, moving in ((parallel, False), (oblique, False), (parallel, True))
     ]
     assert needed[0] < min(needed[1:])
-    monkeypatch.setattr("invsr.numerics.memory.free_memory", lambda device: needed[0])
-    memory.require_memory("tv", needed[0], truth.grid, cpu)
+    budget = memory.Budget(needed[0])
+    memory.require_memory("tv", needed[0], truth.grid, budget)
     for more in needed[1:]:
         with pytest.raises(InvsrError, match="tv on .* GiB of memory"):
-            memory.require_memory("tv", more, truth.grid, cpu)
-
-
-def test_memory_limit_of_the_process_counts():
-    assert 0 < free_memory(torch.device("cpu")) < 2**50
+            memory.require_memory("tv", more, truth.grid, budget)
 
 
 def test_one_value_per_scan(scan):
@@ -329,10 +323,10 @@ USED = {
     "cubic": (),
     "tikhonov": ("lam", "max_iter"),
     "tv": ("lam", "huber", "max_iter"),
-    "pnp": ("denoiser", "solver", "lam", "adapt", "max_iter"),
-    "unrolled": ("model",),
-    "deq": ("model",),
-    "posterior": ("denoiser", "n_samples", "adapt"),
+    "pnp": ("denoiser", "solver", "lam", "adapt", "max_iter", "tile"),
+    "unrolled": ("model", "tile"),
+    "deq": ("model", "tile"),
+    "posterior": ("denoiser", "n_samples", "adapt", "tile"),
 }
 VALUES = {
     "lam": 0.01,
@@ -343,6 +337,7 @@ VALUES = {
     "model": "mri-unrolled",
     "max_iter": 3,
     "n_samples": 2,
+    "tile": 50_000,
 }
 
 
@@ -400,6 +395,10 @@ def test_auto_takes_the_next_method_where_memory_is_short(monkeypatch, scan, tru
     with pytest.warns(InvsrWarning, match="method unrolled needs about .* tv is used instead"):
         found = invsr.reconstruct(scan, reference=truth.grid)
     assert found.method.name == "tv"
+    monkeypatch.setattr("invsr.numerics.memory.free_memory", lambda device: needed - 1)
+    with pytest.warns(InvsrWarning, match="method unrolled needs about .* cubic is used instead"):
+        assert invsr.reconstruct(scan, reference=truth.grid).method.name == "cubic"
+    monkeypatch.setattr("invsr.numerics.memory.free_memory", lambda device: needed)
     # Thick slices on fine pixels are not what the network was trained for: TV is chosen, and its memory is what counts.
     assert invsr.reconstruct(scan, reference=truth.grid, slice_thickness=1.0).method.name == "tv"
 

@@ -107,7 +107,7 @@ def test_tiles_that_are_too_small_are_refused():
 @pytest.mark.parametrize(
     ("name", "shape", "tile", "n_calls"),
     [
-        ("DnCNN 3-D", (17, 19, 23), 2200, 32),
+        ("DnCNN 3-D", (17, 19, 23), 2200, 12),
         ("gradient step 3-D", (5, 7, 139), 4800, 2),
         ("UNet 2-D", (11, 9, 13), 300, 6),
         ("UNet 2.5-D", (11, 9, 13), 300, 6),

@@ -1,0 +1,75 @@
+"""Working memory of one pass of a network through a volume on the CPU: numbers per voxel, beside what is reckoned with.
+
+    python -m benchmarks.speed.network_memory [--side 112] [--model NAME ...]
+
+Each network runs in a process of its own; the peak is the resident memory that the pass adds, sampled every 2 ms.
+`floats_per_voxel` is what `invsr` reckons with when it keeps to a memory budget; it has to be above the other.
+"""
+
+import multiprocessing
+import threading
+import time
+
+import psutil
+import torch
+
+from benchmarks.arguments import parser, row, table
+from invsr.models.networks import DnCNN, UNet
+from invsr.models.registry import models
+from invsr.models.shuffled import ShuffledUNet
+from invsr.priors.loading import pretrained
+from invsr.solvers.trained import load_solver
+
+
+def network_of(name):
+    """The network of a shipped model, or one that is not trained."""
+    untrained = {"DnCNN": lambda: DnCNN(3, 24), "UNet": lambda: UNet(3, (32, 64, 128)), "ShuffledUNet": ShuffledUNet}
+    if name in untrained:
+        return untrained[name]()
+    if models()[name]["kind"] == "denoiser":
+        return pretrained(name).network
+    return next(one for one in load_solver(name, None)[0].modules() if isinstance(one, UNet))
+
+
+def measured(name, side, channel):
+    """Send the memory of a pass in float32 numbers per voxel, what is reckoned with, and the pass's seconds."""
+    network = network_of(name)
+    x = torch.rand(1, 1, side, side, side)
+    process, peak, running = psutil.Process(), [0], [True]
+    with torch.no_grad():
+        network(x[:, :, :16, :16, :16], 0.1)  # what is made once
+        before = process.memory_info().rss
+
+        def watch():
+            while running[0]:
+                peak[0] = max(peak[0], process.memory_info().rss)
+                time.sleep(0.002)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        begun = time.perf_counter()
+        network(x, 0.1)
+        seconds = time.perf_counter() - begun
+        running[0] = False
+        watcher.join()
+    channel.send(((peak[0] - before) / 4 / side**3, network.floats_per_voxel, seconds))
+
+
+def main():
+    arguments = parser(__doc__)
+    arguments.add_argument("--side", type=int, default=112, help="of the volume, voxels")
+    arguments.add_argument("--model", nargs="+", default=[*models(), "UNet", "ShuffledUNet", "DnCNN"])
+    options = arguments.parse_args()
+    spawn = multiprocessing.get_context("spawn")
+    table(["network", "float32 numbers per voxel", "reckoned with", "seconds"])
+    for name in options.model:
+        here, there = spawn.Pipe()
+        worker = spawn.Process(target=measured, args=(name, options.side, there))
+        worker.start()
+        numbers, reckoned, seconds = here.recv()
+        worker.join()
+        row([name, f"{numbers:.0f}", f"{reckoned:.0f}", f"{seconds:.1f}"])
+
+
+if __name__ == "__main__":
+    main()

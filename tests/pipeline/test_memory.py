@@ -1,0 +1,128 @@
+"""A budget of memory: what it leaves, what networks are given of it, and that tiles leave no seams."""
+
+import pytest
+import torch
+from invsr.pipeline.methods import METHODS, PnP, Posterior, Unrolled
+
+import invsr
+from invsr.errors import InvsrError
+from invsr.grid import Grid
+from invsr.numerics import memory
+from invsr.operators import Identity
+from invsr.pipeline.learned import LEAST_TILE
+from invsr.pipeline.memory import SHARE, Budget
+from invsr.pipeline.problem import InverseProblem
+from invsr.testing.phantoms import ellipsoids
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def scan():
+    truth = ellipsoids((56, 40, 40), spacing=1.0)
+    return invsr.simulate(truth, slice_thickness=4, axis=0, noise=0.01)
+
+
+@pytest.mark.parametrize("name", ["unrolled", "deq", "pnp"])
+def test_tiles_leave_no_seams(scan, name):
+    options = {"pnp": {"max_iter": 6}}.get(name, {})
+    whole = invsr.reconstruct(scan, spacing=1.0, method=METHODS[name](**options))
+    tiled = invsr.reconstruct(scan, spacing=1.0, method=METHODS[name](tile=80_000, **options))
+    assert float((whole.x - tiled.x).abs().max() / whole.x.abs().max()) < 1e-4
+    seen = []
+    inner = METHODS[name](tile=80_000, **options)
+    prior = inner.prior_in_use()
+    prior.network.register_forward_hook(lambda network, given, out: seen.append(out.numel()))
+    prior.tile = 80_000
+    prior.prox(whole.x, 0.1)
+    assert len(seen) > 1 and max(seen) <= 80_000
+
+
+def problem(side):
+    """One of that many voxels along each side, without the numbers."""
+    operator = Identity(Grid.from_spacing((side,) * 3, 1.0))
+    return InverseProblem(operator, torch.zeros(()).expand(1, 1, *(side,) * 3), 0.01, ())
+
+
+@pytest.mark.parametrize("method", [Unrolled(), PnP(), Posterior(), PnP(denoiser="mri-denoiser-gs")])
+def test_networks_get_what_the_budget_leaves(method):
+    large = problem(400)
+    least = method.memory(large)
+    plenty = least + method.prior_in_use().bytes_per_voxel(CPU) * 400**3
+    assert method.within(large, plenty) == method
+    for available in (least + 10**8, least + 10**9):
+        chosen = method.within(large, available)
+        assert LEAST_TILE < chosen.tile < 400**3
+        assert least < chosen.memory(large) <= available
+    assert method.within(large, least).tile == LEAST_TILE
+    # A tile of one's own stays.
+    assert method.within(problem(32), least) == method
+
+
+def test_a_tile_of_ones_own_stays():
+    assert Unrolled(tile=70_000).within(problem(400), 10**12).tile == 70_000
+
+
+def test_a_prior_of_ones_own_is_not_changed(scan):
+    prior = invsr.priors.pretrained("mri-denoiser-fast")
+    before = prior.tile
+    found = invsr.reconstruct(scan, spacing=2.0, method=PnP(denoiser=prior, tile=40_000, max_iter=2))
+    assert prior.tile == before and found.method.tile == 40_000
+
+
+def test_a_prior_that_is_no_network_takes_no_tiles():
+    method = PnP(denoiser=invsr.priors.TV())
+    assert method.within(problem(400), 10**9) is method
+
+
+def test_budget(monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda device: 10 * 10**9)
+    monkeypatch.setattr(memory, "held_memory", lambda device: 10**9)
+    assert Budget.on(CPU).available == 10 * 10**9
+    assert Budget.on(CPU).comfortable == round(SHARE * 10 * 10**9)
+    assert Budget.on(CPU, 6).available == Budget.on(CPU, 6).comfortable == 5 * 10**9
+    assert Budget.on(CPU, 60).available == 10 * 10**9
+    for limit in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(InvsrError, match="memory is .* GB: give a number above zero"):
+            Budget.on(CPU, limit)
+    with pytest.raises(InvsrError, match="memory is 1 GB: the program and the scans alone hold 1.0 GB: give more"):
+        Budget.on(CPU, 1)
+
+
+def test_what_does_not_fit_the_budget_is_refused(scan, monkeypatch):
+    monkeypatch.setattr(memory, "held_memory", lambda device: 10**9)
+    with pytest.raises(InvsrError, match=r"needs about .* GiB of memory and 0.0 GiB are left of the 1.01 GB allowed"):
+        invsr.reconstruct(scan, spacing=0.5, method="tv", memory=1.01)
+
+
+def test_memory_limit_of_the_process_counts():
+    assert 0 < memory.free_memory(CPU) < 2**50
+    assert 0 < memory.held_memory(CPU) < 2**50
+
+
+@pytest.mark.parametrize(
+    ("own", "folder", "names"),
+    [
+        ("0::/batch/job", "batch/job", ("memory.max", "memory.current", "inactive_file")),
+        ("0::/batch/job", "batch", ("memory.max", "memory.current", "inactive_file")),
+        ("0::/of/the/host", "", ("memory.max", "memory.current", "inactive_file")),
+        (
+            "3:memory:/job\n2:cpu:/job",
+            "memory/job",
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ),
+    ],
+)
+def test_limits_of_control_groups_count(tmp_path, monkeypatch, own, folder, names):
+    (tmp_path / "own").write_text(own)
+    monkeypatch.setattr(memory, "OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr(memory, "GROUPS", tmp_path / "groups")
+    there = tmp_path / "groups" / folder
+    there.mkdir(parents=True)
+    limit, usage, cached = names
+    (there / usage).write_text("5000000\n")
+    (there / "memory.stat").write_text(f"anon 1\n{cached} 2000000\n")
+    (there / limit).write_text("max\n")
+    assert memory.free_memory(CPU) > 4_000_000
+    (there / limit).write_text("7000000\n")
+    assert memory.free_memory(CPU) == 4_000_000
