@@ -1,9 +1,9 @@
-"""Working memory of one pass of a network through a volume on the CPU: numbers per voxel, beside what is reckoned with.
+"""Working memory of one pass of a network through a volume on the CPU, beside what is reckoned with.
 
-    python -m benchmarks.speed.network_memory [--side 112] [--model NAME ...]
+    python -m benchmarks.speed.network_memory [--sides 96 128] [--model NAME ...]
 
 Each network runs in a process of its own; the peak is the resident memory that the pass adds, sampled every 2 ms.
-`floats_per_voxel` is what `invsr` reckons with when it keeps to a memory budget; it has to be above the other.
+The last but one column is what `invsr` reckons with when it keeps to a memory budget: it has to be above the measured.
 """
 
 import multiprocessing
@@ -32,7 +32,7 @@ def network_of(name):
 
 
 def measured(name, side, channel):
-    """Send the memory of a pass in float32 numbers per voxel, what is reckoned with, and the pass's seconds."""
+    """Send the memory of a pass in bytes, what is reckoned with, and the pass's seconds."""
     network = network_of(name)
     x = torch.rand(1, 1, side, side, side)
     process, peak, running = psutil.Process(), [0], [True]
@@ -52,23 +52,24 @@ def measured(name, side, channel):
         seconds = time.perf_counter() - begun
         running[0] = False
         watcher.join()
-    channel.send(((peak[0] - before) / 4 / side**3, network.floats_per_voxel, seconds))
+    channel.send((peak[0] - before - 4 * side**3, network.memory((side,) * 3, x.device), seconds))
 
 
 def main():
     arguments = parser(__doc__)
-    arguments.add_argument("--side", type=int, default=112, help="of the volume, voxels")
+    arguments.add_argument("--sides", nargs="+", type=int, default=[96, 128], help="of the volumes, voxels")
     arguments.add_argument("--model", nargs="+", default=[*models(), "UNet", "ShuffledUNet", "DnCNN"])
     options = arguments.parse_args()
     spawn = multiprocessing.get_context("spawn")
-    table(["network", "float32 numbers per voxel", "reckoned with", "seconds"])
+    table(["network", "side", "MB", "reckoned with, MB", "seconds"])
     for name in options.model:
-        here, there = spawn.Pipe()
-        worker = spawn.Process(target=measured, args=(name, options.side, there))
-        worker.start()
-        numbers, reckoned, seconds = here.recv()
-        worker.join()
-        row([name, f"{numbers:.0f}", f"{reckoned:.0f}", f"{seconds:.1f}"])
+        for side in options.sides:
+            here, there = spawn.Pipe()
+            worker = spawn.Process(target=measured, args=(name, side, there))
+            worker.start()
+            taken, reckoned, seconds = here.recv()
+            worker.join()
+            row([name, side, f"{taken / 1e6:.0f}", f"{reckoned / 1e6:.0f}", f"{seconds:.1f}"])
 
 
 if __name__ == "__main__":

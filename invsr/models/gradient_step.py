@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,6 +15,8 @@ from invsr.models.networks import Network
 
 # Range of plausible intensities for a peak of 1: the denoiser draws intensities outside it back.
 RANGE = (-0.1, 1.5)
+# Working memory, float32 numbers per voxel and channel at full resolution; measured.
+KEPT = 14.0
 
 
 class GradientStep(Network):
@@ -44,7 +48,12 @@ class GradientStep(Network):
         self.config = {"network": {"architecture": type(network).__name__, **network.config}}
         self.multiple = network.multiple
         self.reach = 2 * network.reach
-        self.floats_per_voxel = 5 * network.floats_per_voxel  # all layers' outputs are kept for the way back
+        self.width = network.width
+        self.streams = False
+
+    def memory(self, shape: Sequence[int], device: torch.device) -> int:
+        # All layers' outputs are kept for the way back.
+        return round(4 * KEPT * self.width * math.prod(shape))
 
     def cost(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """g(x), summed over voxels; one number per image of the batch."""

@@ -7,6 +7,7 @@ every intensity scale, and noise levels beyond those it was trained on (Mohan et
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,25 +16,26 @@ from torch import Tensor, nn
 
 from invsr.errors import InvsrError
 from invsr.models.streaming import (
-    PLANES,
     Convolution,
     Each,
     Residual,
+    Scale,
     Stage,
     convolved,
-    gathered,
     in_parts,
     is_slow,
-    streamed,
+    planes_at_once,
+    through,
 )
-from invsr.numerics.iteration import within
+from invsr.numerics.iteration import tell
 
 # Smaller volumes go through a network whole.
 LEAST_VOXELS = 500_000
+# Working memory: for images that go through whole, float32 numbers per voxel and channel; for others, multiples of what
+# is worked on at once, and planes that wait for the coarser scales.
+WHOLE, PARTS, WAITING = 6.0, 26, 12
 # Slope of a leaky ReLU below zero.
 LEAK = 0.1
-# Shares of the time of a scale, and the coarser ones, that encoding and decoding at the scale itself take.
-ENCODING, DECODING = 0.35, 0.35
 
 
 class _Conv3d(nn.Conv3d):
@@ -75,9 +77,10 @@ class Network(nn.Module):
         Image sides must be multiples of it.
     reach : int
         Radius of the receptive field: an output pixel depends on no input pixel farther away.
-    floats_per_voxel : float
-        Working memory of a pass through a large volume on the CPU, in float32 numbers per voxel; measured
-        (`python -m benchmarks.speed.network_memory`), rounded up.
+    width : float
+        Channels at full resolution.
+    streams : bool
+        Whether large volumes go through on the CPU a few planes at a time, where no gradient is asked for.
 
     Shape
     -----
@@ -89,7 +92,7 @@ class Network(nn.Module):
     config: dict[str, Any]
     multiple: int = 1
     reach: int = 0
-    floats_per_voxel: float = 100.0
+    width: float = 1.0
     is_gradient_step: bool = False
 
     def __init__(self, dim: int, neighbours: int = 0) -> None:
@@ -100,19 +103,48 @@ class Network(nn.Module):
             raise InvsrError(f"neighbours is {neighbours} with dim {dim}: only networks of slices have neighbours")
         self.dim = dim
         self.neighbours = neighbours
+        self.streams = dim == 3
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         level = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
         if level.ndim == 1:
             level = level.reshape(-1, *[1] * (self.dim + 1))
         centre = x[:, self.neighbours : self.neighbours + 1]
+        if not torch.is_grad_enabled() and _in_parts(x.shape[2:], self.dim, x.device):
+            return self._streamed(centre, level)
         noise_map = level.expand_as(centre) if level.ndim <= 1 else level.expand(len(x), 1, *x.shape[2:])
         # The body may run in a coarser number format; the subtraction may not.
         return centre - self.body(torch.cat([x, noise_map], 1)).to(x.dtype)
 
+    def memory(self, shape: Sequence[int], device: torch.device) -> int:
+        """Bytes that a pass through an image of a shape takes without gradients, beside what goes in and comes out.
+
+        Measured (`python -m benchmarks.speed.network_memory`), and rounded up.
+        """
+        if not _in_parts(shape, self.dim, device):
+            return round(4 * WHOLE * self.width * math.prod(shape))
+        plane = math.prod(shape[1:])
+        return round(4 * self.width * plane * (PARTS * planes_at_once(shape) + WAITING))
+
     def body(self, x: Tensor) -> Tensor:
         """The estimated noise: (batch, channels + 1, *image) to (batch, 1, *image)."""
         raise NotImplementedError
+
+    def stages(self, planes: int) -> list[Stage]:
+        """The body, for planes of a volume that come one after the other, about so many at a time."""
+        raise NotImplementedError
+
+    def _streamed(self, x: Tensor, level: Tensor) -> Tensor:
+        """The same for a volume, a few planes at a time."""
+        stages, out, at = self.stages(planes_at_once(x.shape[2:])), torch.empty_like(x), 0
+        noise_map = level.expand((len(x), 1, *x.shape[2:]))
+        for planes, last in in_parts(x):
+            noise = through(stages, torch.cat([x[:, :, planes], noise_map[:, :, planes]], 1), last)
+            done = slice(at, at + noise.shape[2])
+            torch.sub(x[:, :, done], noise.to(x.dtype), out=out[:, :, done])
+            at = done.stop
+            tell(at / x.shape[2])
+        return out
 
 
 class UNet(Network):
@@ -171,14 +203,12 @@ class UNet(Network):
         self.up = nn.ModuleList(TRANSPOSED[dim](coarse, fine, 2, stride=2, bias=False) for fine, coarse in steps)
         self.decode = nn.ModuleList(_blocks(dim, steps[n][0], activation, count) for n, count in enumerate(up))
         self.tail = convolution(first, 1, 3, padding=1, bias=False)
-        self.floats_per_voxel = 3.0 * first
+        self.width = first
         # Two 3-wide convolutions per block, on voxels 2^n wide; a coarse voxel also reads its whole block.
         per_scale = [2 * (n_down + n_up) * 2**n for n, (n_down, n_up) in enumerate(zip(down, up, strict=True))]
         self.reach = 2 + sum(per_scale) + 2 * bottom * 2 ** (scales - 1) + self.multiple - 1
 
     def body(self, x: Tensor) -> Tensor:
-        if _in_parts(x, self.dim):
-            return self._streamed(x, 0)
         out = _first(self.head, x)
         skips = []
         for encode, down in zip(self.encode, self.down, strict=True):
@@ -190,30 +220,17 @@ class UNet(Network):
         found: Tensor = self.tail(out)
         return found
 
-    def _streamed(self, x: Tensor, scale: int) -> Tensor:
-        """What the scales from `scale` on make of its input x; a few planes at a time, but for the coarsest."""
-        if scale == len(self.encode):
-            found: Tensor = self.bottom(x)
-            return found
-        encode: list[Stage] = [block.stage() for block in _of(self.encode[scale])]
-        decode: list[Stage] = [block.stage() for block in _of(self.decode[scale])]
-        if scale == 0:
-            encode = [_head(self.head), *encode]
-            decode = [*decode, self._tail()]
-        with within(0.0, ENCODING):
-            skip = gathered(streamed(encode, in_parts(x)), x.shape[2])
-        with within(ENCODING, 1 - DECODING):
-            with within(0.0, 0.0):
-                coarse = gathered((self.down[scale](part) for part, _ in in_parts(skip)), x.shape[2] // 2)
-            inner = self._streamed(coarse, scale + 1)
-        del coarse
-        both = zip(in_parts(inner, PLANES // 2), in_parts(skip), strict=True)
-        joined = ((self.up[scale](one).add_(other), last) for (one, last), (other, _) in both)
-        with within(1 - DECODING, 1.0):
-            return gathered(streamed(decode, joined), x.shape[2])
+    def stages(self, planes: int) -> list[Stage]:
+        inner: list[Stage] = [block.stage() for block in _of(self.bottom)]
+        scales = list(enumerate(zip(self.encode, self.down, self.up, self.decode, strict=True), start=1))
+        for n, (encode, down, up, decode) in reversed(scales):
+            blocks = [[block.stage() for block in _of(one)] for one in (encode, decode)]
+            # Half as many planes on a scale of half the resolution: more would have to wait for each other.
+            inner = [Scale(blocks[0], down, inner, up, blocks[1], max(1, planes // 2**n))]
+        return [_head(self.head), *inner, *self._tail()]
 
-    def _tail(self) -> Stage:
-        return Convolution.of(self.tail)
+    def _tail(self) -> list[Stage]:
+        return [Convolution.of(self.tail)]
 
 
 class DnCNN(Network):
@@ -234,24 +251,21 @@ class DnCNN(Network):
         layers.append(convolution(channels, 1, 3, padding=1, bias=False))
         self.layers = nn.Sequential(*layers)
         self.reach = depth
-        self.floats_per_voxel = 3.0 * channels
+        self.width = channels
 
     def body(self, x: Tensor) -> Tensor:
-        if _in_parts(x, self.dim):
-            return self._streamed(x)
         found: Tensor = self.layers[1:](_first(self.layers[0], x))
         return found
 
-    def _streamed(self, x: Tensor) -> Tensor:
+    def stages(self, planes: int) -> list[Stage]:
         first, *others = list(self.layers)
         stages: list[Stage] = [_head(first)]
-        stages += [Each(one) if isinstance(one, nn.ReLU) else Convolution.of(one) for one in others]
-        return gathered(streamed(stages, in_parts(x)), x.shape[2])
+        return stages + [Each(one) if isinstance(one, nn.ReLU) else Convolution.of(one) for one in others]
 
 
-def _in_parts(x: Tensor, dim: int) -> bool:
-    """Whether a volume goes through a few planes at a time: where it is large and no gradient is asked for."""
-    return dim == 3 and x.device.type == "cpu" and not torch.is_grad_enabled() and x[0, 0].numel() >= LEAST_VOXELS
+def _in_parts(shape: Sequence[int], dim: int, device: torch.device) -> bool:
+    """Whether an image goes through a few planes at a time where no gradient is asked for: where it is large."""
+    return dim == 3 and device.type == "cpu" and math.prod(shape) >= LEAST_VOXELS
 
 
 def _head(layer: Any) -> Convolution:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from invsr.models.networks import CONVOLUTIONS, UNet
-from invsr.models.streaming import Each, Stage
+from invsr.models.streaming import Convolution, Each, Stage
 
 # Side of the blocks of voxels that become channels.
 SIDE = 2
@@ -53,20 +53,28 @@ class ShuffledUNet(UNet):
         self.head = convolution(block + 1, channels[0], 3, padding=1, bias=False)
         self.tail = convolution(channels[0], block * detail, 1, bias=False)
         self.last = convolution(detail, 1, 3, padding=1, bias=False)
-        self.floats_per_voxel = 3.0 * channels[0] / block + 4.0 * detail
+        self.width = channels[0] / block + detail
         self.multiple *= SIDE
         # The tail is 1 wide where a U-Net's is 3 wide; the last convolution and the ends of the blocks make up for it.
         self.reach *= SIDE
 
     def body(self, x: Tensor) -> Tensor:
-        image, noise_map = x[:, :1], x[:, 1:]
-        # The noise level is constant or varies slowly: one number per block is enough.
-        level = space_to_depth(noise_map).mean(1, keepdim=True)
-        out: Tensor = self.last(depth_to_space(super().body(torch.cat([space_to_depth(image), level], 1))))
+        out: Tensor = self.last(depth_to_space(super().body(_in_blocks(x))))
         return out
 
-    def _tail(self) -> Stage:
-        return Each(self.tail)
+    def stages(self, planes: int) -> list[Stage]:
+        # `planes` is even, so that all parts are whole blocks.
+        head = Each(_in_blocks, self.head.in_channels, 1 / SIDE)
+        return [head, *super().stages(max(2, planes // SIDE)), Convolution.of(self.last)]
+
+    def _tail(self) -> list[Stage]:
+        return [Each(self.tail, self.tail.out_channels), Each(depth_to_space, self.last.in_channels, SIDE)]
+
+
+def _in_blocks(x: Tensor) -> Tensor:
+    """Image and noise map as the channels of blocks; of the noise map, which varies slowly, one number for each."""
+    level = space_to_depth(x[:, 1:]).mean(1, keepdim=True)
+    return torch.cat([space_to_depth(x[:, :1]), level], 1)
 
 
 def space_to_depth(x: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ DESCENT_RTOL = 1e-4
 # Share of the time that the adaptation of a denoiser takes.
 ADAPTING = 0.4
 # Voxels of the smallest tile that networks are given: in smaller ones, most of the work is done twice.
-LEAST_TILE = 1_000_000
+LEAST_TILE = 500_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,27 +51,32 @@ class NetworkMethod(Method):
         """The prior that solving calls, or one whose network is as large."""
         raise TypeError(f"{type(self).__name__} does not define prior_in_use()")
 
+    def own_memory(self, problem: InverseProblem) -> int:
+        """Bytes that solving takes beside the network."""
+        return super().memory(problem)
+
     def memory(self, problem: InverseProblem) -> int:
-        return super().memory(problem) + self._per_voxel(problem) * min(problem.domain.size, self.tile or LEAST_TILE)
+        whole = self._network_memory(problem, self.tile)
+        return self.own_memory(problem) + min(whole, self._network_memory(problem, self.tile or LEAST_TILE))
 
     def within(self, problem: InverseProblem, available: int) -> Method:
-        per_voxel = self._per_voxel(problem)
-        if self.tile is not None or not per_voxel:
+        left = available - self.own_memory(problem)
+        if self.tile is not None or self._network_memory(problem, None) <= max(left, 0):
             return self
-        tile = max(LEAST_TILE, (available - super().memory(problem)) // per_voxel)
-        return self if tile >= problem.domain.size else dataclasses.replace(self, tile=tile)
+        per_voxel = self._network_memory(problem, LEAST_TILE) / LEAST_TILE
+        return dataclasses.replace(self, tile=max(LEAST_TILE, int(left / per_voxel)))
 
-    def _per_voxel(self, problem: InverseProblem) -> int:
-        """Bytes per voxel of a tile."""
-        prior = self.prior_in_use()
-        return prior.bytes_per_voxel(problem.device) if isinstance(prior, Denoiser) else 0
+    def _network_memory(self, problem: InverseProblem, tile: int | None) -> int:
+        """Bytes that the network takes with tiles of so many voxels, or as many as its prior says."""
+        prior = self._tiled(self.prior_in_use(), tile)
+        return prior.memory(problem.domain.shape, problem.device) if isinstance(prior, Denoiser) else 0
 
-    def _tiled(self, prior: Prior) -> Prior:
-        """The prior, handing its network no larger tiles than this method's."""
-        if self.tile is None or not isinstance(prior, Denoiser) or prior.tile <= self.tile:
+    def _tiled(self, prior: Prior, tile: int | None) -> Prior:
+        """The prior, handing its network no more voxels than that at once."""
+        if tile is None or not isinstance(prior, Denoiser) or prior.tile <= tile:
             return prior
         found = copy.copy(prior)  # it may be the user's
-        found.tile = self.tile
+        found.tile = tile
         return found
 
 
@@ -112,7 +117,7 @@ class PnP(NetworkMethod):
 
     def solve(self, problem: InverseProblem, progress: ProgressCallback | None = None) -> Solution:
         adapting, solving = split(progress, ADAPTING if self.adapt else 0.0)
-        prior = self._tiled(_denoiser(self.denoiser, problem, self.adapt, self.seed, adapting))
+        prior = self._tiled(_denoiser(self.denoiser, problem, self.adapt, self.seed, adapting), self.tile)
         step = STEPS[self.solver]() if isinstance(self.solver, str) else self.solver
         # Gradient-step denoisers come with a guarantee, which needs the descent.
         guaranteed = isinstance(getattr(prior, "network", None), GradientStep)
@@ -143,7 +148,7 @@ class Unrolled(NetworkMethod):
         warn_outside(about, problem)
         found: Any = solver.to(problem.device)
         for n, prior in enumerate(found.priors):
-            found.priors[n] = self._tiled(prior)
+            found.priors[n] = self._tiled(prior, self.tile)
         solution: Solution = found.solve(
             problem.operator, problem.y, problem.sigma, likelihood=problem.likelihoods, progress=progress
         )
@@ -178,7 +183,7 @@ class Equilibrium(NetworkMethod):
         solver, about = load_solver(self.model, DEQ)
         warn_outside(about, problem)
         found: Any = solver.to(problem.device)
-        found.prior = self._tiled(found.prior)
+        found.prior = self._tiled(found.prior, self.tile)
         solution: Solution = found.solve(problem.operator, problem.y, problem.sigma, progress=progress)
         return solution
 
@@ -223,7 +228,7 @@ class Posterior(NetworkMethod):
         drawn = sample_posterior(
             problem.operator,
             problem.y,
-            self._tiled(_denoiser(self.denoiser, problem, self.adapt, self.seed, adapting)),
+            self._tiled(_denoiser(self.denoiser, problem, self.adapt, self.seed, adapting), self.tile),
             problem.sigma,
             n_samples=self.n_samples,
             seed=self.seed,
@@ -244,9 +249,8 @@ class Posterior(NetworkMethod):
             samples=drawn.samples,
         )
 
-    def memory(self, problem: InverseProblem) -> int:
-        # The samples themselves are kept.
-        return super().memory(problem) + 4 * self.n_samples * problem.domain.size
+    def own_memory(self, problem: InverseProblem) -> int:
+        return super().own_memory(problem) + 4 * self.n_samples * problem.domain.size  # the samples are kept
 
     def prior_in_use(self) -> Prior:
         return self.denoiser if isinstance(self.denoiser, Prior) else pretrained(self.denoiser)

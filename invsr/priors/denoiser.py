@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -11,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from invsr.errors import InvsrError
+from invsr.models.networks import Network
 from invsr.numerics.iteration import each
 from invsr.numerics.linear import number
 from invsr.priors.base import Prior
@@ -43,9 +46,9 @@ class Denoiser(Prior):
         Flip the image at random, and permute the axes of volumes, before the network and back after it. The denoiser
         then is equivariant in the mean, which stabilises the iteration. A number asks for the mean over as many draws.
         On by default, except with gradient-step networks: with it their prox is no gradient step any more.
-    tile : int
+    tile : int, optional
         Largest number of voxels to hand to the network at once. Larger volumes go through in tiles that overlap
-        by the network's reach, so that no seam shows.
+        by the network's reach, so that no seam shows. By default 20 million where memory grows with the volume.
     bfloat16 : bool, optional
         Run the convolutions in bfloat16; by default where the hardware has matrix units for it, with the same
         exception: a descent is told by the last digits.
@@ -76,7 +79,7 @@ class Denoiser(Prior):
         dim: int | None = None,
         planes: str | int = "random",
         symmetries: int | None = None,
-        tile: int = LARGEST_CALL,
+        tile: int | None = None,
         bfloat16: bool | None = None,
         crop: bool | None = None,
         seed: int = 0,
@@ -96,20 +99,26 @@ class Denoiser(Prior):
         self.symmetries = not exact if symmetries is None else symmetries
         if self.symmetries < 0:
             raise InvsrError(f"symmetries is {self.symmetries}: use True, False or a number of draws")
-        self.tile = tile
+        streams = isinstance(network, Network) and network.streams
+        self.tile = (sys.maxsize if streams else LARGEST_CALL) if tile is None else tile
         self.coarse = False if exact and bfloat16 is None else bfloat16
         self.crop = not exact if crop is None else crop
         self.neighbours = int(getattr(network, "neighbours", 0))
         self.multiple = int(getattr(network, "multiple", 8))
         self.reach = int(getattr(network, "reach", 32))
-        self.floats_per_voxel = float(getattr(network, "floats_per_voxel", FOREIGN_FLOATS))
         self.name = name or type(network).__name__
         self._generator = torch.Generator().manual_seed(seed)
 
-    def bytes_per_voxel(self, device: torch.device) -> int:
-        """Working memory of a network call, per voxel of what it is given."""
-        whole = 2 if device.type != "cpu" else 1  # on the CPU large volumes go through a few planes at a time
-        return round(4 * whole * self.floats_per_voxel)
+    def memory(self, shape: Sequence[int], device: torch.device) -> int:
+        """Bytes that the network takes for a volume of a shape, tiles of `tile` voxels at a time."""
+        voxels = math.prod(shape)
+        if self.dim == 2:  # as many slices at once as `tile` allows
+            shape = (min(voxels, self.tile), 1)
+        elif voxels > self.tile:
+            shape = (self.tile, 1, 1) if self.exact else (round(self.tile ** (1 / 3)),) * 3
+        if isinstance(self.network, Network):
+            return self.network.memory(shape, device)
+        return 4 * FOREIGN_FLOATS * math.prod(shape)
 
     @property
     def deterministic(self) -> bool:

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from invsr.models import networks
+from invsr.models import networks, streaming
 from invsr.models.networks import DnCNN, UNet
 from invsr.models.shuffled import ShuffledUNet
-from invsr.models.streaming import PLANES, Convolution, gathered, in_parts, streamed
+from invsr.models.streaming import Convolution, in_parts
 
 NETWORKS = {
     "unet": lambda: UNet(dim=3, channels=(4, 6, 8)),
@@ -26,20 +26,27 @@ def random(network, seed=0):
     return network
 
 
+def in_parts_of(planes, monkeypatch, area=8 * 16):
+    monkeypatch.setattr(networks, "LEAST_VOXELS", 1)
+    monkeypatch.setattr(streaming, "VOXELS", planes * area)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("n_planes", [24, 32, 104])
-def test_planes_in_parts_and_the_whole_volume(name, n_planes, monkeypatch):
+@pytest.mark.parametrize("n_planes", [24, 32, 72])
+@pytest.mark.parametrize("at_once", [2, 8, 14])
+def test_planes_in_parts_and_the_whole_volume(name, n_planes, at_once, monkeypatch):
     network = random(NETWORKS[name]().double())
     x = torch.rand((1, 1, n_planes, 8, 16), dtype=torch.float64)
+    level = torch.linspace(0.05, 0.2, 8).reshape(1, 1, 1, 8, 1).double()
     with torch.no_grad():
-        expected = network(x, 0.1)
-        monkeypatch.setattr(networks, "LEAST_VOXELS", 1)
-        found = network(x, 0.1)
+        expected = network(x, level)
+        in_parts_of(at_once, monkeypatch)
+        found = network(x, level)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
 
 
 def test_gradients_take_the_whole_volume(monkeypatch):
-    monkeypatch.setattr(networks, "LEAST_VOXELS", 1)
+    in_parts_of(8, monkeypatch)
     network = random(NETWORKS["unet"]())
     x = torch.rand(1, 1, 24, 8, 8, requires_grad=True)
     network(x, 0.1).sum().backward()
@@ -51,31 +58,30 @@ def test_bfloat16_in_parts(monkeypatch):
     x = torch.rand(1, 1, 48, 8, 16)
     with torch.no_grad():
         expected = network(x, 0.1)
-        monkeypatch.setattr(networks, "LEAST_VOXELS", 1)
+        in_parts_of(8, monkeypatch)
         with torch.autocast("cpu", torch.bfloat16):
             found = network(x, 0.1)
     assert float((found - expected).norm() / expected.norm()) < 0.02
 
 
-@pytest.mark.parametrize("n_planes", [1, 2, PLANES - 1, PLANES, PLANES + 1, 3 * PLANES])
-def test_a_convolution_of_any_number_of_planes(n_planes):
+@pytest.mark.parametrize("n_planes", [1, 2, 7, 8, 9, 24])
+def test_a_convolution_of_any_number_of_planes(n_planes, monkeypatch):
+    monkeypatch.setattr(streaming, "VOXELS", 8 * 20)
     layer = torch.nn.Conv3d(2, 3, 3, padding=1, bias=False).double()
     x = torch.rand((1, 2, n_planes, 5, 4), dtype=torch.float64)
     with torch.no_grad():
-        found = gathered(
-            streamed([Convolution.of(layer), Convolution(lambda p: p[:, :, 1:-1], 3)], in_parts(x)), n_planes
-        )
-        torch.testing.assert_close(found, layer(x))
+        torch.testing.assert_close(streamed(layer, x), layer(x))
 
 
-def test_few_planes_in_single_precision():
+def test_few_planes_in_single_precision(monkeypatch):
     # Where PyTorch would take the slow way.
+    monkeypatch.setattr(streaming, "VOXELS", 8 * 20)
     layer = torch.nn.Conv3d(2, 3, 3, padding=1, bias=False)
     x = torch.rand((1, 2, 10, 5, 4))
     with torch.no_grad():
-        torch.testing.assert_close(streamed_whole(layer, x), layer(x))
+        torch.testing.assert_close(streamed(layer, x), layer(x))
 
 
-def streamed_whole(layer, x):
-    stages = [Convolution.of(layer)]
-    return gathered(streamed(stages, in_parts(x)), x.shape[2])
+def streamed(layer, x):
+    stage = Convolution.of(layer)
+    return torch.cat([stage.push(x[:, :, planes], last) for planes, last in in_parts(x)], 2)

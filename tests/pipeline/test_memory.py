@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from invsr.pipeline.methods import METHODS, PnP, Posterior, Unrolled
 
 import invsr
 from invsr.errors import InvsrError
@@ -11,15 +10,17 @@ from invsr.numerics import memory
 from invsr.operators import Identity
 from invsr.pipeline.learned import LEAST_TILE
 from invsr.pipeline.memory import SHARE, Budget
+from invsr.pipeline.methods import METHODS, PnP, Posterior, Unrolled
 from invsr.pipeline.problem import InverseProblem
-from invsr.testing.phantoms import ellipsoids
+from invsr.testing.phantoms import centred_grid, shapes
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def scan():
-    truth = ellipsoids((56, 40, 40), spacing=1.0)
+    grid = centred_grid((64, 40, 36), 1.0)
+    truth = invsr.Volume(shapes(grid, n_samples=16, size=50.0), grid)
     return invsr.simulate(truth, slice_thickness=4, axis=0, noise=0.01)
 
 
@@ -44,19 +45,29 @@ def problem(side):
     return InverseProblem(operator, torch.zeros(()).expand(1, 1, *(side,) * 3), 0.01, ())
 
 
-@pytest.mark.parametrize("method", [Unrolled(), PnP(), Posterior(), PnP(denoiser="mri-denoiser-gs")])
-def test_networks_get_what_the_budget_leaves(method):
-    large = problem(400)
-    least = method.memory(large)
-    plenty = least + method.prior_in_use().bytes_per_voxel(CPU) * 400**3
-    assert method.within(large, plenty) == method
-    for available in (least + 10**8, least + 10**9):
+@pytest.mark.parametrize("name", ["mri-denoiser", "mri-denoiser-gs"])
+@pytest.mark.parametrize("kind", [PnP, Posterior])
+def test_networks_get_what_the_budget_leaves(kind, name):
+    method, large = kind(denoiser=name), problem(400)
+    least, own = method.memory(large), method.own_memory(large)
+    whole = method.prior_in_use().memory((400,) * 3, CPU)
+    assert method.within(large, own + whole) == method
+    for available in (least, (least + own + whole) // 2):
         chosen = method.within(large, available)
-        assert LEAST_TILE < chosen.tile < 400**3
-        assert least < chosen.memory(large) <= available
-    assert method.within(large, least).tile == LEAST_TILE
-    # A tile of one's own stays.
+        assert LEAST_TILE <= chosen.tile < 400**3
+        assert chosen.memory(large) <= available
     assert method.within(problem(32), least) == method
+
+
+def test_a_large_volume_takes_no_more_memory_in_an_unrolled_network():
+    # It goes through a few planes at a time.
+    method = Unrolled()
+    network = method.prior_in_use().network
+    assert network.memory((20, 300, 300), CPU) == network.memory((500, 300, 300), CPU) < 10**9
+    large = problem(400)
+    whole = method.own_memory(large) + method.prior_in_use().memory((400,) * 3, CPU)
+    assert method.within(large, whole) == method
+    assert method.within(large, whole - 1).tile < 400**3
 
 
 def test_a_tile_of_ones_own_stays():

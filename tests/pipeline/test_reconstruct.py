@@ -323,10 +323,10 @@ USED = {
     "cubic": (),
     "tikhonov": ("lam", "max_iter"),
     "tv": ("lam", "huber", "max_iter"),
-    "pnp": ("denoiser", "solver", "lam", "adapt", "max_iter", "tile"),
-    "unrolled": ("model", "tile"),
-    "deq": ("model", "tile"),
-    "posterior": ("denoiser", "n_samples", "adapt", "tile"),
+    "pnp": ("tile", "denoiser", "solver", "lam", "adapt", "max_iter"),
+    "unrolled": ("tile", "model"),
+    "deq": ("tile", "model"),
+    "posterior": ("tile", "denoiser", "n_samples", "adapt"),
 }
 VALUES = {
     "lam": 0.01,
