@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool3d
 
-from invsr.operators.base import LinearOperator
+from invsr.noise.likelihoods import Likelihood, Masked
+from invsr.numerics.iteration import ProgressCallback, Steps, split
+from invsr.operators.base import Data, LinearOperator
+from invsr.operators.parts import part_of
+from invsr.operators.separable import Separable
+from invsr.solvers.residuals import chi2
 from invsr.solvers.solution import CHI2_EXPECTED
 from invsr.solvers.weighting import CHI2_LEAST
 
@@ -18,37 +26,134 @@ CHI2_MOST = CHI2_EXPECTED[1] - (CHI2_LEAST - CHI2_EXPECTED[0])
 REACH = 7.0
 TOLERANCE = 0.02
 # Largest number of runs; largest factor by which the assumed noise level grows from one to the next, and the power of
-# chi2 that it follows: measured on heads, chi2 grows as the assumed noise level to the power of 1.3 to 1.8.
+# it that chi2 follows until two runs have told: measured on heads, 1.3 to 1.8.
 RUNS = 3
 MOST_MORE = 2.0
-POWER = 1 / 1.5
-# Runs that are expected, for the time left.
-EXPECTED_RUNS = 1.5
+POWER = 1.5
+# The powers that two runs are believed.
+POWERS = (1.0, 5.0)
+# The noise level is found on a part of this many voxels along each axis, of volumes this many times as large or larger.
+SIDE, LEAST_PARTS = 64, 4
 
 T = TypeVar("T")
 
 
-def rerun_with_more_noise(run: Callable[[float], tuple[T, float]], sigma: float) -> T:
-    """Run a trained solver, again with a higher assumed noise level where its result fits the noise.
+@dataclass(frozen=True)
+class Observation:
+    """What a trained solver starts from.
+
+    Attributes
+    ----------
+    operator : LinearOperator
+    y : Tensor, shape (batch, channel, *operator.range.shape) (or tuple of them for a stack)
+    likelihoods : tuple of Likelihood
+        One for each scan, with the noise that there is.
+    guess : Tensor, shape (batch, channel, *operator.domain.shape)
+        First guess of the volume.
+    """
+
+    operator: LinearOperator
+    y: Data
+    likelihoods: tuple[Likelihood, ...]
+    guess: Tensor
+
+    def chi2(self, prediction: Data) -> float:
+        """chi2 of a volume, from ``A x``."""
+        return chi2(self.operator, self.likelihoods, self.y, prediction)
+
+    def part(self) -> Observation | None:
+        """A part of `SIDE` voxels along each axis, with the same share of signal as the whole.
+
+        chi2 is lower in anatomy than in air: the part's mean square of the guess is the nearest to the whole's.
+
+        Returns
+        -------
+        Observation or None
+            None where the operator is not separable, or the whole not `LEAST_PARTS` times as large.
+        """
+        operator, y, likelihood = self.operator, self.y, self.likelihoods[0]
+        if not isinstance(operator, Separable) or isinstance(y, tuple):
+            return None
+        side = [min(SIDE, n) for n in operator.domain.shape]
+        square = self.guess.abs().square().mean((0, 1))[None]
+        means = avg_pool3d(square, side, SIDE // 4)[0]
+        nearest = torch.unravel_index((means - square.mean()).abs().argmin(), means.shape)
+        low = [SIDE // 4 * int(n) for n in nearest]
+        part = part_of(operator, low, [a + n for a, n in zip(low, side, strict=True)])
+        if part.operator.domain.size * LEAST_PARTS > operator.domain.size:
+            return None
+        voxels, samples = (..., *part.voxels), (..., *part.samples)
+        if isinstance(likelihood, Masked):
+            likelihood = replace(likelihood, mask=likelihood.mask.expand(y.shape)[samples])
+        return Observation(part.operator, y[samples], (likelihood,), self.guess[voxels].contiguous())
+
+
+def run_with_enough_noise(
+    run: Callable[[Observation, float, ProgressCallback | None], tuple[T, float]],
+    observation: Observation,
+    sigma: float,
+    progress: ProgressCallback | None = None,
+) -> T:
+    """Run a trained solver, with a higher assumed noise level where its result would fit the noise.
 
     Networks smooth according to the noise level that they are given, tuned to the anatomy that they were trained on.
-    Smoother anatomy leaves a chi2 below the expected band: part of the noise is then in the result.
+    Smoother anatomy leaves a chi2 below the expected band: part of the noise is then in the result. The level that
+    brings it to `CHI2_LEAST` is found on a part of the volume (`Observation.part`), and the whole of it run once; in
+    up to `RUNS` runs of the whole where it has no such part.
 
     Parameters
     ----------
     run : callable
-        From a noise level to a result and its chi2, by the noise that there is.
+        From an observation, a noise level and whom it tells of its progress to a result and its chi2, by the noise that
+        there is.
+    observation : Observation
     sigma : float
-        That noise.
+        The noise that there is.
+    progress : callable, optional
     """
-    assumed_sigma = sigma
-    result, chi2 = run(assumed_sigma)
-    for _ in range(RUNS - 1):
-        if chi2 >= CHI2_EXPECTED[0]:
+    part = observation.part()
+    share = 0.0
+    if part is not None:
+        volumes = (RUNS - 1) * part.guess.numel()
+        share = volumes / (volumes + observation.guess.numel())
+    finding, last = split(progress, share)
+    level, found = sigma, []
+    if part is not None:
+        steps = Steps(finding)
+        for left in range(RUNS - 1, 0, -1):
+            with steps.step(left) as inner:
+                found.append((level, run(part, level, inner)[1]))
+            if _fits(found):
+                break
+            level = _next_level(found)
+        return run(observation, level, last)[0]
+    steps = Steps(last)
+    for left in range(RUNS, 0, -1):
+        with steps.step(left / 2) as inner:  # one or two are usual
+            result, misfit = run(observation, level, inner)
+        found.append((level, misfit))
+        if _fits(found):
             break
-        assumed_sigma *= min(MOST_MORE, (CHI2_LEAST / max(chi2, 1e-6)) ** POWER)
-        result, chi2 = run(assumed_sigma)
+        level = _next_level(found)
+    steps.finish()
     return result
+
+
+def _fits(found: list[tuple[float, float]]) -> bool:
+    """Whether the last noise level will do, of levels and their chi2; the first one that is no less than expected."""
+    low, high = CHI2_EXPECTED
+    return low <= found[-1][1] <= (high if len(found) > 1 else math.inf)
+
+
+def _next_level(found: list[tuple[float, float]]) -> float:
+    """The noise level that should bring chi2 to `CHI2_LEAST`: chi2 follows a power of it."""
+    level, misfit = found[-1]
+    power = POWER
+    if len(found) > 1:
+        before, other = found[-2]
+        measured = math.log(max(misfit, 1e-6) / max(other, 1e-6)) / math.log(level / before)
+        power = min(max(measured, POWERS[0]), POWERS[1])
+    return level * min(MOST_MORE, math.pow(CHI2_LEAST / max(misfit, 1e-6), 1 / power))
 
 
 def match_discrepancy(
