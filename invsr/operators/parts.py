@@ -1,10 +1,9 @@
-"""Parts of separable operators: some of the voxels, and the samples that see nothing else."""
+"""Parts of separable operators: some of the voxels, and the samples that see little else."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -12,8 +11,8 @@ from torch import Tensor
 from invsr.grid import Grid
 from invsr.operators.separable import Separable
 
-# What a sample takes from a voxel counts as nothing below this share of the most that it takes from any.
-NOTHING = 1e-3
+# Samples belong to a part that have this share of their weights in it, summed in squares.
+LEAST_SHARE = 0.9
 
 Box = tuple[slice, slice, slice]
 
@@ -25,7 +24,7 @@ class Part:
     Attributes
     ----------
     operator : Separable
-        From the voxels in `voxels` to the samples in `samples`.
+        From the voxels in `voxels` to the samples in `samples`, as if all other voxels were 0.
     voxels, samples : three of slice
         Where they lie in the whole operator's domain and range.
     """
@@ -35,42 +34,25 @@ class Part:
     samples: Box
 
 
-def part_of(operator: Separable, low: Sequence[int], high: Sequence[int]) -> Part:
-    """The operator between two corners in voxels, `high` not included, to the samples that see nothing else.
-
-    An axis along which samples see voxels far and wide (k-space) is left whole.
-    """
-    voxels = [slice(a, b) for a, b in zip(low, high, strict=True)]
-    samples: list[slice] = []
-    matrices: list[Tensor | None] = []
-    for n, matrix in enumerate(operator.matrices()):
-        d = operator.order[n]
-        if matrix is None:
-            samples.append(voxels[d])
-            matrices.append(None)
-            continue
-        share = (voxels[d].stop - voxels[d].start) / operator.domain.shape[d]
-        within = _within(matrix.detach(), voxels[d])
-        if within.stop - within.start < 0.5 * share * len(matrix):
-            voxels[d], within = slice(0, operator.domain.shape[d]), slice(0, len(matrix))
-        samples.append(within)
-        matrices.append(matrix.detach()[within, voxels[d]])
-    domain, range = _cut(operator.domain, voxels), _cut(operator.range, samples)
-    part = Separable(domain, range, matrices, operator.order, operator.boundary)
-    i, j, k = voxels
-    p, q, r = samples
-    return Part(part, (i, j, k), (p, q, r))
+def part_of(operator: Separable, low: Sequence[int], high: Sequence[int]) -> Part | None:
+    """The operator between two corners in voxels, `high` not included; None where no sample belongs there."""
+    i, j, k = (slice(a, b) for a, b in zip(low, high, strict=True))
+    voxels = (i, j, k)
+    along = [voxels[d] for d in operator.order]
+    whole = operator.matrices()
+    p, q, r = samples = [one if m is None else _belonging(m, one) for m, one in zip(whole, along, strict=True)]
+    if any(one.stop <= one.start for one in samples):
+        return None
+    matrices = [None if m is None else m.detach()[a, b] for m, a, b in zip(whole, samples, along, strict=True)]
+    part = Separable(_cut(operator.domain, voxels), _cut(operator.range, samples), matrices, operator.order)
+    return Part(part, voxels, (p, q, r))
 
 
-def _within(matrix: Tensor, voxels: slice) -> slice:
-    """The longest run of rows whose weights lie within the voxels."""
-    weights = matrix.abs()
-    counted = weights > NOTHING * weights.amax(1, keepdim=True)
-    inside = counted.any(1)
-    counted[:, voxels] = False
-    inside &= ~counted.any(1)
-    ends = [-1, *torch.nonzero(~inside).flatten().tolist(), len(matrix)]
-    return max((slice(a + 1, b) for a, b in pairwise(ends)), key=lambda run: run.stop - run.start)
+def _belonging(matrix: Tensor, voxels: slice) -> slice:
+    """From the first to the last row that belongs to the voxels."""
+    squares = matrix.detach().abs().square()
+    rows = torch.nonzero(squares[:, voxels].sum(1) > LEAST_SHARE * squares.sum(1)).flatten().tolist()
+    return slice(rows[0], rows[-1] + 1) if rows else slice(0, 0)
 
 
 def _cut(grid: Grid, box: Sequence[slice]) -> Grid:

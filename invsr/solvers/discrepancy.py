@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool3d
 
-from invsr.noise.likelihoods import Likelihood, Masked
+from invsr.noise.likelihoods import Gaussian, Likelihood, Masked
 from invsr.numerics.iteration import ProgressCallback, Steps, split
 from invsr.operators.base import Data, LinearOperator
 from invsr.operators.parts import part_of
@@ -64,28 +64,35 @@ class Observation:
     def part(self) -> Observation | None:
         """A part of `SIDE` voxels along each axis, with the same share of signal as the whole.
 
-        chi2 is lower in anatomy than in air: the part's mean square of the guess is the nearest to the whole's.
+        chi2 is lower in anatomy than in air: the part's mean square of the guess is the nearest to the whole's. What
+        its samples see beyond it is taken from the guess.
 
         Returns
         -------
         Observation or None
-            None where the operator is not separable, or the whole not `LEAST_PARTS` times as large.
+            None where the operator is not separable, noise not Gaussian, or the whole not `LEAST_PARTS` times as large.
         """
         operator, y, likelihood = self.operator, self.y, self.likelihoods[0]
-        if not isinstance(operator, Separable) or isinstance(y, tuple):
+        bare = likelihood.likelihood if isinstance(likelihood, Masked) else likelihood
+        if not (isinstance(operator, Separable) and isinstance(bare, Gaussian) and isinstance(y, Tensor)):
             return None
         side = [min(SIDE, n) for n in operator.domain.shape]
+        if math.prod(side) * LEAST_PARTS > operator.domain.size:
+            return None
         square = self.guess.abs().square().mean((0, 1))[None]
         means = avg_pool3d(square, side, SIDE // 4)[0]
         nearest = torch.unravel_index((means - square.mean()).abs().argmin(), means.shape)
         low = [SIDE // 4 * int(n) for n in nearest]
         part = part_of(operator, low, [a + n for a, n in zip(low, side, strict=True)])
-        if part.operator.domain.size * LEAST_PARTS > operator.domain.size:
+        if part is None:
             return None
         voxels, samples = (..., *part.voxels), (..., *part.samples)
+        beyond = self.guess.clone()
+        beyond[voxels] = 0
         if isinstance(likelihood, Masked):
             likelihood = replace(likelihood, mask=likelihood.mask.expand(y.shape)[samples])
-        return Observation(part.operator, y[samples], (likelihood,), self.guess[voxels].contiguous())
+        seen = (y - operator(beyond))[samples]
+        return Observation(part.operator, seen, (likelihood,), self.guess[voxels].contiguous())
 
 
 def run_with_enough_noise(
