@@ -119,31 +119,21 @@ def run_with_enough_noise(
     progress : callable, optional
     """
     part = observation.part()
-    share = 0.0
+    share, tries = 1.0, RUNS
     if part is not None:
-        volumes = (RUNS - 1) * part.guess.numel()
-        share = volumes / (volumes + observation.guess.numel())
+        tries = RUNS - 1
+        share = tries * part.guess.numel() / (tries * part.guess.numel() + observation.guess.numel())
     finding, last = split(progress, share)
-    level, found = sigma, []
-    if part is not None:
-        steps = Steps(finding)
-        for left in range(RUNS - 1, 0, -1):
-            with steps.step(left) as inner:
-                found.append((level, run(part, level, inner)[1]))
-            if _fits(found):
-                break
-            level = _next_level(found)
-        return run(observation, level, last)[0]
-    steps = Steps(last)
-    for left in range(RUNS, 0, -1):
-        with steps.step(left / 2) as inner:  # one or two are usual
-            result, misfit = run(observation, level, inner)
+    steps, level, found = Steps(finding), sigma, []
+    for left in range(tries, 0, -1):
+        with steps.step((left + 1) / 2) as inner:  # fewer than are allowed will do, as a rule
+            result, misfit = run(part or observation, level, inner)
         found.append((level, misfit))
         if _fits(found):
             break
         level = _next_level(found)
     steps.finish()
-    return result
+    return result if part is None else run(observation, level, last)[0]
 
 
 def _fits(found: list[tuple[float, float]]) -> bool:

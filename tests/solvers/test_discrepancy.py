@@ -69,6 +69,9 @@ def runs_of(first, power, *, whole_first=None):
 
     def run(seen, sigma, progress):
         calls.append((seen, sigma / SIGMA))
+        if progress is not None:
+            progress(0.5, {})
+            progress(1.0, {})
         start = first if whole_first is None or seen.guess.numel() < WHOLE else whole_first
         return len(calls), start * (sigma / SIGMA) ** power
 
@@ -109,6 +112,7 @@ def test_the_level_is_found_on_a_part_and_the_whole_is_run_once(small, first, po
     assert run_with_enough_noise(run, observation(), SIGMA, lambda done, _: told.append(done)) == len(calls)
     sizes = [seen.guess.numel() for seen, _ in calls]
     assert sizes[-1] == WHOLE and 1 < len(sizes) <= RUNS and set(sizes[:-1]) == {12**3}
+    assert told == sorted(told) and told[-1] == 1 and told[-2] < 0.7  # half of the last run
     assert 0.7 <= first * calls[-1][1] ** power <= 1.3
 
 
