@@ -126,7 +126,7 @@ def run_with_enough_noise(
     finding, last = split(progress, share)
     steps, level, found = Steps(finding), sigma, []
     for left in range(tries, 0, -1):
-        with steps.step((left + 1) / 2) as inner:  # fewer than are allowed will do, as a rule
+        with steps.step(left / 2) as inner:  # one or two will do, as a rule
             result, misfit = run(part or observation, level, inner)
         found.append((level, misfit))
         if _fits(found):
