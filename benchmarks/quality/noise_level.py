@@ -16,7 +16,7 @@ import invsr
 from benchmarks.arguments import normalised, parser, row, stem, table, truths
 from invsr.errors import InvsrWarning
 from invsr.priors.denoiser import Denoiser
-from invsr.solvers import discrepancy, equilibrium, trained, unrolled
+from invsr.solvers import discrepancy, equilibrium, observation, trained, unrolled
 from invsr.testing.metrics import evaluate, head_mask
 
 COLUMNS = (
@@ -46,12 +46,12 @@ class Counted:
             self.voxels += v.numel()
             return prox(prior, v, sigma)
 
-        def noted(run, observation, sigma, progress=None):
+        def noted(run, whole, sigma, progress=None):
             def once(seen, assumed, inner):
                 self.levels.append(assumed / sigma)
                 return run(seen, assumed, inner)
 
-            return choose(once, observation, sigma, progress)
+            return choose(once, whole, sigma, progress)
 
         Denoiser.prox = counted
         equilibrium.run_with_enough_noise = unrolled.run_with_enough_noise = noted
@@ -77,7 +77,7 @@ def cases(options):
 def main():
     arguments = parser(__doc__, "volumes", "--crop", "--seed", crop=80)
     arguments.add_argument("--scans", nargs="*", default=[])
-    arguments.add_argument("--side", type=int, default=discrepancy.SIDE, help="of the part, voxels")
+    arguments.add_argument("--side", type=int, default=observation.SIDE, help="of the part, voxels")
     arguments.add_argument("--slices", type=float, nargs="*", default=[4.0])
     arguments.add_argument("--noises", type=float, nargs="*", default=[0.01])
     arguments.add_argument("--spacing", type=float, default=1.5)
@@ -88,14 +88,14 @@ def main():
     warnings.simplefilter("ignore", InvsrWarning)
     if options.scans and not options.volumes:
         options.slices = []
-    counted, least = Counted(), {"whole": float("inf"), "part": discrepancy.LEAST_PARTS}
-    discrepancy.SIDE = options.side
+    counted, least = Counted(), {"whole": float("inf"), "part": observation.LEAST_PARTS}
+    observation.SIDE = options.side
     table(COLUMNS)
     for name, scan, told, truth, thickness, noise in cases(options):
         for method in options.method:
             for where, rtol in itertools.product(options.found_on, options.rtol if method == trained.DEQ else [None]):
                 counted.voxels, counted.levels = 0, []
-                discrepancy.LEAST_PARTS = least[where]
+                observation.LEAST_PARTS = least[where]
                 trained.FIXED_POINT_RTOL = rtol
                 start = time.perf_counter()
                 found = invsr.reconstruct(scan, method=method, **told)

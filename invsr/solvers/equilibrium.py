@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +14,10 @@ from invsr.numerics.fixed_point import METHODS, FixedPoint
 from invsr.numerics.iteration import ProgressCallback, Status, split
 from invsr.numerics.linear import number
 from invsr.operators.base import Data, LinearOperator
-from invsr.operators.sampling import Sampling
-from invsr.operators.separable import Separable
 from invsr.priors.base import Prior
-from invsr.solvers.discrepancy import Observation, match_discrepancy, run_with_enough_noise
+from invsr.solvers.discrepancy import match_discrepancy, run_with_enough_noise
+from invsr.solvers.implicit import ImplicitGradient
+from invsr.solvers.observation import Observation
 from invsr.solvers.plug_and_play import PRIOR_WEIGHT, smooth_guess
 from invsr.solvers.residuals import as_tuple, back_project, gain, intensity_scale
 from invsr.solvers.solution import Solution
@@ -28,8 +26,8 @@ from invsr.solvers.state import Problem, State, Step, data_step
 IMPLICIT, JACOBIAN_FREE = "implicit", "jacobian_free"
 # What the denoiser is to take off besides the noise of the data, as a share of the peak, before training.
 INITIAL_LEVEL = 0.03
-# Fewest voxels along each axis of a volume whose search starts on a coarser grid, and that search's share of the time.
-LEAST_SIDE, COARSE_SHARE = 16, 0.2
+# Share of the time that the search on a coarser grid takes.
+COARSE_SHARE = 0.2
 
 
 class Equilibrium(nn.Module):
@@ -155,7 +153,7 @@ class Equilibrium(nn.Module):
         if not implicit:
             return after.x
         x, image = after.x, after.v
-        out: Tensor = _Implicit.apply(x, image, lambda grad: self._adjoint(v, x, image, grad))
+        out: Tensor = ImplicitGradient.apply(x, image, lambda grad: self._adjoint(v, x, image, grad))
         return out
 
     def last_steps(
@@ -239,11 +237,7 @@ class Equilibrium(nn.Module):
         likelihoods = tuple(Gaussian(sigma) for _ in as_tuple(y))
         start = smooth_guess(operator, y) if x0 is None else x0
         scale = intensity_scale(y, likelihoods, start)
-
         whole = Observation(operator, y, likelihoods, start)
-
-        def misfit(volume: Tensor) -> float:
-            return whole.chi2(operator(volume))
 
         def run(
             seen: Observation, assumed_sigma: float, inner: ProgressCallback | None
@@ -259,8 +253,8 @@ class Equilibrium(nn.Module):
         history = [{"change": residual} for residual in self.last.history]
         weight = number(rho)
         if self.step.penalty_method and not self.step.explicit:  # the others' fixed point is the network's
-            x, weight = match_discrepancy(operator, back, x, weight, misfit)
-        history[-1] |= {"lam": number(lam) * weight / number(rho), "chi2": misfit(x)}
+            x, weight = match_discrepancy(operator, back, x, weight, lambda volume: whole.chi2(operator(volume)))
+        history[-1] |= {"lam": number(lam) * weight / number(rho), "chi2": whole.chi2(operator(x))}
         return Solution.of_run(x, operator.domain, self.last.status, history, sigma, gain(likelihoods, y, operator(x)))
 
     @torch.no_grad()
@@ -297,13 +291,11 @@ class Equilibrium(nn.Module):
 
         An evaluation takes an eighth of the time there, and what slices leave open is coarse.
         """
-        domain = seen.operator.domain
-        if not isinstance(seen.operator, Separable) or min(domain.shape) < LEAST_SIDE:
+        coarser = seen.coarser()
+        if coarser is None:
             return seen.guess
-        finer = Sampling(domain.refine((2 * domain.spacing).tolist()), domain, ("none",) * 3)
-        ones = torch.ones_like(seen.guess)
-        guess = finer.adjoint(seen.guess) / finer.adjoint(ones)
-        state, _ = self._find(seen.operator @ finer, seen.y, sigma, guess, scale=scale, progress=progress)
+        coarse, finer = coarser
+        state, _ = self._find(coarse.operator, coarse.y, sigma, coarse.guess, scale=scale, progress=progress)
         interpolated: Tensor = finer(state.x)
         problem, _ = self._start(seen.operator, seen.y, sigma, interpolated, scale)
         _, rho = self._weights(sigma, problem, scale)
@@ -355,17 +347,3 @@ class Equilibrium(nn.Module):
             InvsrWarning,
             stacklevel=3,
         )
-
-
-class _Implicit(torch.autograd.Function):
-    """x at ``v = T(v)``, from x and T(v) of one step from v held fixed: T(v) gets the gradient ``(I - J^T)^-1 b``."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, image: Tensor, adjoint: Callable[[Tensor], Tensor]) -> Tensor:
-        ctx.adjoint = adjoint
-        return x.view_as(x)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        return grads[0], ctx.adjoint(grads[0]), None

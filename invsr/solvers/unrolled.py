@@ -15,7 +15,8 @@ from invsr.numerics.iteration import ProgressCallback, Status, Steps
 from invsr.numerics.linear import number
 from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import GRADIENT, Prior
-from invsr.solvers.discrepancy import Observation, match_discrepancy, run_with_enough_noise
+from invsr.solvers.discrepancy import match_discrepancy, run_with_enough_noise
+from invsr.solvers.observation import Observation
 from invsr.solvers.plug_and_play import FIRST_LEVEL, LAST_LEVEL, PRIOR_WEIGHT, smooth_guess
 from invsr.solvers.residuals import as_tuple, back_project, gain, intensity_scale, target
 from invsr.solvers.solution import Solution

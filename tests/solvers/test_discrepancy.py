@@ -9,15 +9,15 @@ import torch
 from invsr import Grid
 from invsr.noise.likelihoods import Gaussian, Masked, Rician
 from invsr.operators import Stack, acquisition
-from invsr.solvers import discrepancy
+from invsr.solvers import observation as observations
 from invsr.solvers.discrepancy import (
     CHI2_MOST,
     MOST_MORE,
     RUNS,
-    Observation,
     match_discrepancy,
     run_with_enough_noise,
 )
+from invsr.solvers.observation import Observation
 from invsr.solvers.weighting import CHI2_LEAST
 
 SIGMA = 0.02
@@ -92,7 +92,7 @@ def observation(likelihood=None):
 @pytest.fixture
 def small(monkeypatch):
     """Parts of 12 voxels a side."""
-    monkeypatch.setattr(discrepancy, "SIDE", 12)
+    monkeypatch.setattr(observations, "SIDE", 12)
 
 
 @pytest.mark.parametrize("power", [1.3, 1.8, 3.0])
@@ -140,7 +140,7 @@ def test_what_cannot_be_cut_has_no_part(small, monkeypatch):
     assert replace(whole, operator=stack, y=(whole.y, whole.y), likelihoods=whole.likelihoods * 2).part() is None
     assert replace(whole, operator=2.0 * whole.operator).part() is None
     assert replace(whole, likelihoods=(Rician(SIGMA),)).part() is None
-    monkeypatch.setattr(discrepancy, "SIDE", 20)  # more than a quarter of the whole
+    monkeypatch.setattr(observations, "SIDE", 20)  # more than a quarter of the whole
     assert whole.part() is None
 
 
@@ -155,3 +155,18 @@ def test_it_ends_where_nothing_helps():
     run, calls = runs_of(1e-9, 0.0)
     run_with_enough_noise(run, observation(), SIGMA)
     np.testing.assert_allclose([level for _, level in calls], [1.0, MOST_MORE, MOST_MORE**2])
+
+
+def test_on_a_coarser_grid_smooth_volumes_explain_the_same_data():
+    grid = Grid((25, 24, 24), np.eye(4))
+    A = acquisition(grid.coarsen((1, 1, 4)), reference=grid)
+    points = torch.from_numpy(grid.points() - grid.centre)
+    truth = torch.exp(-points.square().sum(-1) / 60)[None, None]
+    coarse, finer = Observation(A, A(truth), (Gaussian(SIGMA),), truth).coarser()
+    assert coarse.guess.shape == (1, 1, 13, 12, 12) and coarse.y.shape == A(truth).shape
+    error = coarse.operator(coarse.guess) - coarse.y
+    assert float(error.abs().max()) < 0.1 * float(coarse.y.max())
+    torch.testing.assert_close(A(finer(coarse.guess)), coarse.operator(coarse.guess))
+    small = Grid((15, 24, 24), np.eye(4))
+    A = acquisition(small.coarsen((1, 1, 4)), reference=small)
+    assert Observation(A, A(truth[..., :15, :, :]), (Gaussian(SIGMA),), truth[..., :15, :, :]).coarser() is None
