@@ -246,6 +246,8 @@ class Equilibrium(nn.Module):
             guess = seen.guess if x0 is not None else self._from_coarse(seen, assumed_sigma, scale, coarse)
             state, problem = self._find(seen.operator, seen.y, assumed_sigma, guess, scale=scale, progress=fine)
             lam, rho = self._weights(assumed_sigma, problem, scale)
+            if self.last is None or self.last.status is not Status.CONVERGED:  # the best v is not the last one
+                state = self.step(state, problem, lam, rho)
             return (state.x, lam, rho), seen.chi2(seen.operator(state.x))
 
         x, lam, rho = run_with_enough_noise(run, whole, float(sigma), progress)
@@ -274,15 +276,13 @@ class Equilibrium(nn.Module):
         x = state.x
 
         def advance(v: Tensor) -> Tensor:
-            nonlocal x  # an iterative data step starts from it
+            nonlocal x  # that of the last v; an iterative data step starts from it, too
             after = self.step(replace(state, v=v, x=x), problem, lam, rho)
             x = after.x
             return after.v
 
         most = max_iter or self.max_iter
         self.last = self.method(advance, state.v, rtol=self.rtol, max_iter=most, progress=progress)
-        if self.last.status is not Status.CONVERGED:  # the best v is not the last one
-            advance(self.last.v)
         return replace(state, v=self.last.v, x=x), problem
 
     @torch.no_grad()
