@@ -8,7 +8,9 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from invsr.numerics.iteration import ProgressCallback, Steps, split
 from invsr.operators.base import LinearOperator
+from invsr.solvers.observation import Observation
 from invsr.solvers.solution import CHI2_EXPECTED
 from invsr.solvers.weighting import CHI2_LEAST
 
@@ -18,37 +20,72 @@ CHI2_MOST = CHI2_EXPECTED[1] - (CHI2_LEAST - CHI2_EXPECTED[0])
 REACH = 7.0
 TOLERANCE = 0.02
 # Largest number of runs; largest factor by which the assumed noise level grows from one to the next, and the power of
-# chi2 that it follows: measured on heads, chi2 grows as the assumed noise level to the power of 1.3 to 1.8.
+# it that chi2 follows until two runs have told: measured on heads, 1.3 to 1.8.
 RUNS = 3
 MOST_MORE = 2.0
-POWER = 1 / 1.5
-# Runs that are expected, for the time left.
-EXPECTED_RUNS = 1.5
+POWER = 1.5
+# The powers that two runs are believed.
+POWERS = (1.0, 5.0)
 
 T = TypeVar("T")
 
 
-def rerun_with_more_noise(run: Callable[[float], tuple[T, float]], sigma: float) -> T:
-    """Run a trained solver, again with a higher assumed noise level where its result fits the noise.
+def run_with_enough_noise(
+    run: Callable[[Observation, float, ProgressCallback | None], tuple[T, float]],
+    observation: Observation,
+    sigma: float,
+    progress: ProgressCallback | None = None,
+) -> T:
+    """Run a trained solver, with a higher assumed noise level where its result would fit the noise.
 
     Networks smooth according to the noise level that they are given, tuned to the anatomy that they were trained on.
-    Smoother anatomy leaves a chi2 below the expected band: part of the noise is then in the result.
+    Smoother anatomy leaves a chi2 below the expected band: part of the noise is then in the result. The level that
+    brings it to `CHI2_LEAST` is found on a part of the volume (`Observation.part`), and the whole of it run once; in
+    up to `RUNS` runs of the whole where it has no such part.
 
     Parameters
     ----------
     run : callable
-        From a noise level to a result and its chi2, by the noise that there is.
+        From an observation, a noise level and whom it tells of its progress to a result and its chi2, by the noise that
+        there is.
+    observation : Observation
     sigma : float
-        That noise.
+        The noise that there is.
+    progress : callable, optional
     """
-    assumed_sigma = sigma
-    result, chi2 = run(assumed_sigma)
-    for _ in range(RUNS - 1):
-        if chi2 >= CHI2_EXPECTED[0]:
+    part = observation.part()
+    share, tries = 1.0, RUNS
+    if part is not None:
+        tries = RUNS - 1
+        share = tries * part.guess.numel() / (tries * part.guess.numel() + observation.guess.numel())
+    finding, last = split(progress, share)
+    steps, level, found = Steps(finding), sigma, []
+    for left in range(tries, 0, -1):
+        with steps.step(left / 2) as inner:  # one or two will do, as a rule
+            result, misfit = run(part or observation, level, inner)
+        found.append((level, misfit))
+        if _fits(found) and (part is None or left == tries):  # two runs of the part tell the level more exactly
             break
-        assumed_sigma *= min(MOST_MORE, (CHI2_LEAST / max(chi2, 1e-6)) ** POWER)
-        result, chi2 = run(assumed_sigma)
-    return result
+        level = _next_level(found)
+    steps.finish()
+    return result if part is None else run(observation, level, last)[0]
+
+
+def _fits(found: list[tuple[float, float]]) -> bool:
+    """Whether the last noise level will do, of levels and their chi2; the first one that is no less than expected."""
+    low, high = CHI2_EXPECTED
+    return low <= found[-1][1] <= (high if len(found) > 1 else math.inf)
+
+
+def _next_level(found: list[tuple[float, float]]) -> float:
+    """The noise level that should bring chi2 to `CHI2_LEAST`: chi2 follows a power of it."""
+    level, misfit = found[-1]
+    power = POWER
+    if len(found) > 1:
+        before, other = found[-2]
+        measured = math.log(max(misfit, 1e-6) / max(other, 1e-6)) / math.log(level / before)
+        power = min(max(measured, POWERS[0]), POWERS[1])
+    return level * min(MOST_MORE, math.pow(CHI2_LEAST / max(misfit, 1e-6), 1 / power))
 
 
 def match_discrepancy(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,19 +11,23 @@ from torch import Tensor, nn
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.noise.likelihoods import Gaussian
 from invsr.numerics.fixed_point import METHODS, FixedPoint
-from invsr.numerics.iteration import ProgressCallback, Status, Steps
+from invsr.numerics.iteration import ProgressCallback, Status, split
 from invsr.numerics.linear import number
 from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import Prior
-from invsr.solvers.discrepancy import EXPECTED_RUNS, match_discrepancy, rerun_with_more_noise
+from invsr.solvers.discrepancy import match_discrepancy, run_with_enough_noise
+from invsr.solvers.implicit import ImplicitGradient
+from invsr.solvers.observation import Observation
 from invsr.solvers.plug_and_play import PRIOR_WEIGHT, smooth_guess
-from invsr.solvers.residuals import as_tuple, back_project, chi2, gain, intensity_scale
+from invsr.solvers.residuals import as_tuple, back_project, gain, intensity_scale
 from invsr.solvers.solution import Solution
-from invsr.solvers.state import Problem, State, Step
+from invsr.solvers.state import Problem, State, Step, data_step
 
 IMPLICIT, JACOBIAN_FREE = "implicit", "jacobian_free"
 # What the denoiser is to take off besides the noise of the data, as a share of the peak, before training.
 INITIAL_LEVEL = 0.03
+# Share of the time that the search on a coarser grid takes.
+COARSE_SHARE = 0.2
 
 
 class Equilibrium(nn.Module):
@@ -151,7 +153,7 @@ class Equilibrium(nn.Module):
         if not implicit:
             return after.x
         x, image = after.x, after.v
-        out: Tensor = _Implicit.apply(x, image, lambda grad: self._adjoint(v, x, image, grad))
+        out: Tensor = ImplicitGradient.apply(x, image, lambda grad: self._adjoint(v, x, image, grad))
         return out
 
     def last_steps(
@@ -221,9 +223,10 @@ class Equilibrium(nn.Module):
 
         `progress` is called with the share that is done, 0 to 1, and the last residual of the fixed point as "change".
 
-        Where the result fits the noise, the fixed point is found again for a higher assumed noise level
-        (`invsr.solvers.discrepancy.rerun_with_more_noise`); where HQS's fixed point leaves a chi2 that noise does not
-        explain, its data step is done again with another penalty (`match_discrepancy`, there).
+        The search starts from the fixed point on a grid half as fine, unless a first guess is given. Where the result
+        would fit the noise, a higher noise level is assumed (`invsr.solvers.discrepancy.run_with_enough_noise`); where
+        HQS's fixed point leaves a chi2 that noise does not explain, its data step is done again with another penalty
+        (`match_discrepancy`, there).
 
         Returns
         -------
@@ -234,28 +237,26 @@ class Equilibrium(nn.Module):
         likelihoods = tuple(Gaussian(sigma) for _ in as_tuple(y))
         start = smooth_guess(operator, y) if x0 is None else x0
         scale = intensity_scale(y, likelihoods, start)
-        history: list[dict[str, float]] = []
-        searches = Steps(progress)
+        whole = Observation(operator, y, likelihoods, start)
 
-        def misfit(volume: Tensor) -> float:
-            return chi2(operator, likelihoods, y, operator(volume))
-
-        def run(assumed_sigma: float) -> tuple[tuple[Tensor, float | Tensor, float | Tensor], float]:
-            with searches.step(left=EXPECTED_RUNS) as inner:
-                state, problem = self._find(operator, y, assumed_sigma, start, scale=scale, progress=inner)
+        def run(
+            seen: Observation, assumed_sigma: float, inner: ProgressCallback | None
+        ) -> tuple[tuple[Tensor, float | Tensor, float | Tensor], float]:
+            coarse, fine = split(inner, COARSE_SHARE if x0 is None else 0.0)
+            guess = seen.guess if x0 is not None else self._from_coarse(seen, assumed_sigma, scale, coarse)
+            state, problem = self._find(seen.operator, seen.y, assumed_sigma, guess, scale=scale, progress=fine)
             lam, rho = self._weights(assumed_sigma, problem, scale)
-            x = self.step(state, problem, lam, rho).x
-            assert self.last is not None
-            history.extend({"change": residual} for residual in self.last.history)
-            return (x, lam, rho), misfit(x)
+            if self.last is None or self.last.status is not Status.CONVERGED:  # the best v is not the last one
+                state = self.step(state, problem, lam, rho)
+            return (state.x, lam, rho), seen.chi2(seen.operator(state.x))
 
-        x, lam, rho = rerun_with_more_noise(run, float(sigma))
-        searches.finish()
+        x, lam, rho = run_with_enough_noise(run, whole, float(sigma), progress)
+        assert self.last is not None
+        history = [{"change": residual} for residual in self.last.history]
         weight = number(rho)
         if self.step.penalty_method and not self.step.explicit:  # the others' fixed point is the network's
-            x, weight = match_discrepancy(operator, back, x, weight, misfit)
-        assert self.last is not None
-        history[-1] |= {"lam": number(lam) * weight / number(rho), "chi2": misfit(x)}
+            x, weight = match_discrepancy(operator, back, x, weight, lambda volume: whole.chi2(operator(volume)))
+        history[-1] |= {"lam": number(lam) * weight / number(rho), "chi2": whole.chi2(operator(x))}
         return Solution.of_run(x, operator.domain, self.last.status, history, sigma, gain(likelihoods, y, operator(x)))
 
     @torch.no_grad()
@@ -275,7 +276,7 @@ class Equilibrium(nn.Module):
         x = state.x
 
         def advance(v: Tensor) -> Tensor:
-            nonlocal x  # only to start an iterative data step from
+            nonlocal x  # that of the last v; an iterative data step starts from it, too
             after = self.step(replace(state, v=v, x=x), problem, lam, rho)
             x = after.x
             return after.v
@@ -283,6 +284,22 @@ class Equilibrium(nn.Module):
         most = max_iter or self.max_iter
         self.last = self.method(advance, state.v, rtol=self.rtol, max_iter=most, progress=progress)
         return replace(state, v=self.last.v, x=x), problem
+
+    @torch.no_grad()
+    def _from_coarse(self, seen: Observation, sigma: float, scale: float, progress: ProgressCallback | None) -> Tensor:
+        """The fixed point on a grid of twice the spacing, interpolated; the guess where A is not separable.
+
+        An evaluation takes an eighth of the time there, and what slices leave open is coarse.
+        """
+        coarser = seen.coarser()
+        if coarser is None:
+            return seen.guess
+        coarse, finer = coarser
+        state, _ = self._find(coarse.operator, coarse.y, sigma, coarse.guess, scale=scale, progress=progress)
+        interpolated: Tensor = finer(state.x)
+        problem, _ = self._start(seen.operator, seen.y, sigma, interpolated, scale)
+        _, rho = self._weights(sigma, problem, scale)
+        return data_step(problem, interpolated, rho, interpolated)
 
     @torch.no_grad()
     def _start(
@@ -330,17 +347,3 @@ class Equilibrium(nn.Module):
             InvsrWarning,
             stacklevel=3,
         )
-
-
-class _Implicit(torch.autograd.Function):
-    """x at ``v = T(v)``, from x and T(v) of one step from v held fixed: T(v) gets the gradient ``(I - J^T)^-1 b``."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, image: Tensor, adjoint: Callable[[Tensor], Tensor]) -> Tensor:
-        ctx.adjoint = adjoint
-        return x.view_as(x)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        return grads[0], ctx.adjoint(grads[0]), None

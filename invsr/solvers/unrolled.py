@@ -15,9 +15,10 @@ from invsr.numerics.iteration import ProgressCallback, Status, Steps
 from invsr.numerics.linear import number
 from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import GRADIENT, Prior
-from invsr.solvers.discrepancy import EXPECTED_RUNS, match_discrepancy, rerun_with_more_noise
+from invsr.solvers.discrepancy import match_discrepancy, run_with_enough_noise
+from invsr.solvers.observation import Observation
 from invsr.solvers.plug_and_play import FIRST_LEVEL, LAST_LEVEL, PRIOR_WEIGHT, smooth_guess
-from invsr.solvers.residuals import as_tuple, back_project, chi2, gain, intensity_scale, target
+from invsr.solvers.residuals import as_tuple, back_project, gain, intensity_scale, target
 from invsr.solvers.solution import Solution
 from invsr.solvers.state import Problem, State, Step
 from invsr.solvers.weighting import LEAST_NOISE, log_level
@@ -115,32 +116,28 @@ class Unrolled(nn.Module):
         """The volume without gradients, with the history of the steps.
 
         As `forward`, and in addition `likelihood` (or one per scan of a stack), Gaussian by default; others re-target
-        the data before every step (majorise-minimise). Where the result fits the noise, all steps are taken again
-        for a higher assumed noise level (`invsr.solvers.discrepancy.rerun_with_more_noise`); where the last step leaves
-        a chi2 that noise does not explain, its penalty is found anew (`match_discrepancy`, there).
+        the data before every step (majorise-minimise). Where the result would fit the noise, a higher noise level is
+        assumed (`invsr.solvers.discrepancy.run_with_enough_noise`); where the last step leaves a chi2 that noise does
+        not explain, its penalty is found anew (`match_discrepancy`, there). The history is that of the last run.
         """
         likelihoods = as_tuple(likelihood) if likelihood is not None else tuple(Gaussian(sigma) for _ in as_tuple(y))
         with torch.no_grad():
             start = smooth_guess(operator, y) if x0 is None else x0
             scale = intensity_scale(y, likelihoods, start)
         history: list[dict[str, float]] = []
-        runs = Steps(progress)
 
-        def misfit(prediction: Data) -> float:
-            return chi2(operator, likelihoods, y, prediction)
-
-        def run(assumed_sigma: float) -> tuple[tuple[Tensor, Tensor, Tensor, Data], float]:
-            with runs.step(left=EXPECTED_RUNS) as inner:
-                return once(assumed_sigma, Steps(inner))
-
-        def once(assumed_sigma: float, steps: Steps) -> tuple[tuple[Tensor, Tensor, Tensor, Data], float]:
-            states = self._states(operator, y, assumed_sigma, start, likelihoods, scale)
+        def run(
+            seen: Observation, assumed_sigma: float, inner: ProgressCallback | None
+        ) -> tuple[tuple[Tensor, Tensor, Tensor, Data], float]:
+            history.clear()
+            steps = Steps(inner)
+            states = self._states(seen.operator, seen.y, assumed_sigma, seen.guess, seen.likelihoods, scale)
             for state, before, lam, rho in steps.over(states, self.n_steps):
-                prediction = operator(state.x)
+                prediction = seen.operator(state.x)
                 entry = {
                     "lam": number(lam),
                     "sigma": number(lam / rho) ** 0.5,
-                    "chi2": misfit(prediction),
+                    "chi2": seen.chi2(prediction),
                     "change": float((state.x - before.x).norm() / state.x.norm().clamp(min=1e-30)),
                     "split": state.split_residual,
                 }
@@ -149,13 +146,15 @@ class Unrolled(nn.Module):
             return (state.x, lam, rho, prediction), entry["chi2"]
 
         with torch.no_grad():
-            x, lam, rho, prediction = rerun_with_more_noise(run, float(sigma))
-            runs.finish()
+            whole = Observation(operator, y, likelihoods, start)
+            x, lam, rho, prediction = run_with_enough_noise(run, whole, float(sigma), progress)
             if not self.step.explicit:  # those that are end with the network
                 back = back_project(operator, target(likelihoods, y, prediction))
-                x, weight = match_discrepancy(operator, back, x, number(rho), lambda volume: misfit(operator(volume)))
+                x, weight = match_discrepancy(
+                    operator, back, x, number(rho), lambda volume: whole.chi2(operator(volume))
+                )
                 prediction = operator(x)
-                history[-1] |= {"lam": number(lam) * weight / number(rho), "chi2": misfit(prediction)}
+                history[-1] |= {"lam": number(lam) * weight / number(rho), "chi2": whole.chi2(prediction)}
         # A fixed number of steps is what was asked for: there is nothing left to converge.
         status = Status.CONVERGED if bool(x.isfinite().all()) else Status.DIVERGED
         return Solution.of_run(x, operator.domain, status, history, sigma, gain(likelihoods, y, prediction))

@@ -15,7 +15,7 @@ from invsr.operators import Stack, acquisition
 from invsr.priors import Denoiser, Prior, Tikhonov
 from invsr.solvers import ADMM, HQS, PGD, RED, Status, discrepancy
 from invsr.solvers.equilibrium import INITIAL_LEVEL, Equilibrium
-from invsr.solvers.plug_and_play import PRIOR_WEIGHT
+from invsr.solvers.plug_and_play import PRIOR_WEIGHT, smooth_guess
 from invsr.solvers.residuals import chi2, peak
 from invsr.solvers.steps import Problem
 from invsr.testing.phantoms import centred_grid
@@ -240,6 +240,41 @@ def test_solve_reports(monkeypatch):
     found = short.solve(operator, y, SIGMA, x0=torch.zeros_like(truth))
     assert found.status is Status.MAX_ITER and len(found.history) == 3
     assert any("max_iter = 3" in line for line in found.remarks())
+
+
+def large_scan():
+    grid = centred_grid((18, 16, 20), 1.0)
+    operator = acquisition(grid.coarsen((1, 1, 4)), reference=grid)
+    points = torch.from_numpy(grid.points() - grid.centre)
+    y = operator(torch.exp(-points.square().sum(-1) / 30)[None, None])
+    return operator, y + SIGMA * noise(*y.shape, seed=3)
+
+
+@pytest.mark.parametrize("step", ["hqs", "admm"])
+def test_the_fixed_point_does_not_depend_on_the_start(step):
+    operator, y = large_scan()
+    rtol = 1e-3
+    net, exact = model(step, rtol=rtol), model(step, rtol=1e-8, max_iter=200).solve(operator, y, SIGMA).x
+    starts = (None, torch.zeros_like(exact), 3 * noise(*exact.shape, seed=5))
+    found = [net.solve(operator, y, SIGMA, x0=start) for start in starts]
+    for one in found:  # the prior contracts by 0.9, A* A does not expand
+        assert one.status is Status.CONVERGED
+        assert float((one.x - exact).norm() / exact.norm()) < rtol / (1 - 0.9)
+
+
+def test_it_starts_from_a_coarser_grid():
+    operator, y = large_scan()
+    net, shapes, told = model(rtol=1e-3), [], []
+    prox = net.prior.prox
+    net.prior.prox = lambda v, sigma: shapes.append(tuple(v.shape[2:])) or prox(v, sigma)
+    found = net.solve(operator, y, SIGMA, progress=lambda done, _: told.append(done))
+    coarse, fine = (9, 8, 10), (18, 16, 20)
+    assert set(shapes) == {coarse, fine} and shapes[0] == coarse and shapes[-1] == fine
+    assert told == sorted(told) and told[-1] == 1
+    n_fine = len(found.history)
+    assert shapes[-n_fine:] == [fine] * n_fine  # no evaluation but those of the search
+    from_guess = net.solve(operator, y, SIGMA, x0=smooth_guess(operator, y))
+    assert found.history[0]["change"] < from_guess.history[0]["change"]  # it is nearer to the fixed point
 
 
 def test_warns_when_it_does_not_converge():

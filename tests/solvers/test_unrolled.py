@@ -13,7 +13,7 @@ from invsr.models.networks import UNet
 from invsr.operators import acquisition
 from invsr.operators.stack import Stack
 from invsr.priors import TV, Denoiser, Prior
-from invsr.solvers import ADMM, HQS, PGD, Huber, Status, Unrolled, discrepancy, iterate
+from invsr.solvers import ADMM, HQS, PGD, Huber, Status, Unrolled, discrepancy, iterate, observation
 from invsr.solvers.plug_and_play import noise_schedule, smooth_guess
 from invsr.solvers.residuals import peak
 from invsr.solvers.trained import equilibrium_of, load_solver, save_solver, unrolled_of
@@ -128,6 +128,19 @@ def test_solution_has_a_history(any_chi2):
     levels = [entry["sigma"] for entry in solution.history]
     np.testing.assert_allclose(levels, np.geomspace(0.07, 0.25 * 0.05, 4))
     assert not solution.x.requires_grad and solution.chi2 == solution.history[-1]["chi2"]
+
+
+def test_the_whole_volume_is_run_once(monkeypatch):
+    monkeypatch.setattr(observation, "SIDE", 8)
+    operator, y = problem((16, 12, 16))
+    network, shapes = Unrolled(HQS(), Shrink(), 4).double(), []
+    prox = Shrink.prox
+    monkeypatch.setattr(
+        Shrink, "prox", lambda self, v, sigma: shapes.append(tuple(v.shape[2:])) or prox(self, v, sigma)
+    )
+    solution = network.solve(operator, y, 0.05)
+    assert shapes[-4:] == [(16, 12, 16)] * 4 and len(solution.history) == 4
+    assert set(shapes[:-4]) == {(8, 8, 8)} and len(shapes) in (8, 12)
 
 
 def test_other_likelihoods_retarget_the_data_as_in_plug_and_play(any_chi2):

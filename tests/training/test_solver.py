@@ -13,7 +13,6 @@ from invsr.models.networks import UNet
 from invsr.models.registry import holds_solver
 from invsr.pipeline.methods import warn_outside
 from invsr.pipeline.run import reconstruct
-from invsr.solvers.discrepancy import RUNS
 from invsr.solvers.trained import load_solver
 from invsr.testing.simulation import simulate
 from invsr.training.recipe import SolverRecipe
@@ -138,7 +137,7 @@ def test_equilibria_are_trained_by_the_same_recipe(paths, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InvsrWarning)  # so short a training need not lead to a fixed point
         solution = reconstruct(scan, **given)
-        assert 1 <= len(solution.history) <= 8 * RUNS and bool(solution.x.isfinite().all())
+        assert 1 <= len(solution.history) <= 8 and bool(solution.x.isfinite().all())
         with pytest.raises(InvsrError, match="method deq takes Gaussian noise in all voxels only"):
             reconstruct(scan, noise_model="rician", **given)
 
