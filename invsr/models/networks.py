@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from invsr.errors import InvsrError
+from invsr.models.engines import estimated_noise
 from invsr.models.streaming import (
     PLANES,
     Convolution,
@@ -108,7 +109,7 @@ class Network(nn.Module):
         centre = x[:, self.neighbours : self.neighbours + 1]
         noise_map = level.expand_as(centre) if level.ndim <= 1 else level.expand(len(x), 1, *x.shape[2:])
         # The body may run in a coarser number format; the subtraction may not.
-        return centre - self.body(torch.cat([x, noise_map], 1)).to(x.dtype)
+        return centre - estimated_noise(self, torch.cat([x, noise_map], 1)).to(x.dtype)
 
     def body(self, x: Tensor) -> Tensor:
         """The estimated noise: (batch, channels + 1, *image) to (batch, 1, *image)."""
