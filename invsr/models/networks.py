@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from invsr.errors import InvsrError
+from invsr.models.engines import compiles_whole, estimated_noise, note_torch
 from invsr.models.streaming import (
     Convolution,
     Each,
@@ -110,11 +111,12 @@ class Network(nn.Module):
         if level.ndim == 1:
             level = level.reshape(-1, *[1] * (self.dim + 1))
         centre = x[:, self.neighbours : self.neighbours + 1]
-        if not torch.is_grad_enabled() and _in_parts(x.shape[2:], self.dim, x.device):
+        large = _in_parts(x.shape[2:], self.dim, x.device)
+        if large and not torch.is_grad_enabled() and not compiles_whole(self, x):
             return self._streamed(centre, level)
         noise_map = level.expand_as(centre) if level.ndim <= 1 else level.expand(len(x), 1, *x.shape[2:])
         # The body may run in a coarser number format; the subtraction may not.
-        return centre - self.body(torch.cat([x, noise_map], 1)).to(x.dtype)
+        return centre - estimated_noise(self, torch.cat([x, noise_map], 1)).to(x.dtype)
 
     def memory(self, shape: Sequence[int], device: torch.device) -> int:
         """Bytes that a pass through an image of a shape takes without gradients, beside what goes in and comes out.
@@ -136,6 +138,7 @@ class Network(nn.Module):
 
     def _streamed(self, x: Tensor, level: Tensor) -> Tensor:
         """The same for a volume, a few planes at a time."""
+        note_torch(self, x)
         stages, out, at = self.stages(planes_at_once(x.shape[2:])), torch.empty_like(x), 0
         noise_map = level.expand((len(x), 1, *x.shape[2:]))
         for planes, last in in_parts(x):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
+from invsr.models import engines
 from invsr.motion import NONE, SLICE, STACK, Motion
 from invsr.numerics.iteration import ProgressCallback, Steps, split, whole
 from invsr.operators.base import Data, LinearOperator
@@ -218,8 +219,9 @@ def solve_problem(
     method = choose_method(problem, seed, budget) if method is None else method
     require_memory(str(method), method.memory(problem), problem.domain, budget)
     method = method.within(problem, budget.comfortable)
-    runs = Steps(progress)
-    with runs.step(left=1 + n_bootstrap) as inner:
+    spare = budget.comfortable - method.memory(problem)
+    runs, networks = Steps(progress), engines.record()
+    with engines.allowing(spare), runs.step(left=1 + n_bootstrap) as inner:
         solution = method.solve(problem, inner)
     require_plausible(solution, problem, method)
     if solution.chi2 is None:
@@ -230,7 +232,7 @@ def solve_problem(
 
         def again(data: Data) -> Tensor:
             """The method's volume for other data."""
-            with runs.step(next(left)) as inner:
+            with engines.allowing(spare), runs.step(next(left)) as inner:
                 return method.solve(problem.with_data(data), inner).x
 
         std = equivariant_bootstrap(
@@ -246,6 +248,7 @@ def solve_problem(
         std=None if std is None else std * scale,
         samples=None if solution.samples is None else solution.samples * scale,
         seed=seed,
+        networks=networks,
     )
 
 
