@@ -5,6 +5,8 @@ Also what tests of geometry share: grids that are rotated, permuted, flipped.
 
 from __future__ import annotations
 
+import atexit
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -103,7 +105,9 @@ def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Ten
 
 def profile_file() -> Path:
     """A lopsided profile, mm and amplitude."""
-    path = Path(tempfile.gettempdir()) / "invsr_test_profile.txt"
+    # A name for each process: workers that write one file would read each other's half.
+    path = Path(tempfile.gettempdir()) / f"invsr_test_profile_{os.getpid()}.txt"
+    atexit.register(path.unlink, missing_ok=True)
     np.savetxt(path, [[-2.0, 0.0], [-0.5, 1.0], [1.0, 0.8], [2.5, 0.0]])
     return path
 

@@ -11,7 +11,7 @@ from invsr.io.nifti import load
 from invsr.models.architectures import build
 from invsr.models.networks import UNet
 from invsr.models.registry import holds_solver
-from invsr.pipeline.methods import warn_outside
+from invsr.pipeline.ranges import warn_outside
 from invsr.pipeline.run import reconstruct
 from invsr.solvers.trained import load_solver
 from invsr.testing.simulation import simulate

@@ -1,0 +1,89 @@
+"""Seconds and peak memory of the whole command against the number of voxels; a table and, with --out, a plot.
+
+    python -m benchmarks.speed.scaling [--sides 64 96 128 160] [--method tv unrolled] [--memory GB] [--out PLOT.png]
+
+The example head, resampled to cubes of those sides (``512x512x294``: to that many voxels), is scanned with slices four
+voxels thick and reconstructed at its own spacing, in a process of its own. The last column is the time per voxel beside
+that of the cube of 160.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+import invsr
+from benchmarks.arguments import OPTIONS, parser, row, table
+from benchmarks.speed.whole_command import measured
+from invsr.examples import example
+from invsr.grid import Grid
+
+REFERENCE = "160"
+
+
+def shape_of(text):
+    """``160`` or ``512x512x294``."""
+    sides = [int(part) for part in text.split("x")]
+    return tuple(sides * 3 if len(sides) == 1 else sides)
+
+
+def scan_of(shape):
+    """A scan with thick slices of the example head, which has as many voxels as asked for."""
+    head = example()
+    factors = [n / m for n, m in zip(shape, head.grid.shape, strict=True)]
+    data = ndimage.zoom(head.numpy(), factors, order=1, grid_mode=True, mode="nearest")
+    grid = Grid.from_spacing(data.shape, 1.0)
+    volume = invsr.Volume(torch.from_numpy(np.float32(data))[None, None], grid)
+    return invsr.simulate(volume, slice_thickness=4.0, axis=2, noise=0.01)
+
+
+def plot(rows, path):
+    """Seconds and memory against voxels, a line for each method."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for method in dict.fromkeys(method for method, *_ in rows):
+        own = [(voxels / 1e6, seconds, megabytes / 1e3) for name, voxels, seconds, megabytes in rows if name == method]
+        for axis, n in zip(axes, (1, 2), strict=True):
+            axis.loglog([one[0] for one in own], [one[n] for one in own], "o-", label=method)
+    for axis, label in zip(axes, ("seconds", "peak memory, GB"), strict=True):
+        axis.set(xlabel="voxels, millions", ylabel=label)
+        axis.grid(alpha=0.3, which="both")
+    axes[0].legend()
+    figure.savefig(path, dpi=100)
+
+
+def main():
+    arguments = parser(__doc__)
+    arguments.add_argument("--sides", nargs="+", default=["64", "96", "128", REFERENCE], help="of the volumes, voxels")
+    arguments.add_argument("--method", nargs="+", default=["tv", "unrolled"])
+    arguments.add_argument("--memory", help="budget, GB")
+    arguments.add_argument("--out", **OPTIONS["--out"])
+    options = arguments.parse_args()
+    print(f"{torch.get_num_threads()} threads\n")
+    table(["method", "size", "seconds", "peak, MB", "microseconds per voxel", f"beside {REFERENCE} cubed"])
+    rows, found = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        low, out = Path(folder) / "low.nii.gz", Path(folder) / "out.nii.gz"
+        for size in options.sides:
+            shape = shape_of(size)
+            invsr.save(scan_of(shape), low)
+            for method in options.method:
+                command = [sys.executable, "-m", "invsr", "reconstruct", str(low), "-o", str(out), "--spacing", "1"]
+                budget = ["--memory", options.memory] if options.memory else []
+                seconds, _, megabytes = measured([*command, "--method", method, *budget])
+                voxels = int(np.prod(shape))
+                found[method, size] = seconds / voxels
+                rows.append((method, voxels, seconds, megabytes))
+                ratio = found[method, size] / found[method, REFERENCE] if (method, REFERENCE) in found else None
+                beside = "" if ratio is None else f"{ratio:.2f}"
+                row([method, size, f"{seconds:.1f}", f"{megabytes:.0f}", f"{1e6 * seconds / voxels:.2f}", beside])
+    if options.out:
+        plot(rows, options.out)
+
+
+if __name__ == "__main__":
+    main()
