@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from invsr.models.engines import only_torch
 from invsr.models.networks import Network
 
 # Range of plausible intensities for a peak of 1: the denoiser draws intensities outside it back.
@@ -58,7 +59,9 @@ class GradientStep(Network):
     def cost(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """g(x), summed over voxels; one number per image of the batch."""
         outside = (x - x.clamp(*RANGE)).square()
-        energy: Tensor = 0.5 * ((x - self.network(x, sigma)).square() + outside).flatten(1).sum(1)
+        with only_torch():  # as the gradient is: a descent is told by the last digits
+            found = self.network(x, sigma)
+        energy: Tensor = 0.5 * ((x - found).square() + outside).flatten(1).sum(1)
         return energy
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:

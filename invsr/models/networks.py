@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from invsr.errors import InvsrError
+from invsr.models.engines import estimated_noise
 from invsr.models.streaming import (
     Convolution,
     Each,
@@ -114,7 +115,7 @@ class Network(nn.Module):
             return self._streamed(centre, level)
         noise_map = level.expand_as(centre) if level.ndim <= 1 else level.expand(len(x), 1, *x.shape[2:])
         # The body may run in a coarser number format; the subtraction may not.
-        return centre - self.body(torch.cat([x, noise_map], 1)).to(x.dtype)
+        return centre - estimated_noise(self, torch.cat([x, noise_map], 1)).to(x.dtype)
 
     def memory(self, shape: Sequence[int], device: torch.device) -> int:
         """Bytes that a pass through an image of a shape takes without gradients, beside what goes in and comes out.

@@ -80,14 +80,15 @@ def _in_blocks(x: Tensor) -> Tensor:
 def space_to_depth(x: Tensor) -> Tensor:
     """Blocks of voxels as channels: ``(batch, channel, *image)`` to ``(batch, 2^dim channel, *image / 2)``."""
     dim = x.ndim - 2
+    # x.shape[0], not len(x): a trace takes a length for a constant.
     split = x.reshape(*x.shape[:2], *(n for side in x.shape[2:] for n in (side // SIDE, SIDE)))
     within, between = [3 + 2 * n for n in range(dim)], [2 + 2 * n for n in range(dim)]
-    return split.permute(0, 1, *within, *between).reshape(len(x), -1, *(side // SIDE for side in x.shape[2:]))
+    return split.permute(0, 1, *within, *between).reshape(x.shape[0], -1, *(side // SIDE for side in x.shape[2:]))
 
 
 def depth_to_space(x: Tensor) -> Tensor:
     """Inverse of `space_to_depth`: ``(batch, 2^dim channel, *image)`` to ``(batch, channel, *2 image)``."""
     dim = x.ndim - 2
-    split = x.reshape(len(x), -1, *[SIDE] * dim, *x.shape[2:])
+    split = x.reshape(x.shape[0], -1, *[SIDE] * dim, *x.shape[2:])
     order = [axis for n in range(dim) for axis in (2 + dim + n, 2 + n)]
     return split.permute(0, 1, *order).reshape(*split.shape[:2], *(SIDE * side for side in x.shape[2:]))

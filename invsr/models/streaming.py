@@ -65,7 +65,14 @@ def convolved(x: Tensor, weight: Tensor) -> Tensor:
 def is_slow(x: Tensor) -> bool:
     """Whether PyTorch convolves a volume by a loop ten times as slow as oneDNN."""
     single = x.device.type == "cpu" and x.dtype == torch.float32 and len(x) == 1
-    return single and not torch.is_autocast_enabled("cpu") and x.shape[1:4].numel() <= LARGEST_SLOW_SIZE
+    if not single or torch.is_autocast_enabled("cpu") or is_tracing():
+        return False
+    return x.shape[1:4].numel() <= LARGEST_SLOW_SIZE
+
+
+def is_tracing() -> bool:
+    """Whether PyTorch records operations, for another engine."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 class Residual:

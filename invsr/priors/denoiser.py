@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from invsr.errors import InvsrError
+from invsr.models import engines
 from invsr.models.networks import Network
 from invsr.numerics.iteration import each
 from invsr.numerics.linear import number
@@ -50,7 +51,7 @@ class Denoiser(Prior):
         Largest number of voxels to hand to the network at once. Larger volumes go through in tiles that overlap
         by the network's reach, so that no seam shows. By default 20 million where memory grows with the volume.
     bfloat16 : bool, optional
-        Run the convolutions in bfloat16; by default where the hardware has matrix units for it, with the same
+        Run the convolutions in bfloat16; by default where that is fastest (`invsr.models.engines`), with the same
         exception: a descent is told by the last digits.
     crop : bool, optional
         Leave background alone: it is smoothed, not sent through the network. On by default, with the same exception.
@@ -251,20 +252,17 @@ class Denoiser(Prior):
 
     def number_format(self, device: torch.device) -> Any:
         """The context in which the network runs: bfloat16 where that is faster."""
-        fast = bfloat16_is_fast(device) if self.coarse is None else self.coarse
-        return torch.autocast(device.type, torch.bfloat16) if fast else nullcontext()
+        if self.coarse is not None:
+            coarse = self.coarse
+        else:  # a foreign network is not measured
+            network = self.network if isinstance(self.network, Network) else None
+            coarse = engines.bfloat16_is_fastest(network, device)
+        return torch.autocast(device.type, torch.bfloat16) if coarse else nullcontext()
 
 
 def _volumes(box: Sequence[slice]) -> Any:
     """The index of a box in the last axes."""
     return (..., *box)
-
-
-def bfloat16_is_fast(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 matrices faster than float32 ones."""
-    if device.type == "cpu":
-        return bool(torch.cpu._is_amx_tile_supported())
-    return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
 def _smoothed(v: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ from torch.utils.data import Dataset
 
 from invsr.errors import InvsrError
 from invsr.models.architectures import build, multiply_adds
+from invsr.models.engines import multiplies_bfloat16
 from invsr.models.gradient_step import GradientStep
 from invsr.models.networks import Network
 from invsr.models.weights import save_weights
-from invsr.priors.denoiser import bfloat16_is_fast
 from invsr.training.degradation import Degradation
 from invsr.training.denoising_loss import relative_error, square_error
 from invsr.training.loop import TrainingCallback, check, checkpoint_of, fabric_for, train
@@ -73,7 +73,7 @@ def train_denoiser(
     device, devices
         "auto", "cpu" or "cuda", and how many of them; each trains on its share of a batch (Lightning Fabric).
     bfloat16 : bool, optional
-        Run the convolutions in bfloat16; by default if the hardware has matrix units for it.
+        Run the convolutions in bfloat16; by default if the hardware multiplies it.
     workers : int
         Number of processes that draw patches; with 0 the training process draws them.
     log : {"csv", "tensorboard", None}
@@ -100,7 +100,7 @@ def train_denoiser(
         "data": f"{len(anatomies.labels)} label maps, {len(anatomies.images)} volumes",
     }
     # Fabric's bf16-mixed would also round the images; the networks keep them in float32.
-    coarse = bfloat16_is_fast(fabric.device) if bfloat16 is None else bfloat16
+    coarse = multiplies_bfloat16(fabric.device) if bfloat16 is None else bfloat16
 
     def objective(model: Any, patches: Sequence[Tensor]) -> tuple[Tensor, dict[str, float]]:
         estimate, noisy, clean = _denoised(model, network, patches, coarse)

@@ -10,10 +10,11 @@ from scipy import ndimage
 from torch.nn.functional import avg_pool2d, avg_pool3d, pad
 
 from invsr.errors import InvsrError
+from invsr.models.engines import multiplies_bfloat16
 from invsr.models.gradient_step import GradientStep
 from invsr.models.networks import DnCNN, UNet
 from invsr.priors import Denoiser
-from invsr.priors.denoiser import BACKGROUND, FOREGROUND_MARGIN, bfloat16_is_fast
+from invsr.priors.denoiser import BACKGROUND, FOREGROUND_MARGIN
 from invsr.priors.tiling import tiles
 
 F64 = torch.float64
@@ -498,7 +499,7 @@ def test_number_format_of_the_network(bfloat16):
 
     v = noise(1, 1, 5, 6, 7, dtype=torch.float32)
     out = plain(Fake(function, 3), bfloat16=bfloat16).prox(v, 0.1)
-    assert formats == [bfloat16_is_fast(v.device) if bfloat16 is None else bfloat16]
+    assert formats == [multiplies_bfloat16(v.device) if bfloat16 is None else bfloat16]
     assert torch.equal(out, v)
 
 
