@@ -1,4 +1,4 @@
-"""The command line: `invsr reconstruct | register | simulate | evaluate | benchmark | models | train | demo`."""
+"""The command line: `invsr reconstruct | register | simulate | evaluate | benchmark | models | train | demo | info`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import typer
 
 from invsr.app import options
 from invsr.app.arguments import axis_number, parsed_spacing, parsed_weight, repeat_options
+from invsr.app.info import info
 from invsr.app.outputs import (
     figures_in_words,
     finish,
@@ -42,6 +43,7 @@ app = typer.Typer(
 
 
 app.add_typer(train, name="train")
+app.command()(info)
 
 
 @app.command()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from torch import Tensor
@@ -40,6 +41,8 @@ class Reconstruction:
         Draws from the posterior, of which x is the mean.
     seed : int
         For what the method drew at random.
+    networks : dict
+        By which engines and in which number formats networks ran, by their class.
     """
 
     x: Tensor
@@ -49,6 +52,7 @@ class Reconstruction:
     std: Tensor | None = None
     samples: Tensor | None = None
     seed: int = 0
+    networks: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def grid(self) -> Grid:

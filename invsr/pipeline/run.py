@@ -11,6 +11,7 @@ from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
+from invsr.models import engines
 from invsr.motion import NONE, SLICE, STACK, Motion
 from invsr.numerics.iteration import ProgressCallback, Steps, split, whole
 from invsr.operators.base import Data, LinearOperator
@@ -218,7 +219,7 @@ def solve_problem(
     method = choose_method(problem, seed, budget) if method is None else method
     require_memory(str(method), method.memory(problem), problem.domain, budget)
     method = method.within(problem, budget.comfortable)
-    runs = Steps(progress)
+    runs, networks = Steps(progress), engines.record()
     with runs.step(left=1 + n_bootstrap) as inner:
         solution = method.solve(problem, inner)
     require_plausible(solution, problem, method)
@@ -246,6 +247,7 @@ def solve_problem(
         std=None if std is None else std * scale,
         samples=None if solution.samples is None else solution.samples * scale,
         seed=seed,
+        networks=networks,
     )
 
 

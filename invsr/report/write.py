@@ -10,11 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.io.files import make_folder, write_whole
+from invsr.models import compiled, engines
 from invsr.numerics.iteration import Status
 from invsr.pipeline import InverseProblem, Reconstruction
 from invsr.pipeline.slice_check import EXPECTED
@@ -118,6 +120,9 @@ def _record(
         "method": str(result.method),
         "command": command,
         "seed": result.seed,
+        "networks": result.networks,
+        "processor": engines.processor(),
+        "threads": torch.get_num_threads(),
         "scans": scans,
         "grid": _grid(result.grid),
         "status": result.status.value,
@@ -129,7 +134,8 @@ def _record(
         "remarks": result.remarks(),
         "history": result.history,
         "sha256": {role: hashlib.sha256(path.read_bytes()).hexdigest() for role, path in files.items()},
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {name: version(name) for name in PACKAGES}
+        | ({} if (openvino := compiled.version()) is None else {"openvino": openvino}),
     }
 
 
@@ -270,5 +276,8 @@ def _made(record: Mapping[str, Any]) -> dict[str, str]:
         width = "voxels are samples" if scan["slice_thickness"] is None else f"{scan['slice_thickness']:g} mm"
         rows[f"Slices of {scan['name']}"] = f"{scan['slice_profile']}, {width}"
     rows |= {f"SHA-256 of {role}": digest for role, digest in record["sha256"].items()}
+    ways = [f"{network} by {', '.join(found)}" for network, found in record["networks"].items()]
+    rows |= {"Networks": "; ".join(ways)} if ways else {}
+    rows["Processor"] = f"{record['processor']}, {record['threads']} threads"
     rows["Versions"] = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     return rows

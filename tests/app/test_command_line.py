@@ -16,6 +16,7 @@ import torch
 
 import invsr
 from invsr.app.arguments import repeat_options
+from invsr.models import engines
 from invsr.testing.phantoms import centred_grid, shapes
 
 AFFINE = np.diag([1.0, 1.0, 4.0, 1.0])
@@ -385,6 +386,33 @@ def test_bootstrap_writes_a_deviation_beside_any_method(run, scan, tmp_path):
     out = tmp_path / "other.nii"
     refused(run("reconstruct", scan, "-o", out, "--uncertainty", "none"), out, "unknown uncertainty")
     refused(run("reconstruct", scan, "-o", out, "--method", "posterior", *options), out, "bootstrap")
+
+
+def test_info_names_the_machine_and_what_runs_the_networks(run, tmp_path, monkeypatch):
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(tmp_path))
+    times = iter([10.0, 8.0, 10.0, 20.0])
+    monkeypatch.setattr(engines, "_measured", {})
+    monkeypatch.setattr(engines, "_measure", lambda network, ways: {str(way): next(times) for way in ways})
+    monkeypatch.setattr(engines, "multiplies_bfloat16", lambda device: False)
+    for installed, words, way in [
+        (None, [], "torch float32, no other is here"),
+        ("2026.4", [], "openvino float32, the fastest, measured"),
+        ("2026.4", ["--measure"], "torch float32, the fastest, measured"),
+        ("2026.4", [], "torch float32, the fastest, measured"),
+    ]:
+        monkeypatch.setattr(engines.compiled, "version", lambda installed=installed: installed)
+        code, out, err = run("info", *words)
+        assert (code, err) == (0, "")
+        lines = dict(line.split(maxsplit=1) for line in out.splitlines() if not line.startswith("cpu"))
+        assert lines["invsr"] == invsr.__version__ and lines["PyTorch"] == torch.__version__
+        assert lines["OpenVINO"] == (installed or "not installed: pip install 'invsr[fast]'")
+        assert lines["threads"] == str(torch.get_num_threads()) and "GiB free" in lines["memory"]
+        runs = [line for line in out.splitlines() if line.startswith("cpu")]
+        assert f"(UNet): {way}" in runs[0] and "mri-denoiser-gs (GradientStep): torch float32" in runs[1]
+    monkeypatch.setenv("INVSR_ENGINE", "abacus")
+    code, _, err = run("info")
+    assert code == 1 and "INVSR_ENGINE is 'abacus': use torch or openvino" in err
 
 
 def test_models_are_listed_and_have_cards(run):

@@ -14,7 +14,10 @@ import torch
 import invsr
 from invsr.errors import InvsrError
 from invsr.grid import Grid
+from invsr.models import engines
+from invsr.models.networks import UNet
 from invsr.operators import acquisition
+from invsr.priors.denoiser import Denoiser
 from invsr.report import write_report
 from invsr.report.layers import MOST_VOXELS, Layer, packed, shown, upright
 from invsr.solvers.residuals import residuals
@@ -59,6 +62,18 @@ def test_the_record_says_what_was_done(folder, solution):
     assert scan["slice_correlation"] == solution.slice_correlations[0]
     assert len(scan["slice_chi2"]) == SIDE // 4 and 0.6 < np.mean(scan["slice_chi2"]) < 1.2
     assert 0 < record["evidence"]["prior_share_of_detail"] < 1
+
+
+def test_the_record_says_by_what_networks_ran(solution, tmp_path):
+    assert solution.networks == {}
+    network = UNet(dim=3, channels=(2, 4), blocks=0).eval()
+    prior = Denoiser(network, symmetries=False, bfloat16=False)
+    found = invsr.reconstruct(solution.problem.scans[0], method="pnp", denoiser=prior, max_iter=2)
+    page, path = write_report(tmp_path, found)
+    record = json.loads(path.read_text())
+    assert record["networks"] == {"UNet": ["torch float32"]}
+    assert record["processor"] == engines.processor() and record["threads"] == torch.get_num_threads()
+    assert "UNet by torch float32" in page.read_text()
 
 
 def test_a_noisy_slice_stands_out(solution):
