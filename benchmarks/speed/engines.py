@@ -3,8 +3,9 @@
     python -m benchmarks.speed.engines [--model mri-denoiser ...] [--sides 64 96] [--repeats 5] [--compile]
 
 One pass over a cube of each side, the shortest of a few; the ways and the product (2048 x 2048) take turns, so that
-other work on the machine meets all of them. A multiply-add counts as two operations. The difference is the largest from PyTorch's float32, relative to
-the largest estimated noise. Formats that the processor would emulate are left out. --compile adds torch.compile.
+other work on the machine meets all of them. A multiply-add counts as two operations. The difference is the largest from
+PyTorch's float32, relative to the largest estimated noise. Formats that the processor would emulate are left out.
+--compile adds torch.compile.
 """
 
 import argparse
