@@ -35,6 +35,8 @@ TORCH, OPENVINO = "torch", "openvino"
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 # PyTorch runs smaller images: compiling takes longer than it saves.
 LEAST_VOXELS = 2**17
+# And larger ones, a few planes at a time: OpenVINO takes an image whole, about 450 bytes per voxel with 32 channels.
+MOST_VOXELS = 2**20
 # What is measured: voxels of the image, at least; repetitions; seconds after which no more follow. PyTorch in float32
 # is left for what is faster by so much.
 MEASURED_SIDE = {2: 64, 3: 32}
@@ -240,17 +242,32 @@ def estimated_noise(network: Any, x: Tensor) -> Tensor:
     network : Network
     x : Tensor, shape (batch, channels + 1, *image)
     """
-    if _compilable(network, x) and choose(network, x.device, bfloat16=False).way.engine == OPENVINO:
+    if compiles(network, x):
         out = compiled.run(network, x)
         if out is not None:
             _note(network, Way(OPENVINO))
             return out
+    note(network, x)
+    found: Tensor = network.body(x)
+    return found
+
+
+def note(network: Any, x: Tensor) -> None:
+    """Put on record that PyTorch runs a network."""
     kind = x.device.type
     coarse = torch.is_autocast_enabled(kind)
     name = str(torch.get_autocast_dtype(kind) if coarse else x.dtype)
     _note(network, Way(TORCH, name.removeprefix("torch.")))
-    found: Tensor = network.body(x)
-    return found
+
+
+def compiles(network: Any, x: Tensor) -> bool:
+    """Whether OpenVINO is to run this pass, as far as is known before."""
+    return _compilable(network, x) and choose(network, x.device, bfloat16=False).way.engine == OPENVINO
+
+
+def most_voxels() -> int:
+    """Voxels of the largest image that OpenVINO may be given; it takes it whole."""
+    return MOST_VOXELS if compiled.is_usable() else 0
 
 
 def _compilable(network: Any, x: Tensor) -> bool:
@@ -259,7 +276,7 @@ def _compilable(network: Any, x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype == weights.dtype == torch.float32
-        and x.numel() >= LEAST_VOXELS * x.shape[1]
+        and LEAST_VOXELS <= x.numel() // x.shape[1] <= MOST_VOXELS
         and not any(side % network.multiple for side in x.shape[2:])
         and not (torch.is_grad_enabled() or network.training or _only_torch.get())
         and not (torch.is_autocast_enabled("cpu") or is_tracing() or torch.compiler.is_compiling())

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from invsr.errors import InvsrError
-from invsr.models.engines import estimated_noise
+from invsr.models.engines import compiles, estimated_noise, most_voxels, note
 from invsr.models.streaming import (
     Convolution,
     Each,
@@ -111,7 +111,9 @@ class Network(nn.Module):
         if level.ndim == 1:
             level = level.reshape(-1, *[1] * (self.dim + 1))
         centre = x[:, self.neighbours : self.neighbours + 1]
-        if not torch.is_grad_enabled() and _in_parts(x.shape[2:], self.dim, x.device):
+        large = not torch.is_grad_enabled() and _in_parts(x.shape[2:], self.dim, x.device)
+        if large and not compiles(self, x):
+            note(self, x)
             return self._streamed(centre, level)
         noise_map = level.expand_as(centre) if level.ndim <= 1 else level.expand(len(x), 1, *x.shape[2:])
         # The body may run in a coarser number format; the subtraction may not.
@@ -122,7 +124,7 @@ class Network(nn.Module):
 
         Measured (`python -m benchmarks.speed.network_memory`), and rounded up.
         """
-        if not _in_parts(shape, self.dim, device):
+        if not _in_parts(shape, self.dim, device) or math.prod(shape) <= most_voxels():
             return round(4 * WHOLE * self.width * math.prod(shape))
         plane = math.prod(shape[1:])
         return round(4 * self.width * plane * (PARTS * planes_at_once(shape) + WAITING))
