@@ -89,13 +89,12 @@ class CompiledBody:
         self._check(network)
 
     def __call__(self, x: Tensor) -> Tensor:
-        with _lock:
-            compiled = self._of_shape(tuple(x.shape))
         image = x.detach().contiguous().numpy()
-        # A request of its own for each call: threads may call at the same time.
-        out = compiled.create_infer_request().infer([image], share_inputs=True, share_outputs=False)[0]
-        # Between calls, other steps need the memory.
-        compiled.release_memory()
+        with _lock:  # one pass at a time: each takes all threads, and memory is released only between passes
+            compiled = self._of_shape(tuple(x.shape))
+            out = compiled.create_infer_request().infer([image], share_inputs=True, share_outputs=False)[0]
+            # Until the next pass, other steps need the memory.
+            compiled.release_memory()
         return torch.from_numpy(out)
 
     def _of_shape(self, shape: tuple[int, ...]) -> Any:
