@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 from invsr.errors import InvsrError
 
@@ -59,6 +60,23 @@ def axis_number(text: str, option: str = "--axis") -> int:
     if text not in axes:
         raise InvsrError(f"{option} {text}: use i, j or k")
     return axes[text]
+
+
+def motion_of(transforms: Path | None, level: str) -> Any:
+    """Motion from a file, or the level at which it is to be estimated.
+
+    Raises
+    ------
+    InvsrError
+        When both are asked for.
+    """
+    if transforms is None:
+        return level
+    if level != "none":
+        raise InvsrError(f"--transforms and --motion {level}: motion is either given or estimated")
+    from invsr.motion import load_motion
+
+    return load_motion(transforms)
 
 
 def beside(output: Path, what: str) -> Path:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from invsr.app import options
-from invsr.app.arguments import axis_number, parsed_spacing, parsed_weight, repeat_options
+from invsr.app.arguments import axis_number, motion_of, parsed_spacing, parsed_weight, repeat_options
 from invsr.app.info import info
 from invsr.app.outputs import (
     figures_in_words,
@@ -80,8 +80,7 @@ def reconstruct(
     quiet: options.Quiet = False,
 ) -> None:
     """Reconstruct one isotropic volume from one thick-slice scan or several."""
-    if transforms is not None and motion != "none":
-        raise InvsrError(f"--transforms and --motion {motion}: motion is either given or estimated")
+    given_motion = motion_of(transforms, motion)
     how = {
         "lam": parsed_weight(lam),
         "huber": huber,
@@ -98,7 +97,6 @@ def reconstruct(
     beside_result = prepare_outputs(output, getattr(chosen, "n_samples", 0), uncertainty is not None, report)
     require_distinct(scans, [*(mask or []), reference], [output, *beside_result])
     from invsr.io.nifti import load
-    from invsr.motion import load_motion
     from invsr.pipeline.run import reconstruct as run
     from invsr.pipeline.scan import scans_of
 
@@ -121,7 +119,7 @@ def reconstruct(
             reference=None if reference is None else load(reference, 0).grid,
             n_samples=samples if uncertainty else None,
             uncertainty=uncertainty,
-            motion=motion if transforms is None else load_motion(transforms),
+            motion=given_motion,
             seed=seed,
             device=device,
             memory=memory,
