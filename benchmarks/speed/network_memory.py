@@ -1,12 +1,14 @@
 """Working memory of one pass of a network through a volume on the CPU, beside what is reckoned with.
 
-    python -m benchmarks.speed.network_memory [--sides 96 128] [--model NAME ...]
+    python -m benchmarks.speed.network_memory [--sides 96 128] [--model NAME ...] [--engine torch]
 
 Each network runs in a process of its own; the peak is the resident memory that the pass adds, sampled every 2 ms.
 The last but one column is what `invsr` reckons with when it keeps to a memory budget: it has to be above the measured.
 """
 
+import itertools
 import multiprocessing
+import os
 import threading
 import time
 
@@ -14,6 +16,7 @@ import psutil
 import torch
 
 from benchmarks.arguments import parser, row, table
+from invsr.models import engines
 from invsr.models.networks import DnCNN, UNet
 from invsr.models.registry import models
 from invsr.models.shuffled import ShuffledUNet
@@ -31,9 +34,10 @@ def network_of(name):
     return next(one for one in load_solver(name, None)[0].modules() if isinstance(one, UNet))
 
 
-def measured(name, side, channel):
+def measured(name, side, engine, channel):
     """Send the memory of a pass in bytes, what is reckoned with, and the pass's seconds."""
-    network = network_of(name)
+    os.environ[engines.VARIABLE] = engine
+    network = network_of(name).eval()
     x = torch.rand(1, 1, side, side, side)
     process, peak, running = psutil.Process(), [0], [True]
     with torch.no_grad():
@@ -52,24 +56,27 @@ def measured(name, side, channel):
         seconds = time.perf_counter() - begun
         running[0] = False
         watcher.join()
-    channel.send((peak[0] - before - 4 * side**3, network.memory((side,) * 3, x.device), seconds))
+    compiled = engine == engines.OPENVINO and not network.is_gradient_step
+    reckoned = engines.whole_memory(network, side**3) if compiled else network.memory((side,) * 3, x.device)
+    channel.send((peak[0] - before - 4 * side**3, reckoned, seconds))
 
 
 def main():
     arguments = parser(__doc__)
     arguments.add_argument("--sides", nargs="+", type=int, default=[96, 128], help="of the volumes, voxels")
     arguments.add_argument("--model", nargs="+", default=[*models(), "UNet", "ShuffledUNet", "DnCNN"])
+    arguments.add_argument("--engine", nargs="+", default=[engines.TORCH, engines.OPENVINO])
     options = arguments.parse_args()
     spawn = multiprocessing.get_context("spawn")
-    table(["network", "side", "MB", "reckoned with, MB", "seconds"])
+    table(["network", "side", "engine", "MB", "reckoned with, MB", "seconds"])
     for name in options.model:
-        for side in options.sides:
+        for side, engine in itertools.product(options.sides, options.engine):
             here, there = spawn.Pipe()
-            worker = spawn.Process(target=measured, args=(name, side, there))
+            worker = spawn.Process(target=measured, args=(name, side, engine, there))
             worker.start()
             taken, reckoned, seconds = here.recv()
             worker.join()
-            row([name, side, f"{taken / 1e6:.0f}", f"{reckoned / 1e6:.0f}", f"{seconds:.1f}"])
+            row([name, side, engine, f"{taken / 1e6:.0f}", f"{reckoned / 1e6:.0f}", f"{seconds:.1f}"])
 
 
 if __name__ == "__main__":

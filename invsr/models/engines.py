@@ -39,9 +39,10 @@ LEAST_VOXELS = 2**17
 # is left for what is faster by so much.
 MEASURED_SIDE = {2: 64, 3: 32}
 REPEATS, SECONDS, MARGIN = 3, 1.0, 1.1
-# Working memory of OpenVINO, float32 numbers per voxel and channel at full resolution, measured; bytes that it may take
-# unless somebody says otherwise.
-NUMBERS, ALLOWANCE = 3.5, 2**31
+# Working memory of OpenVINO, float32 numbers per voxel and channel at full resolution, and bytes beside; measured
+# (`python -m benchmarks.speed.network_memory`). Bytes that it may take unless somebody says otherwise.
+NUMBERS, BESIDE = 4.0, 130_000_000
+ALLOWANCE = 2**31
 # Values of ONEDNN_MAX_CPU_ISA with which oneDNN, PyTorch's convolutions, emulates bfloat16.
 WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
 # Levels of PyTorch's own kernels, which ATEN_CPU_CAPABILITY may lower, that go with them.
@@ -256,9 +257,14 @@ def estimated_noise(network: Any, x: Tensor) -> Tensor:
 
 def compiles_whole(network: Any, x: Tensor) -> bool:
     """Whether OpenVINO is to run a large volume, which it does whole: where it is fastest, and the memory allows it."""
-    if 4 * NUMBERS * network.width * x[0, 0].numel() > _allowance.get() or not _compilable(network, x):
+    if whole_memory(network, x[0, 0].numel()) > _allowance.get() or not _compilable(network, x):
         return False
     return choose(network, x.device, bfloat16=False).way.engine == OPENVINO
+
+
+def whole_memory(network: Any, voxels: int) -> int:
+    """Bytes that OpenVINO takes for a pass."""
+    return BESIDE + round(4 * NUMBERS * float(network.width) * voxels)
 
 
 @contextmanager

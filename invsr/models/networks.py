@@ -34,7 +34,7 @@ from invsr.numerics.iteration import tell
 LEAST_VOXELS = 500_000
 # Working memory: for images that go through whole, float32 numbers per voxel and channel; for others, multiples of what
 # is worked on at once, and planes that wait for the coarser scales.
-WHOLE, PARTS, WAITING = 6.0, 26, 12
+WHOLE, PARTS, WAITING = 6.0, 38, 20
 # Slope of a leaky ReLU below zero.
 LEAK = 0.1
 

@@ -53,7 +53,7 @@ class ShuffledUNet(UNet):
         self.head = convolution(block + 1, channels[0], 3, padding=1, bias=False)
         self.tail = convolution(channels[0], block * detail, 1, bias=False)
         self.last = convolution(detail, 1, 3, padding=1, bias=False)
-        self.width = channels[0] / block + detail
+        self.width = channels[0] / block + 1.5 * detail
         self.multiple *= SIDE
         # The tail is 1 wide where a U-Net's is 3 wide; the last convolution and the ends of the blocks make up for it.
         self.reach *= SIDE
