@@ -48,10 +48,10 @@ def plot(rows, path):
     for method in dict.fromkeys(method for method, *_ in rows):
         own = [(voxels / 1e6, seconds, megabytes / 1e3) for name, voxels, seconds, megabytes in rows if name == method]
         for axis, n in zip(axes, (1, 2), strict=True):
-            axis.loglog([one[0] for one in own], [one[n] for one in own], "o-", label=method)
+            axis.plot([one[0] for one in own], [one[n] for one in own], "o-", label=method)
     for axis, label in zip(axes, ("seconds", "peak memory, GB"), strict=True):
-        axis.set(xlabel="voxels, millions", ylabel=label)
-        axis.grid(alpha=0.3, which="both")
+        axis.set(xlabel="voxels, millions", ylabel=label, xlim=(0, None), ylim=(0, None))
+        axis.grid(alpha=0.3)
     axes[0].legend()
     figure.savefig(path, dpi=100)
 

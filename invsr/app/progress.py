@@ -108,7 +108,7 @@ def progress(describe: Callable[[dict[str, float]], str], *, quiet: bool = False
 
         def show(text: str, done: float) -> None:
             left.tell(done)
-            # Without a total it moves to and fro: nothing is done yet.
+            # Without a total it moves back and forth: nothing is done yet.
             bar.update(task, completed=done, total=1.0 if done else None, description=text)
 
         found = Bar(describe, show)
