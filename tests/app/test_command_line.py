@@ -391,6 +391,7 @@ def test_bootstrap_writes_a_deviation_beside_any_method(run, scan, tmp_path):
 def test_info_names_the_machine_and_what_runs_the_networks(run, tmp_path, monkeypatch):
     for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.delenv("INVSR_ENGINE", raising=False)
     times = iter([10.0, 8.0, 10.0, 20.0])
     monkeypatch.setattr(engines, "_measured", {})
     monkeypatch.setattr(engines, "_measure", lambda network, ways: {str(way): next(times) for way in ways})
