@@ -83,7 +83,7 @@ Uncertainty = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Memory = Annotated[
     float | None,
-    typer.Option(help="GB that the program may hold: large volumes go through networks in tiles. [70 % of free]"),
+    typer.Option(help="GB that the program may hold: large volumes then go through networks in parts. [70 % of free]"),
 ]
 Seed = Annotated[int, typer.Option(help="For whatever is drawn at random.", min=0, max=LARGEST_SEED)]
 

@@ -50,7 +50,6 @@ class GradientStep(Network):
         self.multiple = network.multiple
         self.reach = 2 * network.reach
         self.width = network.width
-        self.streams = False
 
     def memory(self, shape: Sequence[int], device: torch.device) -> int:
         # All layers' outputs are kept for the way back.

@@ -81,7 +81,8 @@ class Network(nn.Module):
     width : float
         Channels at full resolution.
     streams : bool
-        Whether large volumes go through on the CPU a few planes at a time, where no gradient is asked for.
+        Whether large volumes go through on the CPU a few planes at a time, where no gradient is asked for: those of
+        networks of volumes that define `stages`.
 
     Shape
     -----
@@ -104,14 +105,14 @@ class Network(nn.Module):
             raise InvsrError(f"neighbours is {neighbours} with dim {dim}: only networks of slices have neighbours")
         self.dim = dim
         self.neighbours = neighbours
-        self.streams = dim == 3
+        self.streams = dim == 3 and type(self).stages is not Network.stages
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         level = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
         if level.ndim == 1:
             level = level.reshape(-1, *[1] * (self.dim + 1))
         centre = x[:, self.neighbours : self.neighbours + 1]
-        large = _in_parts(x.shape[2:], self.dim, x.device)
+        large = self._in_parts(x.shape[2:], x.device)
         if large and not torch.is_grad_enabled() and not compiles_whole(self, x):
             return self._streamed(centre, level)
         noise_map = level.expand_as(centre) if level.ndim <= 1 else level.expand(len(x), 1, *x.shape[2:])
@@ -123,7 +124,7 @@ class Network(nn.Module):
 
         Measured (`python -m benchmarks.speed.network_memory`), and rounded up.
         """
-        if not _in_parts(shape, self.dim, device):
+        if not self._in_parts(shape, device):
             return round(4 * WHOLE * self.width * math.prod(shape))
         plane = math.prod(shape[1:])
         return round(4 * self.width * plane * (PARTS * planes_at_once(shape) + WAITING))
@@ -135,6 +136,10 @@ class Network(nn.Module):
     def stages(self, planes: int) -> list[Stage]:
         """The body, for planes of a volume that come one after the other, about so many at a time."""
         raise NotImplementedError
+
+    def _in_parts(self, shape: Sequence[int], device: torch.device) -> bool:
+        """Whether an image goes through a few planes at a time where no gradient is asked for."""
+        return self.streams and device.type == "cpu" and math.prod(shape) >= LEAST_VOXELS
 
     def _streamed(self, x: Tensor, level: Tensor) -> Tensor:
         """The same for a volume, a few planes at a time."""
@@ -264,11 +269,6 @@ class DnCNN(Network):
         first, *others = list(self.layers)
         stages: list[Stage] = [_head(first)]
         return stages + [Each(one) if isinstance(one, nn.ReLU) else Convolution.of(one) for one in others]
-
-
-def _in_parts(shape: Sequence[int], dim: int, device: torch.device) -> bool:
-    """Whether an image goes through a few planes at a time where no gradient is asked for: where it is large."""
-    return dim == 3 and device.type == "cpu" and math.prod(shape) >= LEAST_VOXELS
 
 
 def _head(layer: Any) -> Convolution:

@@ -32,7 +32,7 @@ class Convolution:
     convolve : callable
         ``convolve(x)`` without padding along axis 2.
     channels : int
-        Of what it returns.
+        Number of channels that it returns.
     """
 
     def __init__(self, convolve: Callable[[Tensor], Tensor], channels: int) -> None:
@@ -95,7 +95,7 @@ class Each:
     ----------
     layer : callable
     channels : int, optional
-        Of what it returns; as many as it gets by default.
+        Number of channels that it returns; as many as it gets by default.
     zoom : float
         Factor by which it changes the sides of the planes.
     """

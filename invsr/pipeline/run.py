@@ -120,8 +120,8 @@ def reconstruct(
         For whatever is drawn at random.
     device : "auto", "cpu", "cuda", ...
     memory : float, GB, optional
-        What the process may hold on the device in all: networks then take large volumes in tiles. By default they are
-        given a share of what is free.
+        What the process may hold on the device in all: networks then take large volumes a few planes at a time, or in
+        tiles. By default they are given a share of what is free.
     progress : callable, optional
         Called with (share, figures): how much of the work is done, from 0 to 1 and never less than before, and the
         last step's entry of the history, which is empty where something smaller than a step was done.

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from invsr.models import networks, streaming
-from invsr.models.networks import DnCNN, UNet
+from invsr.models.networks import DnCNN, Network, UNet
 from invsr.models.shuffled import ShuffledUNet
 from invsr.models.streaming import Convolution, in_parts
 
@@ -51,6 +51,18 @@ def test_gradients_take_the_whole_volume(monkeypatch):
     x = torch.rand(1, 1, 24, 8, 8, requires_grad=True)
     network(x, 0.1).sum().backward()
     assert float(x.grad.abs().max()) > 0
+
+
+def test_a_network_without_stages_takes_the_whole_volume(monkeypatch):
+    class Own(Network):
+        def body(self, x):
+            return 0.5 * x[:, :1]
+
+    in_parts_of(8, monkeypatch)
+    x = torch.rand(1, 1, 24, 8, 8)
+    with torch.no_grad():
+        assert not Own(3).streams
+        torch.testing.assert_close(Own(3)(x, 0.1), 0.5 * x)
 
 
 def test_bfloat16_in_parts(monkeypatch):
