@@ -56,22 +56,26 @@ class NetworkMethod(Method):
         return super().memory(problem)
 
     def memory(self, problem: InverseProblem) -> int:
-        whole = self._network_memory(problem, self.tile)
-        return self.own_memory(problem) + min(whole, self._network_memory(problem, self.tile or LEAST_TILE))
+        whole, least = self._network_memory(problem)
+        return self.own_memory(problem) + min(whole, least)
 
     def within(self, problem: InverseProblem, available: int) -> Method:
+        whole, least = self._network_memory(problem)
         left = available - self.own_memory(problem)
-        if self.tile is not None or self._network_memory(problem, None) <= max(left, 0):
+        if self.tile is not None or whole <= max(left, 0):
             return self
-        per_voxel = self._network_memory(problem, LEAST_TILE) / LEAST_TILE
-        return dataclasses.replace(self, tile=max(LEAST_TILE, int(left / per_voxel)))
+        return dataclasses.replace(self, tile=max(LEAST_TILE, left * LEAST_TILE // least))
 
-    def _network_memory(self, problem: InverseProblem, tile: int | None) -> int:
-        """Bytes that the network takes with tiles of so many voxels, or as many as its prior says."""
-        prior = self._tiled(self.prior_in_use(), tile)
-        return prior.memory(problem.domain.shape, problem.device) if isinstance(prior, Denoiser) else 0
+    def _network_memory(self, problem: InverseProblem) -> tuple[int, int]:
+        """Bytes that the network takes with the tiles that it is given, and with the smallest."""
+        prior = self.prior_in_use()
+        if not isinstance(prior, Denoiser):
+            return 0, 0
+        shape, device = problem.domain.shape, problem.device
+        whole, least = (self._tiled(prior, tile) for tile in (self.tile, self.tile or LEAST_TILE))
+        return whole.memory(shape, device), least.memory(shape, device)
 
-    def _tiled(self, prior: Prior, tile: int | None) -> Prior:
+    def _tiled(self, prior: Any, tile: int | None) -> Any:
         """The prior, handing its network no more voxels than that at once."""
         if tile is None or not isinstance(prior, Denoiser) or prior.tile <= tile:
             return prior
@@ -130,48 +134,52 @@ class PnP(NetworkMethod):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unrolled(NetworkMethod):
-    """A fixed number of steps, trained end to end over random thick-slice acquisitions.
+class TrainedMethod(NetworkMethod):
+    """A method whose whole solver was trained; its name is the kind of solver.
 
     Parameters
     ----------
     model : name or path
         Trained weights, of the package or from `invsr train`.
     """
+
+    model: str | Path = ""
+
+    def prior_in_use(self) -> Prior:
+        solver, _ = load_solver(self.model, self.name)
+        return next(one for one in solver.modules() if isinstance(one, Denoiser))
+
+    def objections(self, problem: InverseProblem) -> list[str]:
+        return outside(load_solver(self.model, self.name)[1], problem)
+
+    def prepared(self, problem: InverseProblem) -> Any:
+        """The solver, where the problem's data are; warns where it was trained for other acquisitions."""
+        solver, about = load_solver(self.model, self.name)
+        warn_outside(about, problem)
+        for one in solver.modules():
+            if isinstance(one, Denoiser) and self.tile is not None:
+                one.tile = min(one.tile, self.tile)
+        return solver.to(problem.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unrolled(TrainedMethod):
+    """A fixed number of steps, trained end to end over random thick-slice acquisitions; options as of `TrainedMethod`."""
 
     name: ClassVar[str] = UNROLLED
     volumes_in_memory: ClassVar[float] = 13
     model: str | Path = f"mri-{UNROLLED}"
 
     def solve(self, problem: InverseProblem, progress: ProgressCallback | None = None) -> Solution:
-        solver, about = load_solver(self.model, UNROLLED)
-        warn_outside(about, problem)
-        found: Any = solver.to(problem.device)
-        for n, prior in enumerate(found.priors):
-            found.priors[n] = self._tiled(prior, self.tile)
-        solution: Solution = found.solve(
+        found: Solution = self.prepared(problem).solve(
             problem.operator, problem.y, problem.sigma, likelihood=problem.likelihoods, progress=progress
         )
-        return solution
-
-    def prior_in_use(self) -> Prior:
-        solver: Any = load_solver(self.model, UNROLLED)[0]
-        found: Prior = solver.priors[0]
         return found
-
-    def objections(self, problem: InverseProblem) -> list[str]:
-        return outside(load_solver(self.model, UNROLLED)[1], problem)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Equilibrium(NetworkMethod):
-    """The fixed point of a trained step: a deep equilibrium model.
-
-    Parameters
-    ----------
-    model : name or path
-        Trained weights, of the package or from `invsr train`.
-    """
+class Equilibrium(TrainedMethod):
+    """The fixed point of a trained step, a deep equilibrium model; options as of `TrainedMethod`."""
 
     name: ClassVar[str] = DEQ
     volumes_in_memory: ClassVar[float] = 28
@@ -180,20 +188,11 @@ class Equilibrium(NetworkMethod):
     def solve(self, problem: InverseProblem, progress: ProgressCallback | None = None) -> Solution:
         if not problem.is_gaussian:
             raise InvsrError("method deq takes Gaussian noise in all voxels only: use --method unrolled or pnp")
-        solver, about = load_solver(self.model, DEQ)
-        warn_outside(about, problem)
-        found: Any = solver.to(problem.device)
-        found.prior = self._tiled(found.prior, self.tile)
-        solution: Solution = found.solve(problem.operator, problem.y, problem.sigma, progress=progress)
-        return solution
-
-    def prior_in_use(self) -> Prior:
-        solver: Any = load_solver(self.model, DEQ)[0]
-        found: Prior = solver.prior
+        found: Solution = self.prepared(problem).solve(problem.operator, problem.y, problem.sigma, progress=progress)
         return found
 
     def objections(self, problem: InverseProblem) -> list[str]:
-        found = outside(load_solver(self.model, DEQ)[1], problem)
+        found = super().objections(problem)
         return found if problem.is_gaussian else ["noise that is not Gaussian, or masked data", *found]
 
 
