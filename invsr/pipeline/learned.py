@@ -164,7 +164,7 @@ class TrainedMethod(NetworkMethod):
 
 @dataclass(frozen=True, kw_only=True)
 class Unrolled(TrainedMethod):
-    """A fixed number of steps, trained end to end over random thick-slice acquisitions; options as of `TrainedMethod`."""
+    """A fixed number of steps, trained end to end over random acquisitions; options as of `TrainedMethod`."""
 
     name: ClassVar[str] = UNROLLED
     volumes_in_memory: ClassVar[float] = 13
