@@ -46,7 +46,7 @@ def to_deepinv(operator: LinearOperator, max_iter: int = 200, tol: float = 1e-6)
     >>> physics = to_deepinv(acquisition(scan))
     >>> physics.A(torch.ones(1, 1, 8, 8, 12)).shape
     torch.Size([1, 1, 8, 8, 4])
-    >>> bool(physics.adjointness_test() < 1e-5)
+    >>> bool(physics.adjointness_test(num_samples=100) < 1e-5)
     True
     """
     return OperatorPhysics(operator, max_iter, tol)
