@@ -11,6 +11,9 @@ from torch import Tensor
 
 from invsr.errors import InvsrError
 
+# Voxels that are worked on at once where a volume is overwritten.
+SLAB = 1 << 21
+
 
 def multiply(matrix: Tensor | None, x: Tensor, axis: int) -> Tensor:
     """Apply a (m, n) matrix along volume axis 0, 1 or 2 of x, shape (batch, channel, i, j, k)."""
@@ -24,14 +27,46 @@ def multiply(matrix: Tensor | None, x: Tensor, axis: int) -> Tensor:
     return torch.matmul(matrix, x.reshape(*shape[:3], -1)).reshape(*shape[:2], matrix.shape[0], *shape[3:])
 
 
+def rotate(bases: Sequence[Tensor | None], x: Tensor, axes: Sequence[int] = (0, 1, 2), owned: bool = False) -> Tensor:
+    """Apply square matrices, one per axis named, to x, shape (batch, channel, i, j, k); None is the identity.
+
+    Without gradients the result is made in one volume, a slab at a time: large volumes do not fit into memory
+    often. That one is x itself where the caller owns it, and then must not use it again.
+    """
+    for basis, n in zip(bases, axes, strict=True):
+        if basis is None:
+            continue
+        if owned and not torch.is_grad_enabled():
+            x = _in_place(basis, x.contiguous(), n)
+        else:
+            x, owned = multiply(basis, x, n), True
+    return x
+
+
+def _in_place(matrix: Tensor, x: Tensor, axis: int) -> Tensor:
+    """Overwrite x, contiguous, with `multiply` of it by a square matrix."""
+    *_, i, j, k = x.shape
+    if axis == 2:
+        for part in _slabs(x.view(-1, k), 0):
+            part.copy_(part @ matrix.mT)
+        return x
+    # The axis is the second of three; the cut leaves long runs in memory.
+    rows, along = (x.view(-1, i, j * k), 2) if axis == 0 else (x.view(-1, j, k), 0)
+    for part in _slabs(rows, along):
+        part.copy_(torch.matmul(matrix, part))
+    return x
+
+
+def _slabs(x: Tensor, axis: int) -> tuple[Tensor, ...]:
+    """Views of x, cut along an axis."""
+    return torch.split(x, max(1, SLAB * x.shape[axis] // max(1, x.numel())), axis)
+
+
 def diagonal_in(bases: Sequence[Tensor], diagonal: Tensor, x: Tensor) -> Tensor:
     """``V D V* x`` with V the Kronecker product of three orthonormal `bases`, D of shape (i, j, k)."""
-    for n in (0, 1, 2):
-        x = multiply(bases[n].mH, x, n)
-    x = x * diagonal
-    for n in (0, 1, 2):
-        x = multiply(bases[n], x, n)
-    return x
+    x = rotate([basis.mH for basis in bases], x)
+    x = x * diagonal if torch.is_grad_enabled() else x.mul_(diagonal)
+    return rotate(bases, x, owned=True)
 
 
 def range_basis(matrix: Tensor) -> Tensor | None:

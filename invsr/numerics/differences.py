@@ -23,7 +23,13 @@ NEUMANN, PERIODIC = "neumann", "periodic"
 
 def gradient(x: Tensor, spacing: Sequence[float], boundary: Sequence[str]) -> Tensor:
     """Forward differences of x, shape (..., i, j, k), along its last three axes: shape (3, ..., i, j, k)."""
-    return torch.stack([difference(x, n, h, kind) for n, (h, kind) in enumerate(zip(spacing, boundary, strict=True))])
+    parts = (difference(x, n, h, kind) for n, (h, kind) in enumerate(zip(spacing, boundary, strict=True)))
+    if torch.is_grad_enabled():
+        return torch.stack(list(parts))
+    out = x.new_empty(3, *x.shape)  # one after the other: those of a large volume do not fit into memory twice
+    for n, part in enumerate(parts):
+        out[n] = part
+    return out
 
 
 def difference(x: Tensor, axis: int, spacing: float, boundary: str) -> Tensor:

@@ -8,7 +8,7 @@ eigenvectors of the per-axis Gram matrices diagonalise ``A* A`` on the whole vol
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.numerics.axes import diagonal_in, eigenbasis, multiply, range_basis
+from invsr.numerics.axes import SLAB, diagonal_in, eigenbasis, multiply, range_basis, rotate
 from invsr.numerics.cache import learnable
 from invsr.numerics.differences import NEUMANN, laplacian, laplacian_matrix
 from invsr.numerics.linear import LinearSolution, number
@@ -26,8 +26,6 @@ from invsr.operators.normal_equations import IDENTITY
 
 # Distinct weights that the solved axis may be coupled to; each costs one eigenbasis.
 MOST_GROUPS = 6
-# Voxels that a solve works on at once, to bound memory.
-ROWS = 1 << 21
 
 
 class Separable(LinearOperator):
@@ -149,15 +147,13 @@ class Separable(LinearOperator):
             inverse = (vectors / (values.clamp(min=0) + rho)) @ vectors.mH
             return multiply(inverse.to(b.dtype), b, n)
         weights = torch.ones(1, dtype=torch.float64, device=b.device)
-        x = b
         for n in degraded:
-            values, vectors = bases[n]
-            x = multiply(vectors.mH.to(b.dtype), x, n)
-            weights = weights * values.clamp(min=0).reshape([-1 if d == n else 1 for d in (0, 1, 2)])
-        x = x / (weights + rho).to(b.real.dtype)
-        for n in degraded:
-            x = multiply(bases[n][1].to(b.dtype), x, n)
-        return x
+            weights = weights * bases[n][0].clamp(min=0).reshape([-1 if d == n else 1 for d in (0, 1, 2)])
+        vectors = [bases[n][1].to(b.dtype) for n in degraded]
+        x = rotate([one.mH for one in vectors], b, degraded)
+        total = (weights + rho).to(b.real.dtype)
+        x = x / total if torch.is_grad_enabled() else x.div_(total)
+        return rotate(vectors, x, degraded, owned=True)
 
     def _plan(self, like: Tensor, rho: float) -> Any:
         """Bases that make ``A* A + rho grad* grad`` diagonal: None where no such bases exist.
@@ -198,29 +194,37 @@ class Separable(LinearOperator):
 
     def _solve_gradient(self, b: Tensor, rho: float | Tensor, plan: Any) -> Tensor:
         solved, others, bases, mu, groups = plan
-        x = b
-        for n, basis in zip(others, bases, strict=True):
-            x = multiply(basis.mH.to(b.dtype), x, n)
-        rows = x.movedim(2 + solved, -1)
+        bases = [basis.to(b.dtype) for basis in bases]
+        rows = rotate([basis.mH for basis in bases], b, others).movedim(2 + solved, -1)
         shape = rows.shape
         rows = rows.reshape(shape[0] * shape[1], -1, shape[-1])
         # The bases hold for the value of rho; its derivative enters by one correction, as in the base class.
         shifts = (number(rho) * mu).to(b.real.dtype)
 
-        def inverted(part: Tensor, shift: Tensor, values: Tensor, vectors: Tensor) -> Tensor:
-            forth, back, width = vectors.conj().to(b.dtype), vectors.mT.to(b.dtype), max(1, ROWS // len(values))
+        def solved_pieces(
+            part: Tensor, shift: Tensor, values: Tensor, vectors: Tensor
+        ) -> Iterator[tuple[Tensor, Tensor]]:
+            forth, back, width = vectors.conj().to(b.dtype), vectors.mT.to(b.dtype), max(1, SLAB // len(values))
             inverse = values.to(b.real.dtype)
-            pieces = zip(torch.split(part, width, 1), torch.split(shift, width), strict=True)
-            return torch.cat([((one @ forth) / (inverse + s[:, None])) @ back for one, s in pieces], 1)
+            for one, s in zip(torch.split(part, width, 1), torch.split(shift, width), strict=True):
+                yield one, ((one @ forth) / (inverse + s[:, None])) @ back
 
         # The largest group is done on all rows, which needs no gathering; the others then replace theirs.
+        replaced = [
+            (at, torch.cat([one for _, one in solved_pieces(rows[:, at], shifts[at], *basis)], 1))
+            for at, *basis in groups[1:]
+        ]
         members, values, vectors = groups[0]
-        done = inverted(rows, torch.ones_like(shifts).index_copy(0, members, shifts[members]), values, vectors)
-        for members, values, vectors in groups[1:]:
-            done = done.index_copy(1, members, inverted(rows[:, members], shifts[members], values, vectors))
-        x = done.reshape(shape).movedim(-1, 2 + solved)
-        for n, basis in zip(others, bases, strict=True):
-            x = multiply(basis.to(b.dtype), x, n)
+        pieces = solved_pieces(rows, torch.ones_like(shifts).index_copy(0, members, shifts[members]), values, vectors)
+        if torch.is_grad_enabled():
+            done = torch.cat([one for _, one in pieces], 1)
+        else:
+            done = rows
+            for piece, one in pieces:
+                piece.copy_(one)
+        for at, those in replaced:
+            done = done.index_copy(1, at, those)
+        x = rotate(bases, done.reshape(shape).movedim(-1, 2 + solved), others, owned=True)
         if isinstance(rho, Tensor) and rho.requires_grad and torch.is_grad_enabled():
             constant = rho.detach()
             shift = (rho - constant) * laplacian(x, self.domain.spacing.tolist(), self.boundary)

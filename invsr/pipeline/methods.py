@@ -75,7 +75,7 @@ class TV(Method):
     """
 
     name: ClassVar[str] = "tv"
-    volumes_in_memory: ClassVar[float] = 22
+    volumes_in_memory: ClassVar[float] = 15
     lam: float | None = None
     huber: float = 0.0
     max_iter: int = 60

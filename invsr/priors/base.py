@@ -52,6 +52,10 @@ class Prior(nn.Module):
         """``argmin_z 1/2 ||z - v||^2 + sigma^2 R(z)``, with ``sigma^2 = lam / rho``; or a denoiser at noise sigma."""
         raise TypeError(f"{type(self).__name__} does not define prox(v, sigma)")
 
+    def residual(self, v: Tensor, sigma: float | Tensor) -> Tensor:
+        """``v - prox(v, sigma)``: what the prox takes away, for priors that know it without the prox."""
+        return v - self.prox(v, sigma)
+
     def cost(self, z: Tensor, sigma: float | Tensor = 0.0) -> Tensor | None:
         """R at the analysis coefficients z, a scalar; None for priors that have no explicit cost.
 

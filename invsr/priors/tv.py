@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from invsr.errors import InvsrError
+from invsr.numerics.axes import SLAB
 from invsr.priors.base import GRADIENT, Prior
 
 # Largest slope for Huber's function: float32 holds its square.
@@ -49,11 +51,23 @@ class TV(Prior):
         self.huber = huber
 
     def prox(self, v: Tensor, sigma: float | Tensor) -> Tensor:
-        # Shortens each vector by sigma^2; below the threshold Huber shrinks in proportion instead. The clamp comes
-        # before the root, whose derivative at zero is infinite.
+        return v - self.residual(v, sigma)
+
+    def residual(self, v: Tensor, sigma: float | Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return self._residual(v, sigma)
+        out = torch.empty_like(v)  # a slab at a time: the gradients of a large volume do not fit into memory often
+        width = max(1, SLAB * v.shape[-3] // max(1, v.numel()))
+        for part, into in zip(torch.split(v, width, -3), torch.split(out, width, -3), strict=True):
+            into.copy_(self._residual(part, sigma))
+        return out
+
+    def _residual(self, v: Tensor, sigma: float | Tensor) -> Tensor:
+        # The prox shortens each vector by sigma^2; below the threshold Huber shrinks in proportion instead. The clamp
+        # comes before the root, whose derivative at zero is infinite.
         threshold = sigma**2
         length = v.abs().square().sum(0).clamp(min=(threshold + self.huber) ** 2).sqrt()
-        return v * (1 - threshold / length)
+        return v * (threshold / length)
 
     def cost(self, z: Tensor, sigma: float | Tensor = 0.0) -> Tensor:
         length = z.abs().square().sum(0).sqrt()

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
+
 from invsr.solvers.descent import descend
 from invsr.solvers.state import (
     Problem,
@@ -103,12 +105,12 @@ class ADMM(Step):
         variance, v = lam / rho, state.v
         if state.variance is not None and state.variance is not variance and state.variance != variance:
             v = rescaled(problem, state.x, v, variance / state.variance)
-        z = problem.prior.prox(v, variance**0.5)
-        u = v - z
-        rhs = synthesise(problem, z) - synthesise(problem, u)
-        del z  # the most memory is needed below
+        u = problem.prior.residual(v, variance**0.5)
+        # K*(z - u), with z = v - u.
+        rhs = torch.sub(synthesise(problem, v), synthesise(problem, u), alpha=2)
         rhs = problem.back_projection + rho * rhs
         x = data_solve(problem, rhs, rho, state.x)
+        del rhs  # the most memory is needed below
         v, apart = raised(problem, x, u, v)
         return replace(state, x=x, v=v, split_residual=apart, variance=variance)
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from invsr.errors import InvsrError
-from invsr.numerics.axes import eigenbasis, one_thread
+from invsr.numerics import axes
+from invsr.numerics.axes import eigenbasis, multiply, one_thread, rotate
 
 
 def test_a_basis_diagonalises():
@@ -29,3 +30,20 @@ def test_one_thread_is_given_back_after_an_error_too():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("slab", [1, 50, 10**6])
+@pytest.mark.parametrize("owned", [True, False])
+def test_matrices_applied_in_place_a_slab_at_a_time(slab, owned, monkeypatch):
+    monkeypatch.setattr(axes, "SLAB", slab)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 6, 5, 4, dtype=torch.complex128, generator=generator)
+    matrices = [torch.randn(n, n, dtype=x.dtype, generator=generator) for n in (4, 6, 5)]
+    expected, given = x, x.clone()
+    for matrix, n in zip(matrices, (2, 0, 1), strict=True):
+        expected = multiply(matrix, expected, n)
+    with torch.no_grad():
+        found = rotate(matrices, x, (2, 0, 1), owned)
+    torch.testing.assert_close(found, expected)
+    assert (found.data_ptr() == x.data_ptr()) is owned
+    assert owned or torch.equal(x, given)
