@@ -5,9 +5,6 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Tests run in as many processes, with one thread each and about 2 GB of memory.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() or 1))')
-# In processes of their own: after them, now and then, a process ended with a segmentation fault in Python's own code.
-# They replace what lies below PyTorch's Python code (a pretended GPU, OpenVINO); which of them it is, is not known.
-APART := tests/devices tests/models/test_engines.py
 
 .PHONY: demo test docs format clean
 
@@ -20,8 +17,7 @@ test: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md docs invsr tests benchmarks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(APART:%=--ignore=%)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(APART)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
 docs: $(READY)

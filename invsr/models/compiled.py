@@ -103,7 +103,7 @@ class CompiledBody:
         if found is None:
             self._model.reshape(shape)
             settings = {**SETTINGS, "INFERENCE_NUM_THREADS": threads}
-            found = import_module(PACKAGE).Core().compile_model(self._model, "CPU", settings)
+            found = _core().compile_model(self._model, "CPU", settings)
         self._compiled[shape, threads] = found
         while len(self._compiled) > MOST_SHAPES:
             self._compiled.popitem(last=False)
@@ -117,6 +117,16 @@ class CompiledBody:
         error = float((self(x) - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
         if not error <= TOLERANCE:
             raise RuntimeError(f"its result differs by {error:.1e} from PyTorch's")
+
+
+@cache
+def _core() -> Any:
+    """OpenVINO's door, one for the whole process.
+
+    Each gives the thread a stack for signal handlers and takes it away at its end, even where another one's is in use:
+    with two of them the next signal, Ctrl-C for instance, was handled on memory that belonged to others.
+    """
+    return import_module(PACKAGE).Core()
 
 
 # The key does not keep its network alive; what was compiled is neither copied nor pickled with it.

@@ -5,6 +5,8 @@ import gc
 import json
 import math
 import pickle
+import subprocess
+import sys
 import threading
 import warnings
 import weakref
@@ -370,6 +372,30 @@ def test_threads_share_what_is_compiled(openvino):
     for one in threads:
         one.join()
     assert all(error(one, expected[n]) < 1e-5 for n in range(4) for one in found[n])
+
+
+SIGNALLED = """
+import gc, signal, torch
+from invsr.models import compiled
+from invsr.models.networks import UNet
+
+networks = [UNet(3, (4, 8), 1).eval() for _ in range(3)]
+for network in networks:
+    assert compiled.run(network, torch.rand(1, 2, 8, 8, 8)) is not None
+del network
+while networks:
+    networks.pop(0)
+    gc.collect()
+handled = []
+signal.signal(signal.SIGINT, lambda *_: handled.append(1))
+signal.raise_signal(signal.SIGINT)
+print(handled)
+"""
+
+
+def test_signals_are_handled_after_networks_have_gone(openvino):
+    done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "[1]\n"), done.stderr
 
 
 # Where OpenVINO fails -------------------------------------------------------------------------------
