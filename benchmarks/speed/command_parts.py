@@ -25,9 +25,9 @@ from invsr.motion import NONE, STACK
 from invsr.pipeline.choice import method_of
 from invsr.pipeline.grids import choose_grid
 from invsr.pipeline.moved import estimate_motion
+from invsr.pipeline.preparation import scans_of
 from invsr.pipeline.problem import build_problem
 from invsr.pipeline.run import solve_problem
-from invsr.pipeline.scan import scans_of
 from invsr.report import write_report
 
 PARTS = ("start-up", "load", "motion", "problem", "solve", "checks", "write", "report")

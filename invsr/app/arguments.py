@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from invsr.errors import InvsrError
+
+if TYPE_CHECKING:  # imported when it is used: it brings PyTorch
+    from invsr.grid import Grid
+    from invsr.pipeline.scan import Scan
 
 # Options that take several values after one flag, as in `--slice-thickness 3 3 3.3`.
 NUMERIC = ("--slice-thickness", "--noise", "--patch", "--channels")
@@ -97,3 +101,30 @@ def _is_number(word: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def grid_of(path: Path | None) -> Grid | None:
+    """The grid of a file's first volume; None without a file."""
+    from invsr.io.nifti import load
+
+    return None if path is None else load(path, 0).grid
+
+
+def read_scans(
+    paths: list[Path],
+    masks: list[Path] | None,
+    volume: int | None,
+    geometry: str | None,
+    slice_axis: str | None,
+    **acquisition: Any,
+) -> list[Scan]:
+    """The scans of files; `acquisition` as in `invsr.pipeline.preparation.scans_of`."""
+    from invsr.io.nifti import load
+    from invsr.pipeline.preparation import scans_of
+
+    return scans_of(
+        [load(path, volume, geometry=geometry) for path in paths],
+        masks=[load(path, 0, geometry=geometry) for path in masks] if masks else None,
+        slice_axis=None if slice_axis is None else axis_number(slice_axis, "--slice-axis"),
+        **acquisition,
+    )

@@ -14,7 +14,16 @@ from typing import Annotated, Any
 import typer
 
 from invsr.app import options
-from invsr.app.arguments import axis_number, motion_of, parsed_spacing, parsed_weight, repeat_options
+from invsr.app.arguments import (
+    axis_number,
+    grid_of,
+    motion_of,
+    parsed_spacing,
+    parsed_weight,
+    read_scans,
+    repeat_options,
+)
+from invsr.app.evaluate import scores_of
 from invsr.app.info import info
 from invsr.app.outputs import (
     figures_in_words,
@@ -69,6 +78,7 @@ def reconstruct(
     noise_model: options.NoiseModel = None,
     slice_axis: options.ScanSliceAxis = None,
     geometry: options.Geometry = None,
+    zero_filling: options.ZeroFilling = "auto",
     mask: options.Masks = None,
     motion: options.MotionLevel = "none",
     transforms: options.Transforms = None,
@@ -81,45 +91,38 @@ def reconstruct(
 ) -> None:
     """Reconstruct one isotropic volume from one thick-slice scan or several."""
     given_motion = motion_of(transforms, motion)
-    how = {
-        "lam": parsed_weight(lam),
-        "huber": huber,
-        "solver": solver,
-        "denoiser": denoiser,
-        "adapt": adapt or None,
-        "model": model,
-        "max_iter": max_iter,
-        "n_samples": None if uncertainty else samples,
-    }
+    how: dict[str, Any] = {"lam": parsed_weight(lam), "huber": huber, "solver": solver, "denoiser": denoiser}
+    how |= {"adapt": adapt or None, "model": model, "max_iter": max_iter, "n_samples": None if uncertainty else samples}
     from invsr.pipeline.choice import method_of
+    from invsr.pipeline.run import reconstruct as run
 
     chosen = method_of(method, how, seed)
     beside_result = prepare_outputs(output, getattr(chosen, "n_samples", 0), uncertainty is not None, report)
     require_distinct(scans, [*(mask or []), reference], [output, *beside_result])
-    from invsr.io.nifti import load
-    from invsr.pipeline.run import reconstruct as run
-    from invsr.pipeline.scan import scans_of
-
     solved = share_of_solving(name := method if chosen is None else chosen.name, report is not None)
     with progress(figures_in_words, quiet=quiet) as bar:
-        acquired = scans_of(
-            [load(path, volume, geometry=geometry) for path in scans],
+        acquired = read_scans(
+            scans,
+            mask,
+            volume,
+            geometry,
+            slice_axis,
             slice_thickness=slice_thickness or None,
             slice_profile=slice_profile or None,
             in_plane=in_plane,
             noise=noise or None,
             noise_model=noise_model,
-            masks=[load(path, 0, geometry=geometry) for path in mask] if mask else None,
-            slice_axis=None if slice_axis is None else axis_number(slice_axis, "--slice-axis"),
+            zero_filling=zero_filling,
         )
         result = run(
             acquired,
             method=method if chosen is None else chosen,
             spacing=None if spacing is None else parsed_spacing(spacing),
-            reference=None if reference is None else load(reference, 0).grid,
+            reference=grid_of(reference),
             n_samples=samples if uncertainty else None,
             uncertainty=uncertainty,
             motion=given_motion,
+            zero_filling=zero_filling,
             seed=seed,
             device=device,
             memory=memory,
@@ -140,12 +143,12 @@ def register(
     slice_profile: options.Profile = None,
     slice_axis: options.ScanSliceAxis = None,
     geometry: options.Geometry = None,
+    zero_filling: options.ZeroFilling = "auto",
     mask: options.Masks = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Find how several scans of one anatomy moved; `invsr reconstruct --transforms` uses it."""
     from invsr.io.files import check_writable
-    from invsr.io.nifti import load
     from invsr.io.sidecars import sidecar_of
     from invsr.motion import motion_files, save_motion
     from invsr.pipeline.run import register as run
@@ -154,13 +157,19 @@ def register(
     require_distinct(scans, [*(mask or []), *map(sidecar_of, scans)], motion_files(output, len(scans)))
     with progress(figures_in_words, quiet=quiet) as bar:
         found = run(
-            [load(path, geometry=geometry) for path in scans],
+            read_scans(
+                scans,
+                mask,
+                None,
+                geometry,
+                slice_axis,
+                slice_thickness=slice_thickness or None,
+                slice_profile=slice_profile or None,
+                zero_filling=zero_filling,
+            ),
             motion=motion,
             spacing=None if spacing is None else parsed_spacing(spacing),
-            slice_thickness=slice_thickness or None,
-            slice_profile=slice_profile or None,
-            masks=[load(path, 0, geometry=geometry) for path in mask] if mask else None,
-            slice_axis=None if slice_axis is None else axis_number(slice_axis, "--slice-axis"),
+            zero_filling=zero_filling,
             progress=bar.part("motion"),
         )
     written = save_motion(found, output)
@@ -215,18 +224,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; null: not finite.")] = False,
 ) -> None:
     """Score a volume against the truth: PSNR, SSIM, MS-SSIM, NRMSE, VIF."""
-    from invsr.io.nifti import load
-    from invsr.testing.metrics import evaluate as run
-
-    found, true = load(image, geometry=geometry), load(truth, geometry=geometry)
-    inside = None if mask is None else load(mask, 0, geometry=geometry)
-    for other in [true] + ([] if inside is None else [inside]):
-        if other.grid != found.grid:
-            raise InvsrError(
-                f"{other.name}: lies on {other.grid} but {found.name} on {found.grid}: "
-                "reconstruct with --reference to compare voxel by voxel"
-            )
-    scores = run(found.numpy(), true.numpy(), None if inside is None else inside.numpy() != 0)
+    scores = scores_of(image, truth, mask, geometry)
     if as_json:
         # JSON has no word for the NaN of a window that does not fit, or the infinite PSNR of equal volumes.
         print(json.dumps({name: value if math.isfinite(value) else None for name, value in scores.items()}))

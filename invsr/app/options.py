@@ -44,6 +44,9 @@ ScanSliceAxis = Annotated[
 Geometry = Annotated[
     str | None, typer.Option(help="What of the header says where voxels lie: sform, qform or pixdim. [sform]")
 ]
+ZeroFilling = Annotated[
+    str, typer.Option(help="Pixels of a zero-filled k-space: auto takes back what the data show, keep does not.")
+]
 MotionLevel = Annotated[
     str, typer.Option(help="How several scans moved: none, stack (each as a whole) or slice, estimated.")
 ]

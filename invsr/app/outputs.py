@@ -93,7 +93,7 @@ def describe(result: Reconstruction) -> tuple[list[str], list[str]]:
         low, high = SLICE_CORRELATION
         each = ", ".join(f"{value:+.2f}" for value in known)
         lines.append(f"residuals of neighbouring slices correlate by {each} (usual: {low:g} to {high:g})")
-    return lines, result.remarks() if result.history else []
+    return lines, result.remarks() if result.history else result.notes
 
 
 def finish(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ FLAT_SHARE, FEWEST, MOST = 0.02, 2500, 50_000
 # Noise counts as white while the mean over bands stays below 1.4 times the second difference alone, as coloured from
 # 1.7 on. Anatomy under white noise of 2 % reached 1.3 in crops of brain; zero-filled clinical scans began at 1.6.
 WHITE, COLOURED = 1.4, 1.7
+# With coloured noise air is believed up to this multiple of what tissue shows.
+MOST_COLOURED = 2.5
 
 
 def estimate_sigma(data: Tensor, axes: Sequence[int] | None = None, mask: Tensor | None = None) -> float:
@@ -79,6 +82,83 @@ def estimate_sigma(data: Tensor, axes: Sequence[int] | None = None, mask: Tensor
     >>> round(estimate_sigma(x, axes=(0, 1)), 2)
     0.1
     """
+    found = _prepared(data, axes, mask)
+    if found is None:
+        return 0.0
+    places = found.places
+    if len(places) == 0:
+        # Zeroed slices or a thin mask: the two longest axes may still do.
+        return estimate_sigma(data, sorted(range(3), key=lambda n: -data.shape[n - 3])[:2], mask)
+    with torch.no_grad():
+        gradient, smooth = _gradient(found.x, found.fine)
+        air = found.air()
+        if found.is_magnitude:
+            darkest = max(0.5 * found.mean, 3 * air if math.isfinite(air) else 0.0)
+            tissue = places[smooth.flatten()[places] > darkest]
+            if len(tissue) >= FEWEST:
+                places = tissue
+            elif math.isfinite(air):
+                return air * found.scale
+        count = min(len(places), max(FEWEST, min(MOST, int(FLAT_SHARE * len(places)))))
+        flattest = places[gradient.flatten()[places].topk(count, largest=False, sorted=False).indices]
+        tissue_sigma, coloured = _spread(found.patches(flattest))
+        if coloured and air < MOST_COLOURED * tissue_sigma:
+            return air * found.scale  # correlation does not change how the noise of a single voxel is distributed
+        # Tissue has at least the noise of air: a larger value from air is dark tissue mistaken for it.
+        return min(air, tissue_sigma) * found.scale
+
+
+def air_sigma(data: Tensor, axes: Sequence[int] | None = None, mask: Tensor | None = None) -> float:
+    """Standard deviation of the noise in the air of a magnitude image, where that is Rayleigh distributed.
+
+    Parameters as of `estimate_sigma`. It does not matter whether the noise is correlated.
+
+    Returns
+    -------
+    float
+        In the unit of `data`; infinite where there is no such air.
+    """
+    found = _prepared(data, axes, mask)
+    if found is None or len(found.places) == 0:
+        return math.inf
+    with torch.no_grad():
+        return found.air() * found.scale
+
+
+@dataclass
+class _Prepared:
+    """An image and where in it noise can be looked for.
+
+    `x`, shape (batch, i, j, k), is in units of `scale`; `places` are flat indices into voxels of the `usable` shape.
+    """
+
+    x: Tensor
+    usable: torch.Size
+    places: Tensor
+    fine: tuple[int, ...]
+    scale: float
+
+    @property
+    def is_magnitude(self) -> bool:
+        return bool((self.x < 0).sum() < 0.01 * (self.x != 0).sum())
+
+    @property
+    def mean(self) -> float:
+        """Over what is not zero."""
+        return float(self.x.sum() / (self.x != 0).sum())
+
+    def patches(self, places: Tensor) -> Tensor:
+        return _patches(self.x, places, self.usable, self.fine)
+
+    def air(self) -> float:
+        """Sigma from air, in units of `scale`; infinite where none is Rayleigh distributed."""
+        if not self.is_magnitude:
+            return math.inf
+        return _rayleigh(self.patches(self.places[:: max(1, len(self.places) // MOST)]))
+
+
+def _prepared(data: Tensor, axes: Sequence[int] | None, mask: Tensor | None) -> _Prepared | None:
+    """Check the input and find where noise can be looked for; None for data without noise."""
     fine = _fine_axes(data, axes)
     if mask is not None:
         try:
@@ -98,40 +178,23 @@ def estimate_sigma(data: Tensor, axes: Sequence[int] | None = None, mask: Tensor
         if inside.numel() == 0:
             raise InvsrError("no voxel is finite and inside the mask: check the image and the mask, or give sigma")
         if inside.min() == inside.max():
-            return 0.0
+            return None
         scale = float(inside.abs().max())
         x = torch.where(allowed, x, 0) / scale
         usable, constant = _usable(x, allowed, fine)
         places = usable.flatten().nonzero().squeeze(1)
-        if len(places) == 0 and len(fine) == 3:
-            # Zeroed slices or a thin mask: the two longest axes may still do.
-            return estimate_sigma(data, sorted(range(3), key=lambda n: -data.shape[n - 3])[:2], mask)
-        if 100 * len(places) < x.numel():
+        if 100 * len(places) < x.numel() and not (len(places) == 0 and len(fine) == 3):
             # A drawing without noise is constant piece by piece, and next to nothing else is left of it.
             pieces = int((constant & (x != 0) & (x != x.min())).sum())
             rest = int((x[~constant] != 0).sum())
             if pieces > 100 * len(places) or (len(places) == 0 and mask is None and rest < FEWEST):
-                return 0.0
+                return None
             if len(places) == 0:
                 raise InvsrError(
                     f"none of {rest} voxels is {REACH} voxels away from the mask's edge, from zeroed and from "
                     "missing voxels, as estimating noise needs: use a wider mask, or give sigma"
                 )
-        gradient, smooth = _gradient(x, fine)
-        air = math.inf
-        present = (x != 0).sum()
-        if (x < 0).sum() < 0.01 * present:
-            air = _rayleigh(_patches(x, places[:: max(1, len(places) // MOST)], usable.shape, fine))
-            darkest = max(0.5 * float(x.sum() / present), 3 * air if math.isfinite(air) else 0.0)
-            tissue = places[smooth.flatten()[places] > darkest]
-            if len(tissue) >= FEWEST:
-                places = tissue
-            elif math.isfinite(air):
-                return air * scale
-        count = min(len(places), max(FEWEST, min(MOST, int(FLAT_SHARE * len(places)))))
-        flattest = places[gradient.flatten()[places].topk(count, largest=False, sorted=False).indices]
-        # Tissue has at least the noise of air: a larger value from air is dark tissue mistaken for it.
-        return min(air, _spread(_patches(x, flattest, usable.shape, fine))) * scale
+        return _Prepared(x, usable.shape, places, fine, scale)
 
 
 def _fine_axes(data: Tensor, axes: Sequence[int] | None) -> tuple[int, ...]:
@@ -208,8 +271,8 @@ def _patches(x: Tensor, places: Tensor, shape: torch.Size, fine: tuple[int, ...]
     return x.view(-1)[index]
 
 
-def _spread(patches: Tensor) -> float:
-    """Standard deviation of the noise in flat patches, from their energy in bands."""
+def _spread(patches: Tensor) -> tuple[float, bool]:
+    """Standard deviation of the noise in flat patches, from their energy in bands, and whether it is coloured."""
     filters = FILTERS.to(patches)
     for _ in range(patches.dim() - 1):
         patches = torch.tensordot(patches, filters, ([1], [1]))
@@ -218,9 +281,9 @@ def _spread(patches: Tensor) -> float:
     highest, upper = float(sd.flatten()[0]), float(sd[(1,) * sd.dim()])
     total = float(sd[(slice(1, None),) * sd.dim()].square().mean().sqrt())
     if upper == 0:
-        return highest
+        return highest, False
     coloured = min(1.0, max(0.0, (total / upper - WHITE) / (COLOURED - WHITE)))
-    return (1 - coloured) * highest + coloured * total
+    return (1 - coloured) * highest + coloured * total, coloured > 0
 
 
 def _rayleigh(patches: Tensor) -> float:

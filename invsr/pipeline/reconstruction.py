@@ -135,9 +135,14 @@ class Reconstruction:
         """Gain of the re-simulated data against the data."""
         return self.solution.gain
 
+    @property
+    def notes(self) -> list[str]:
+        """One line for each thing that was found in the scans and changed before they were used."""
+        return [note for scan in self.problem.scans for note in scan.notes]
+
     def remarks(self) -> list[str]:
         """One line for each thing about this run that a user should know."""
-        lines = self.solution.remarks()
+        lines = [*self.notes, *self.solution.remarks()]
         if len(self.problem.scans) > 1 and self.chi2 is not None and self.chi2 > CHI2_EXPECTED[1]:
             lines.append(self._mismatch())
         for scan, found in zip(self.problem.scans, self.slice_correlations, strict=True):

@@ -21,9 +21,10 @@ from invsr.pipeline.grids import choose_grid
 from invsr.pipeline.memory import Budget, needed_memory, require_memory
 from invsr.pipeline.methods import Cubic, Method
 from invsr.pipeline.moved import estimate_motion, require_level
+from invsr.pipeline.preparation import scans_of
 from invsr.pipeline.problem import InverseProblem, build_problem
 from invsr.pipeline.reconstruction import Reconstruction
-from invsr.pipeline.scan import Scan, scans_of
+from invsr.pipeline.scan import Scan
 from invsr.priors.base import Prior
 from invsr.solvers.residuals import chi2, gain
 from invsr.solvers.solution import Solution
@@ -51,6 +52,7 @@ def reconstruct(
     noise_model: str | None = None,
     masks: Volume | Sequence[Volume] | None = None,
     slice_axis: int | Sequence[int] | None = None,
+    zero_filling: str = "auto",
     motion: str | Motion = NONE,
     lam: float | None = None,
     huber: float | None = None,
@@ -77,7 +79,7 @@ def reconstruct(
         network was trained for, "pnp" for several parallel scans that did not move, "tv" elsewhere.
     spacing : float or three, mm, optional
         Voxel spacing of the result, along the first scan's axes and over all fields of view, or all masks; by default
-        isotropic at the first scan's finest spacing.
+        isotropic at the first scan's finest spacing that was measured.
     reference : Grid, optional
         The result's grid itself.
     slice_thickness : float or one per scan, mm, optional
@@ -94,6 +96,9 @@ def reconstruct(
         Data outside (where 0) are not used.
     slice_axis : {0, 1, 2} or one per scan, optional
         The array axis across the slices; by default what the file says, else that of the largest voxels.
+    zero_filling : {"auto", "keep"}
+        Pixels that the scanner interpolated by filling k-space with zeros: taken back to the matrix that was measured
+        where the data show it, or kept as they are.
     motion : {"none", "stack", "slice"} or Motion
         Several scans stay where their headers say, move rigidly as a whole, or slice by slice, which is estimated
         (`invsr.motion`); or motion that is known.
@@ -156,6 +161,7 @@ def reconstruct(
         noise_model=noise_model,
         masks=masks,
         slice_axis=slice_axis,
+        zero_filling=zero_filling,
     )
     acquired = [scan.to(where) for scan in acquired]
     grid = choose_grid(acquired, spacing, reference)
@@ -268,6 +274,7 @@ def register(
     slice_profile: str | Path | Sequence[str | Path] | None = None,
     masks: Volume | Sequence[Volume] | None = None,
     slice_axis: int | Sequence[int] | None = None,
+    zero_filling: str = "auto",
     progress: ProgressCallback | None = None,
 ) -> Motion:
     """Find how several scans of one anatomy moved, without reconstructing it; arguments as of `reconstruct`.
@@ -280,7 +287,12 @@ def register(
     if motion not in (STACK, SLICE):
         raise InvsrError(f"unknown motion {motion!r}: use {STACK} or {SLICE}")
     acquired = scans_of(
-        scans, slice_thickness=slice_thickness, slice_profile=slice_profile, masks=masks, slice_axis=slice_axis
+        scans,
+        slice_thickness=slice_thickness,
+        slice_profile=slice_profile,
+        masks=masks,
+        slice_axis=slice_axis,
+        zero_filling=zero_filling,
     )
     if len(acquired) < 2:
         raise InvsrError(f"{len(acquired)} scan: motion is found between scans, give at least two")

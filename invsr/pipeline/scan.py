@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +53,10 @@ class Scan:
         On the scan's grid; data outside (where it is 0) are not used.
     slice_axis : {0, 1, 2}, optional
         The array axis across the slices. By default what the file says, else that of the largest voxels.
+    air_noise : float, in intensity units, optional
+        Standard deviation of the noise in the air of the image as it was stored, which takes the place of an estimate.
+    notes : tuple of str
+        What was found in the data and changed (`invsr.pipeline.preparation`), in one line each.
 
     Raises
     ------
@@ -76,6 +79,8 @@ class Scan:
     noise_model: str = "gaussian"
     mask: Volume | None = None
     slice_axis: int | None = None
+    air_noise: float | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require_signal(self.volume)
@@ -193,8 +198,9 @@ class Scan:
 
     def sigma(self) -> float:
         """Standard deviation of the noise in intensity units: as given, else estimated inside the mask."""
-        if self.noise is not None:
-            return float(self.noise)
+        for known in (self.noise, self.air_noise):
+            if known is not None:
+                return float(known)
         try:
             return estimate_sigma(self.data, axes=self.grid.fine_axes, mask=self.inside)
         except InvsrError as error:
@@ -246,68 +252,3 @@ class Scan:
         volume = replace(self.volume, data=self.data[..., i, j, k], grid=grid)
         mask = None if self.mask is None else replace(self.mask, data=self.mask.data[..., i, j, k], grid=grid)
         return replace(self, volume=volume, mask=mask)
-
-
-def scans_of(
-    volumes: Volume | Scan | Sequence[Volume | Scan],
-    *,
-    slice_thickness: float | Sequence[float] | None = None,
-    slice_profile: str | Path | Sequence[str | Path] | None = None,
-    in_plane: str | None = None,
-    noise: float | Sequence[float] | None = None,
-    noise_model: str | None = None,
-    masks: Volume | Sequence[Volume] | None = None,
-    slice_axis: int | Sequence[int] | None = None,
-) -> list[Scan]:
-    """Volumes with what is known of their acquisition; each value is one for all, or one for each.
-
-    Raises
-    ------
-    InvsrError
-        When there is no scan, something else than a volume, a number of values that does not fit, or an acquisition
-        option beside a `Scan`, which has its own.
-    """
-    given = [volumes] if isinstance(volumes, Volume | Scan) else list(volumes)
-    if not given:
-        raise InvsrError("no scan given: name at least one NIfTI file")
-    for one in given:
-        if not isinstance(one, Volume | Scan):
-            raise InvsrError(
-                f"a {type(one).__name__} is not a scan: make one with invsr.Volume.from_array(array, spacing=...), or "
-                "invsr.load(path)"
-            )
-    if masks is not None:
-        masks = [masks] if isinstance(masks, Volume) else list(masks)
-        if len(masks) != len(given):
-            raise InvsrError(f"{len(masks)} masks for {len(given)} scans: give one for each scan, in the same order")
-    options = {
-        "slice_thickness": _per_scan(slice_thickness, len(given), "slice thickness"),
-        "slice_profile": _per_scan(slice_profile, len(given), "slice profile"),
-        "in_plane": _per_scan(in_plane, len(given), "in-plane model"),
-        "noise": _per_scan(noise, len(given), "noise"),
-        "noise_model": _per_scan(noise_model, len(given), "noise model"),
-        "mask": _per_scan(masks, len(given), "masks"),
-        "slice_axis": _per_scan(slice_axis, len(given), "slice axis"),
-    }
-    found = []
-    for n, one in enumerate(given):
-        own = {name: values[n] for name, values in options.items() if values[n] is not None}
-        if isinstance(one, Volume):
-            found.append(Scan(one, **own))
-        elif own:
-            raise InvsrError(f"{one.name}: {', '.join(own)} given beside a Scan: put it into the Scan")
-        else:
-            found.append(one)
-        found[-1].question()
-    return found
-
-
-def _per_scan(value: Any, count: int, what: str) -> list[Any]:
-    if value is None or isinstance(value, float | int | str | Path) or not isinstance(value, Sequence):
-        return [value] * count
-    values = list(value)
-    if len(values) == 1:
-        values = values * count
-    if len(values) != count:
-        raise InvsrError(f"{len(values)} values of {what} for {count} scans: give one, or one for each scan")
-    return values

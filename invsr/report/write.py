@@ -264,7 +264,8 @@ def _noise(names: Sequence[str], problem: InverseProblem) -> dict[str, str]:
     rows = {}
     for name, level, scan in zip(names, problem.levels, problem.scans, strict=True):
         sigma = problem.sigma * problem.scale * level
-        basis = "given" if scan.noise is not None else "estimated in flat tissue, from differences between pixels"
+        where = "flat tissue, from differences between pixels" if scan.air_noise is None else "air"
+        basis = f"estimated in {where}" if scan.noise is None else "given"
         rows[name] = f"standard deviation {sigma:.4g}, {problem.sigma * level:.2%} of bright tissue; {basis}"
     return rows
 

@@ -1,0 +1,145 @@
+"""From volumes and what is told of them to scans that the model fits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invsr.errors import InvsrError
+from invsr.grid import Grid
+from invsr.inspection.resolution import MOST_ROUNDS, measured_matrix
+from invsr.noise.estimation import air_sigma
+from invsr.operators.sampling import Sampling
+from invsr.pipeline.scan import Scan
+from invsr.volume import Volume
+
+# What is done about zero-filled pixels: taken back where they are found, or kept as if they had been measured.
+AUTO, KEEP = "auto", "keep"
+
+
+def scans_of(
+    volumes: Volume | Scan | Sequence[Volume | Scan],
+    *,
+    slice_thickness: float | Sequence[float] | None = None,
+    slice_profile: str | Path | Sequence[str | Path] | None = None,
+    in_plane: str | None = None,
+    noise: float | Sequence[float] | None = None,
+    noise_model: str | None = None,
+    masks: Volume | Sequence[Volume] | None = None,
+    slice_axis: int | Sequence[int] | None = None,
+    zero_filling: str = AUTO,
+) -> list[Scan]:
+    """Volumes with what is known of their acquisition; each value is one for all, or one for each.
+
+    Zero-filling that the data show is taken back, unless it is to be kept: see `without_zero_filling`.
+
+    Raises
+    ------
+    InvsrError
+        When there is no scan, something else than a volume, a number of values that does not fit, or an acquisition
+        option beside a `Scan`, which has its own.
+    """
+    if zero_filling not in (AUTO, KEEP):
+        raise InvsrError(f"unknown zero_filling {zero_filling!r}: use {AUTO} or {KEEP}")
+    given = [volumes] if isinstance(volumes, Volume | Scan) else list(volumes)
+    if not given:
+        raise InvsrError("no scan given: name at least one NIfTI file")
+    for one in given:
+        if not isinstance(one, Volume | Scan):
+            raise InvsrError(
+                f"a {type(one).__name__} is not a scan: make one with invsr.Volume.from_array(array, spacing=...), or "
+                "invsr.load(path)"
+            )
+    if masks is not None:
+        masks = [masks] if isinstance(masks, Volume) else list(masks)
+        if len(masks) != len(given):
+            raise InvsrError(f"{len(masks)} masks for {len(given)} scans: give one for each scan, in the same order")
+    options = {
+        "slice_thickness": _per_scan(slice_thickness, len(given), "slice thickness"),
+        "slice_profile": _per_scan(slice_profile, len(given), "slice profile"),
+        "in_plane": _per_scan(in_plane, len(given), "in-plane model"),
+        "noise": _per_scan(noise, len(given), "noise"),
+        "noise_model": _per_scan(noise_model, len(given), "noise model"),
+        "mask": _per_scan(masks, len(given), "masks"),
+        "slice_axis": _per_scan(slice_axis, len(given), "slice axis"),
+    }
+    found = []
+    for n, one in enumerate(given):
+        own = {name: values[n] for name, values in options.items() if values[n] is not None}
+        if isinstance(one, Volume):
+            found.append(Scan(one, **own))
+        elif own:
+            raise InvsrError(f"{one.name}: {', '.join(own)} given beside a Scan: put it into the Scan")
+        else:
+            found.append(one)
+        found[-1].question()
+    return found if zero_filling == KEEP else [without_zero_filling(scan) for scan in found]
+
+
+def without_zero_filling(scan: Scan) -> Scan:
+    """The scan on the pixels that were measured, where its scanner filled k-space with zeros to a larger matrix.
+
+    Pixels that k-space was filled in for add nothing, and their noise is correlated: noise level, chi2 and the target's
+    default spacing follow from what was measured. Cropping k-space undoes the filling exactly; the field of view stays.
+    """
+    axes = [n for n in (0, 1, 2) if n != scan.through_plane]
+    stored, data = scan.grid, scan.data
+    for _ in range(MOST_ROUNDS):
+        matrix = measured_matrix(data, axes)
+        if matrix == tuple(data.shape[2:]):
+            break
+        grid = _of_matrix(stored, matrix)
+        crop = Sampling(scan.grid, grid, ["kspace" if n in axes else "none" for n in (0, 1, 2)]).to(scan.data.device)
+        data = crop(scan.data)
+    if data is scan.data:
+        return scan
+    if bool((scan.data >= 0).all()):
+        data = data.abs()  # of a magnitude image, the one that the scanner would have written; differs in air only
+    mask = scan.mask
+    if mask is not None:
+        mask = replace(mask, data=_nearest(mask.data, stored, grid), grid=grid)
+    pixels, measured = ("x".join(str(one.shape[n]) for n in axes) for one in (stored, grid))
+    size = "x".join(f"{grid.spacing[n]:.3g}" for n in axes)
+    note = (
+        f"{scan.name}: {pixels} pixels from a measured matrix of {measured} (zero-filled k-space): taken as pixels of "
+        f"{size} mm (--zero-filling keep takes them as they are)"
+    )
+    volume = replace(scan.volume, data=data, grid=grid)
+    # Zero-filling leaves a pixel's noise as large as it was, and in air its distribution, which cropping changes.
+    air = air_sigma(scan.data, axes, scan.inside)
+    found = replace(scan, volume=volume, mask=mask, slice_axis=scan.through_plane, notes=(*scan.notes, note))
+    return replace(found, air_noise=air) if math.isfinite(air) else found
+
+
+def _nearest(data: Tensor, stored: Grid, grid: Grid) -> Tensor:
+    """Values of the nearest voxels on a parallel grid in the same field of view."""
+    for n in (0, 1, 2):
+        centres = (torch.arange(grid.shape[n], dtype=torch.float64) + 0.5) * (stored.shape[n] / grid.shape[n])
+        data = data.index_select(2 + n, centres.long().to(data.device))
+    return data
+
+
+def _of_matrix(grid: Grid, matrix: Sequence[int]) -> Grid:
+    """The grid with another number of voxels in the same field of view."""
+    affine = grid.affine.copy()
+    affine[:3, :3] *= np.array(grid.shape) / np.array(matrix)
+    affine[:3, 3] = grid.to_world([-0.5] * 3) + affine[:3, :3] @ np.full(3, 0.5)
+    return Grid(matrix, affine)
+
+
+def _per_scan(value: Any, count: int, what: str) -> list[Any]:
+    if value is None or isinstance(value, float | int | str | Path) or not isinstance(value, Sequence):
+        return [value] * count
+    values = list(value)
+    if len(values) == 1:
+        values = values * count
+    if len(values) != count:
+        raise InvsrError(f"{len(values)} values of {what} for {count} scans: give one, or one for each scan")
+    return values
