@@ -79,6 +79,7 @@ def reconstruct(
     slice_axis: options.ScanSliceAxis = None,
     geometry: options.Geometry = None,
     zero_filling: options.ZeroFilling = "auto",
+    faults: options.Faults = "auto",
     mask: options.Masks = None,
     motion: options.MotionLevel = "none",
     transforms: options.Transforms = None,
@@ -113,6 +114,7 @@ def reconstruct(
             noise=noise or None,
             noise_model=noise_model,
             zero_filling=zero_filling,
+            faults=faults,
         )
         result = run(
             acquired,
@@ -122,7 +124,8 @@ def reconstruct(
             n_samples=samples if uncertainty else None,
             uncertainty=uncertainty,
             motion=given_motion,
-            zero_filling=zero_filling,
+            zero_filling="keep",  # done when they were read
+            faults="keep",
             seed=seed,
             device=device,
             memory=memory,
@@ -144,6 +147,7 @@ def register(
     slice_axis: options.ScanSliceAxis = None,
     geometry: options.Geometry = None,
     zero_filling: options.ZeroFilling = "auto",
+    faults: options.Faults = "auto",
     mask: options.Masks = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -166,10 +170,12 @@ def register(
                 slice_thickness=slice_thickness or None,
                 slice_profile=slice_profile or None,
                 zero_filling=zero_filling,
+                faults=faults,
             ),
             motion=motion,
             spacing=None if spacing is None else parsed_spacing(spacing),
-            zero_filling=zero_filling,
+            zero_filling="keep",  # done when they were read
+            faults="keep",
             progress=bar.part("motion"),
         )
     written = save_motion(found, output)

@@ -47,6 +47,10 @@ Geometry = Annotated[
 ZeroFilling = Annotated[
     str, typer.Option(help="Pixels of a zero-filled k-space: auto takes back what the data show, keep does not.")
 ]
+Faults = Annotated[
+    str,
+    typer.Option(help="Spikes, empty slices, slices darker or moved by turns: auto corrects, keep does not."),
+]
 MotionLevel = Annotated[
     str, typer.Option(help="How several scans moved: none, stack (each as a whole) or slice, estimated.")
 ]

@@ -17,10 +17,11 @@ from invsr.grid import Grid
 from invsr.inspection.resolution import MOST_ROUNDS, measured_matrix
 from invsr.noise.estimation import air_sigma
 from invsr.operators.sampling import Sampling
+from invsr.pipeline.faults import without_faults
 from invsr.pipeline.scan import Scan
 from invsr.volume import Volume
 
-# What is done about zero-filled pixels: taken back where they are found, or kept as if they had been measured.
+# What is done about faults of slices and zero-filled pixels: found and corrected, or kept as they are.
 AUTO, KEEP = "auto", "keep"
 
 
@@ -35,10 +36,12 @@ def scans_of(
     masks: Volume | Sequence[Volume] | None = None,
     slice_axis: int | Sequence[int] | None = None,
     zero_filling: str = AUTO,
+    faults: str = AUTO,
 ) -> list[Scan]:
     """Volumes with what is known of their acquisition; each value is one for all, or one for each.
 
-    Zero-filling that the data show is taken back, unless it is to be kept: see `without_zero_filling`.
+    Faults of slices are corrected, and zero-filling that the data show is taken back, unless they are to be kept: see
+    `without_faults` and `without_zero_filling`.
 
     Raises
     ------
@@ -46,8 +49,9 @@ def scans_of(
         When there is no scan, something else than a volume, a number of values that does not fit, or an acquisition
         option beside a `Scan`, which has its own.
     """
-    if zero_filling not in (AUTO, KEEP):
-        raise InvsrError(f"unknown zero_filling {zero_filling!r}: use {AUTO} or {KEEP}")
+    for what, choice in {"zero_filling": zero_filling, "faults": faults}.items():
+        if choice not in (AUTO, KEEP):
+            raise InvsrError(f"unknown {what} {choice!r}: use {AUTO} or {KEEP}")
     given = [volumes] if isinstance(volumes, Volume | Scan) else list(volumes)
     if not given:
         raise InvsrError("no scan given: name at least one NIfTI file")
@@ -79,7 +83,10 @@ def scans_of(
             raise InvsrError(f"{one.name}: {', '.join(own)} given beside a Scan: put it into the Scan")
         else:
             found.append(one)
-        found[-1].question()
+    if faults == AUTO:
+        found = [without_faults(scan, alone=len(found) == 1) for scan in found]
+    for scan in found:
+        scan.question()
     return found if zero_filling == KEEP else [without_zero_filling(scan) for scan in found]
 
 

@@ -180,7 +180,7 @@ def build_problem(scans: Sequence[Scan], target: Grid, motion: Motion | None) ->
     sigmas = [max(scan.sigma() / scale, LEAST_SIGMA) for scan in scans]
     if motion is None:
         (scan,), (sigma,) = scans, sigmas
-        kind = _likelihood(scan, sigma, scan.inside)
+        kind = _likelihood(scan, sigma, scan.used)
         return InverseProblem(scan.operator(target), scan.data / scale, sigma, (kind,), scale, (scan,))
     members: list[LinearOperator] = []
     parts: list[Tensor] = []
@@ -228,12 +228,12 @@ def _motion_of(moved: ScanMotion) -> np.ndarray:
 def _used(scan: Scan, motion: ScanMotion) -> Tensor | None:
     """Which samples count, shape (1, 1, *grid.shape); None for all."""
     if not motion.rejected:
-        return scan.inside
+        return scan.used
     shape = [1, 1, 1, 1, 1]
     shape[2 + scan.through_plane] = -1
     kept = torch.from_numpy(motion.weights != 0).reshape(shape).expand(1, 1, *scan.grid.shape)
     kept = kept.to(scan.data.device)
-    return kept if scan.inside is None else kept & scan.inside
+    return kept if scan.used is None else kept & scan.used
 
 
 def _mean_of_cubics(data: Sequence[Tensor], grids: Sequence[Grid], target: Grid) -> Tensor:

@@ -53,6 +53,7 @@ def reconstruct(
     masks: Volume | Sequence[Volume] | None = None,
     slice_axis: int | Sequence[int] | None = None,
     zero_filling: str = "auto",
+    faults: str = "auto",
     motion: str | Motion = NONE,
     lam: float | None = None,
     huber: float | None = None,
@@ -99,6 +100,9 @@ def reconstruct(
     zero_filling : {"auto", "keep"}
         Pixels that the scanner interpolated by filling k-space with zeros: taken back to the matrix that was measured
         where the data show it, or kept as they are.
+    faults : {"auto", "keep"}
+        Spiked voxels, empty slices, and interleaved packages of slices that shine or lie differently: corrected where
+        they are certain, with a remark, or kept as they are.
     motion : {"none", "stack", "slice"} or Motion
         Several scans stay where their headers say, move rigidly as a whole, or slice by slice, which is estimated
         (`invsr.motion`); or motion that is known.
@@ -162,6 +166,7 @@ def reconstruct(
         masks=masks,
         slice_axis=slice_axis,
         zero_filling=zero_filling,
+        faults=faults,
     )
     acquired = [scan.to(where) for scan in acquired]
     grid = choose_grid(acquired, spacing, reference)
@@ -275,6 +280,7 @@ def register(
     masks: Volume | Sequence[Volume] | None = None,
     slice_axis: int | Sequence[int] | None = None,
     zero_filling: str = "auto",
+    faults: str = "auto",
     progress: ProgressCallback | None = None,
 ) -> Motion:
     """Find how several scans of one anatomy moved, without reconstructing it; arguments as of `reconstruct`.
@@ -293,6 +299,7 @@ def register(
         masks=masks,
         slice_axis=slice_axis,
         zero_filling=zero_filling,
+        faults=faults,
     )
     if len(acquired) < 2:
         raise InvsrError(f"{len(acquired)} scan: motion is found between scans, give at least two")

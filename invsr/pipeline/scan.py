@@ -55,6 +55,8 @@ class Scan:
         The array axis across the slices. By default what the file says, else that of the largest voxels.
     air_noise : float, in intensity units, optional
         Standard deviation of the noise in the air of the image as it was stored, which takes the place of an estimate.
+    empty_slices : tuple of int
+        Numbers of slices that hold no data of the anatomy and are left out.
     notes : tuple of str
         What was found in the data and changed (`invsr.pipeline.preparation`), in one line each.
 
@@ -80,6 +82,7 @@ class Scan:
     mask: Volume | None = None
     slice_axis: int | None = None
     air_noise: float | None = None
+    empty_slices: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -162,6 +165,15 @@ class Scan:
         return None if self.mask is None else self.mask.data != 0
 
     @property
+    def used(self) -> Tensor | None:
+        """Which data count, bool, shape of `data`: `inside`, without the empty slices; None for all."""
+        if not self.empty_slices:
+            return self.inside
+        kept = torch.ones_like(self.data, dtype=torch.bool)
+        kept.index_fill_(2 + self.through_plane, torch.tensor(self.empty_slices, device=kept.device), False)
+        return kept if self.inside is None else kept & self.inside
+
+    @property
     def through_plane(self) -> int:
         """The axis across the slices: as given, as the file says, or that of the largest voxels."""
         stated = self.volume.slice_axis if self.slice_axis is None else self.slice_axis
@@ -202,7 +214,7 @@ class Scan:
             if known is not None:
                 return float(known)
         try:
-            return estimate_sigma(self.data, axes=self.grid.fine_axes, mask=self.inside)
+            return estimate_sigma(self.data, axes=self.grid.fine_axes, mask=self.used)
         except InvsrError as error:
             raise InvsrError(f"{self.name}: {error} (noise=, command line: --noise)") from None
 

@@ -1,0 +1,91 @@
+"""Faults of single slices are corrected where they are certain, and named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from invsr.inspection.slices import (
+    LEAST_GAIN,
+    LEAST_SHIFT,
+    between,
+    empty_slices,
+    is_certain,
+    package_gain,
+    package_shift,
+    shifted,
+    spikes,
+    without_spikes,
+)
+from invsr.pipeline.scan import Scan
+
+
+def without_faults(scan: Scan, alone: bool = True) -> Scan:
+    """The scan without spiked voxels, empty slices, and differences between interleaved packages, with a note of each.
+
+    Spiked voxels become the median of their neighbours. Empty slices are left out. Where slices are darker by turns
+    they are brightened: signal gets lost, not made. Where they lie elsewhere by turns, those of odd number are moved
+    back within their planes.
+
+    Parameters
+    ----------
+    scan : Scan
+    alone : bool
+        Several scans move against each other: that is `invsr.motion`'s to find.
+    """
+    axis = scan.through_plane
+    if scan.grid.shape[axis] < 3:
+        return scan
+    slices, notes = scan.data[0, 0].movedim(axis, -1), []
+    spiked = spikes(slices)
+    if count := int(spiked.sum()):
+        slices = without_spikes(slices, spiked)
+        where = _voxel(spiked.nonzero()[0].tolist(), axis)
+        notes.append(f"{_several(count, 'spiked voxel')}, the first at {where}: the median of their neighbours is used")
+    empty = empty_slices(slices)
+    if empty:
+        slices = between(slices, empty)
+        notes.append(f"{_several(len(empty), 'empty slice')} (number {', '.join(map(str, empty))}): left out")
+    gain = package_gain(slices)
+    if is_certain(gain, LEAST_GAIN):
+        dark = _factors(gain.difference[0], slices.shape[2])
+        slices = slices / dark.to(slices)
+        notes.append(f"every other slice is darker by {float(1 - dark.min()):.1%} (interleaved packages): brightened")
+    shift = package_shift(slices) if alone else None
+    if shift is not None and is_certain(shift, LEAST_SHIFT):
+        odd = (torch.arange(slices.shape[2]) % 2 == 1).to(slices)
+        pixels = torch.tensor(shift.difference).to(slices)
+        slices = _as_before(shifted(slices, -pixels[:, None] * odd), slices)
+        spacing = [float(scan.grid.spacing[n]) for n in (0, 1, 2) if n != axis]
+        distance = sum((one * size) ** 2 for one, size in zip(shift.difference, spacing, strict=True)) ** 0.5
+        notes.append(
+            f"every other slice lies {distance:.2g} mm away in its plane (interleaved packages that moved): moved back"
+        )
+    if not notes:
+        return scan
+    volume = replace(scan.volume, data=slices.movedim(-1, axis)[None, None].contiguous())
+    said = tuple(f"{scan.name}: {note} (--faults keep leaves the data as they are)" for note in notes)
+    return replace(scan, volume=volume, empty_slices=tuple(empty), notes=(*scan.notes, *said))
+
+
+def _factors(difference: float, count: int) -> Tensor:
+    """What the slices were multiplied by, of a log ratio of odd over even ones: 1 for the brighter ones."""
+    darker = torch.arange(count) % 2 == (1 if difference < 0 else 0)
+    return torch.where(darker, torch.tensor(-abs(difference)).exp(), torch.ones(()))
+
+
+def _as_before(moved: Tensor, slices: Tensor) -> Tensor:
+    """A magnitude image stays one."""
+    return moved.abs() if bool((slices >= 0).all()) else moved
+
+
+def _voxel(index: list[int], axis: int) -> str:
+    """Its number along the file's own axes."""
+    index.insert(axis, index.pop())
+    return "({}, {}, {})".format(*index)
+
+
+def _several(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count > 1 else ''}"

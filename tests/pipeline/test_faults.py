@@ -1,0 +1,161 @@
+"""Faults of slices: found, corrected and named; scans without any are left as they are."""
+
+import re
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import invsr
+from invsr.errors import InvsrError, InvsrWarning
+from invsr.examples import example
+from invsr.inspection.slices import (
+    LEAST_GAIN,
+    LEAST_SHIFT,
+    Alternation,
+    empty_slices,
+    is_certain,
+    package_gain,
+    package_shift,
+    shifted,
+    spikes,
+)
+from invsr.pipeline.preparation import scans_of
+from invsr.testing.metrics import evaluate
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return example(64)
+
+
+@pytest.fixture(scope="module", params=[2, 0], ids=["k", "i"])
+def scan(request, truth):
+    return invsr.simulate(truth, slice_thickness=4, slice_profile="boxcar", axis=request.param, noise=0.01)
+
+
+def changed(scan, change):
+    """The scan with `change` of its slices, shape (i, j, slices)."""
+    axis = scan.grid.through_plane
+    slices = change(scan.data[0, 0].movedim(axis, -1).clone())
+    return scan.with_data(slices.movedim(-1, axis)[None, None].contiguous())
+
+
+def odd(slices):
+    return torch.arange(slices.shape[2]) % 2 == 1
+
+
+def darker(slices):
+    return torch.where(odd(slices), 0.85 * slices, slices)
+
+
+def moved(slices):
+    return shifted(slices, torch.tensor([1.8, -0.5])[:, None] * odd(slices))
+
+
+def spiked(slices):
+    slices[30, 40, 9], slices[20, 25, 5] = 1e6, 4000
+    return slices
+
+
+def empty(slices):
+    slices[..., 7] = 0
+    return slices
+
+
+FAULTS = {
+    "darker": (darker, r"every other slice is darker by 1[3-7].*brightened"),
+    "moved": (moved, r"every other slice lies 1.[6-9].* mm away in its plane .*moved back"),
+    "spiked": (spiked, r"2 spiked voxels, the first at"),
+    "empty": (empty, r"1 empty slice .number 7.: left out"),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_fault_is_corrected_and_named(scan, truth, kind):
+    def score(volume, **options):
+        options |= {"method": "tikhonov", "slice_profile": "boxcar", "reference": truth.grid}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InvsrWarning)  # spikes that are kept
+            result = invsr.reconstruct(volume, **options)
+        return evaluate(result.volume.numpy(), truth.numpy())["psnr"], result
+
+    change, words = FAULTS[kind]
+    clean, result = score(scan)
+    assert not result.notes
+    bad = changed(scan, change)
+    mended, result = score(bad)
+    assert clean - mended < {"empty": 1.5, "moved": 0.7}.get(kind, 0.1)
+    assert mended - score(bad, faults="keep")[0] > 0.8
+    (note,) = result.notes
+    assert re.search(words, note), note
+    assert "--faults keep" in note and note in result.remarks()
+    assert 0.7 < result.chi2 < 1.3
+
+
+def test_all_at_once(scan):
+    bad = changed(scan, lambda slices: spiked(empty(darker(moved(slices)))))
+    (found,) = scans_of(bad)
+    assert len(found.notes) == 4 and found.empty_slices == (7,)
+    assert scans_of(found)[0].data.equal(found.data)  # once is enough
+    kept = found.used.movedim(2 + found.through_plane, -1)
+    assert not kept[..., 7].any() and kept[..., [*range(7), *range(8, kept.shape[-1])]].all()
+
+
+def test_a_spike_at_its_place_along_the_files_axes(scan):
+    bad = changed(scan, spiked)
+    (found,) = scans_of(bad)
+    at = [20, 25, 5] if scan.grid.through_plane == 2 else [5, 20, 25]
+    assert f"the first at ({at[0]}, {at[1]}, {at[2]})" in found.notes[0]
+    untouched = (bad.data - found.data) == 0
+    assert int((~untouched).sum()) == 2
+
+
+def test_data_can_be_kept(scan):
+    bad = changed(scan, darker)
+    assert scans_of(bad, faults="keep")[0].volume is bad
+    with pytest.raises(InvsrError, match="unknown faults 'no': use auto or keep"):
+        scans_of(bad, faults="no")
+
+
+def test_packages_of_several_scans_are_left_to_the_estimate_of_motion(scan):
+    bad = changed(scan, moved)
+    assert all(not one.notes for one in scans_of([bad, scan]))
+    assert "darker" in scans_of([changed(scan, darker), scan])[0].notes[0]
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 2), (20, 20, 1), (20, 20, 6), (2, 2, 40)])
+def test_little_data_show_no_fault(shape):
+    slices = torch.rand(shape, generator=torch.Generator().manual_seed(0)) + 1
+    assert not spikes(slices).any() and empty_slices(slices) == []
+    for found, least in ((package_gain(slices), LEAST_GAIN), (package_shift(slices), LEAST_SHIFT)):
+        assert not is_certain(found, least)
+    zero = torch.zeros(shape)
+    assert not spikes(zero).any() and empty_slices(zero) == []
+
+
+def test_slices_at_the_ends_may_be_empty():
+    slices = torch.rand(20, 20, 9, generator=torch.Generator().manual_seed(0)) + 1
+    slices[..., [0, 1, 8]] = 0
+    assert empty_slices(slices) == []
+    slices[..., [4, 5]] = 0.01
+    assert empty_slices(slices) == [4, 5]
+
+
+def test_slices_move_towards_higher_indices():
+    slices = torch.zeros(16, 12, 3)
+    slices[5, 6] = 1
+    found = shifted(slices, torch.tensor([[0.0, 2.0, 0.0], [0.0, 0.0, -3.0]]))
+    assert [np.unravel_index(int(found[..., k].argmax()), (16, 12)) for k in range(3)] == [(5, 6), (7, 6), (5, 3)]
+    torch.testing.assert_close(found.sum((0, 1)), torch.ones(3))
+
+
+def test_large_slices_are_registered_at_half_their_resolution(monkeypatch, scan):
+    from invsr.inspection import slices as module
+
+    data = changed(scan, moved).data[0, 0].movedim(scan.grid.through_plane, -1)
+    whole = package_shift(data)
+    monkeypatch.setattr(module, "MOST_PIXELS", 40)
+    assert package_shift(data).difference == pytest.approx(whole.difference, abs=0.5)
+    assert not is_certain(Alternation((0.1, 0.1), 20.0), LEAST_SHIFT)
