@@ -1,4 +1,4 @@
-"""The command line: `invsr reconstruct | register | simulate | evaluate | benchmark | models | train | demo | info`."""
+"""The command line: `invsr reconstruct`, `inspect`, `register`, `simulate`, `evaluate`, `train` and the rest."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from invsr.app.arguments import (
 )
 from invsr.app.evaluate import scores_of
 from invsr.app.info import info
+from invsr.app.inspect import inspect
 from invsr.app.outputs import (
     figures_in_words,
     finish,
@@ -53,6 +54,7 @@ app = typer.Typer(
 
 app.add_typer(train, name="train")
 app.command()(info)
+app.command()(inspect)
 
 
 @app.command()
@@ -241,9 +243,7 @@ def evaluate(
 
 @app.command()
 def benchmark(
-    volumes: Annotated[
-        list[Path] | None, typer.Argument(help="High-resolution volumes. [the example head]", metavar="HIGH.nii.gz")
-    ] = None,
+    volumes: options.HighResolutionVolumes = None,
     method: Annotated[list[str] | None, typer.Option(help="Repeat for several. Default: all but posterior.")] = None,
     slice_thickness: Annotated[float, typer.Option(help="Thickness of the simulated slices, mm.")] = 4.0,
     gap: Annotated[float, typer.Option(help="Gap between slices, mm.")] = 0.0,

@@ -97,6 +97,9 @@ Seed = Annotated[int, typer.Option(help="For whatever is drawn at random.", min=
 # Simulation ------------------------------------------------------------------------------------------
 
 HighResolution = Annotated[Path, typer.Argument(help="High-resolution volume, NIfTI.", metavar="HIGH.nii.gz")]
+HighResolutionVolumes = Annotated[
+    list[Path] | None, typer.Argument(help="High-resolution volumes. [the example head]", metavar="HIGH.nii.gz")
+]
 SimulatedThickness = Annotated[float, typer.Option(help="Slice thickness, mm.")]
 Gap = Annotated[float, typer.Option(help="Gap between slices, mm.")]
 SimulatedProfile = Annotated[str, typer.Option(help="gaussian, boxcar, sinc, slr or a file.")]

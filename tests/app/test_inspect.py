@@ -1,0 +1,58 @@
+"""`invsr inspect`: what it says of a scan is what the scan is."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from zero_filled import zero_filled
+
+import invsr
+from invsr.examples import example
+
+
+@pytest.fixture(scope="module")
+def scan():
+    data = example().numpy()
+    data = data * (1000 / np.percentile(data[data > 0], 99.9))
+    slices = zero_filled(data.reshape(*data.shape[:2], -1, 4).mean(3), (0.6, 0.7), 10)
+    slices = torch.where(torch.arange(slices.shape[2]) % 2 == 1, 0.85 * slices, slices)
+    return invsr.Volume.from_array(slices, spacing=(1, 1, 4), slice_thickness=3)
+
+
+def test_says_what_a_scan_is(scan, tmp_path, run):
+    path = tmp_path / "scan.nii.gz"
+    invsr.save(scan, path)
+    code, out, err = run("inspect", path)
+    assert (code, err) == (0, "")
+    for words in (
+        str(path),
+        "voxels               124x160x35",
+        "spacing              1x1x4 mm",
+        "orientation          RAS",
+        "slices               35 along k, 4 mm apart",
+        "measured matrix      7",
+        "zero-filled by 1.",
+        "darker by 1",
+        "invsr reconstruct",
+    ):
+        assert words in out
+    assert "--faults" not in out
+
+
+def test_json_of_several_files_with_one_that_cannot_be_used(scan, tmp_path, run):
+    good, bad = tmp_path / "scan.nii.gz", tmp_path / "bad.nii.gz"
+    invsr.save(scan, good)
+    bad.write_bytes(b"nothing")
+    code, out, err = run("inspect", good, bad, "--json")
+    first, second = json.loads(out)
+    assert code == 1 and "1 of 2 scans cannot be used" in err
+    assert first["voxels"] == "124x160x35" and first["faults"]
+    assert second["file"] == str(bad) and set(second) == {"file", "error"}
+
+
+def test_a_scan_without_fault(tmp_path, run):
+    path = tmp_path / "plain.nii.gz"
+    invsr.save(invsr.simulate(example(48), slice_thickness=4, noise=0.01), path)
+    code, out, _ = run("inspect", path)
+    assert code == 0 and "none found" in out and "zero-filled" not in out
