@@ -119,9 +119,14 @@ def without_zero_filling(scan: Scan) -> Scan:
         f"{size} mm (--zero-filling keep takes them as they are)"
     )
     volume = replace(scan.volume, data=data, grid=grid)
-    # Zero-filling leaves a pixel's noise as large as it was, and in air its distribution, which cropping changes.
-    air = air_sigma(scan.data, axes, scan.inside)
     found = replace(scan, volume=volume, mask=mask, slice_axis=scan.through_plane, notes=(*scan.notes, note))
+    if scan.noise is not None:
+        return found
+    # Zero-filling leaves a pixel's noise as large as it was, and in air its distribution, which cropping changes.
+    try:
+        air = air_sigma(scan.data, axes, scan.used)
+    except InvsrError as error:
+        raise InvsrError(f"{scan.name}: {error} (noise=, command line: --noise)") from None
     return replace(found, air_noise=air) if math.isfinite(air) else found
 
 

@@ -93,6 +93,8 @@ OPTIONS: dict[str, tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]] = {
     "--noise-model": ((("gaussian",), ("rician",), ("huber",), ("l1",)), ("", "poisson")),
     "--slice-axis": ((("i",), ("j",), ("k",), ("0",)), ("", "x", "3", "-1")),
     "--geometry": ((("sform",), ("qform",), ("pixdim",)), ("", "affine")),
+    "--zero-filling": ((("auto",), ("keep",)), ("", "no")),
+    "--faults": ((("auto",), ("keep",)), ("", "no")),
     "--motion": ((("none",), ("stack",)), ("", "some", "slice")),
     "--volume": ((("0",), ("1",)), ("-1", "9", "1e3", "", "99999999999999999999")),
     "--device": ((("cpu",), ("auto",)), ("", "cuda", "cuda:99", "meta", "gpu", "cpu:1", "mps")),
