@@ -81,7 +81,8 @@ def without_spikes(slices: Tensor, spiked: Tensor) -> Tensor:
 def empty_slices(slices: Tensor) -> list[int]:
     """Numbers of slices that hold next to nothing although the slices on both sides do."""
     pixels = slices.abs().flatten(0, 1)
-    level = pixels[:: max(1, len(pixels) // 2**17)].kthvalue(max(1, round(0.9 * min(len(pixels), 2**17))), dim=0).values
+    pixels = pixels[:: max(1, len(pixels) // 2**17)]
+    level = pixels.kthvalue(max(1, round(0.9 * len(pixels))), dim=0).values
     least = LEAST_LEVEL * float(level.max())
     found = []
     for k in range(1, len(level) - 1):

@@ -143,6 +143,13 @@ def test_slices_at_the_ends_may_be_empty():
     assert empty_slices(slices) == [4, 5]
 
 
+def test_an_empty_slice_is_found_where_most_of_a_large_slice_is_air():
+    slices = torch.zeros(450, 440, 7)
+    slices[:150, :150] = 1  # an eighth of the slice
+    slices[..., 3] = 0
+    assert empty_slices(slices) == [3]
+
+
 def test_slices_move_towards_higher_indices():
     slices = torch.zeros(16, 12, 3)
     slices[5, 6] = 1
