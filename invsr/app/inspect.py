@@ -47,11 +47,13 @@ def _print(found: list[dict[str, Any]]) -> None:
 
 def _facts(path: Path, volume: int | None, geometry: str | None, slice_axis: str | None) -> dict[str, Any]:
     """What is known of one file, by name; "error" where it cannot be used."""
+    from invsr.pipeline.preparation import scans_of
+
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", InvsrWarning)
         try:
             (stored,) = read_scans([path], None, volume, geometry, slice_axis, zero_filling="keep", faults="keep")
-            (scan,) = read_scans([path], None, volume, geometry, slice_axis)
+            (scan,) = scans_of(stored)
             facts = {"file": str(path), **_of_grid(stored), **_of_data(stored, scan)}
         except InvsrError as error:
             return {"file": str(path), "error": str(error)}

@@ -27,15 +27,13 @@ def multiply(matrix: Tensor | None, x: Tensor, axis: int) -> Tensor:
     return torch.matmul(matrix, x.reshape(*shape[:3], -1)).reshape(*shape[:2], matrix.shape[0], *shape[3:])
 
 
-def rotate(bases: Sequence[Tensor | None], x: Tensor, axes: Sequence[int] = (0, 1, 2), owned: bool = False) -> Tensor:
-    """Apply square matrices, one per axis named, to x, shape (batch, channel, i, j, k); None is the identity.
+def rotate(bases: Sequence[Tensor], x: Tensor, axes: Sequence[int] = (0, 1, 2), owned: bool = False) -> Tensor:
+    """Apply square matrices, one per axis named, to x, shape (batch, channel, i, j, k).
 
     Without gradients the result is made in one volume, a slab at a time: large volumes do not fit into memory
     often. That one is x itself where the caller owns it, and then must not use it again.
     """
     for basis, n in zip(bases, axes, strict=True):
-        if basis is None:
-            continue
         if owned and not torch.is_grad_enabled():
             x = _in_place(basis, x.contiguous(), n)
         else:
