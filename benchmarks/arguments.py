@@ -7,7 +7,7 @@ import numpy as np
 
 import invsr
 from invsr.examples import crop, example
-from invsr.solvers.residuals import PEAK_PERCENTILE
+from invsr.numerics.levels import PERCENTILE
 
 OPTIONS = {
     "volumes": {"nargs": "*", "metavar": "HIGH.nii.gz", "help": "taken for the truth, isotropic [the example head]"},
@@ -36,7 +36,7 @@ def truths(paths, side=None):
 
 def normalised(volume):
     """The volume with a peak of 1."""
-    return volume.with_data(volume.data / float(np.percentile(volume.numpy(), PEAK_PERCENTILE)))
+    return volume.with_data(volume.data / float(np.percentile(volume.numpy(), PERCENTILE)))
 
 
 def stem(volume):

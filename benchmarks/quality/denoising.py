@@ -17,8 +17,8 @@ from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 
 from benchmarks.arguments import parser, row, stem, table, truths
 from invsr.models.registry import models
+from invsr.numerics.levels import PERCENTILE
 from invsr.priors.loading import pretrained
-from invsr.solvers.residuals import PEAK_PERCENTILE
 from invsr.testing.metrics import head_mask
 
 
@@ -40,7 +40,7 @@ def main():
     for volume in truths(options.volumes):
         truth = volume.numpy()
         mask = head_mask(truth)
-        truth = (truth / np.percentile(truth, PEAK_PERCENTILE)).astype(np.float32)
+        truth = (truth / np.percentile(truth, PERCENTILE)).astype(np.float32)
         if options.crop:  # peak and head are the whole volume's
             box = tuple(slice((n - min(n, options.crop)) // 2, (n + min(n, options.crop)) // 2) for n in truth.shape)
             truth, mask = truth[box], mask[box]

@@ -19,9 +19,9 @@ import invsr
 from benchmarks.arguments import parser, row, table
 from invsr.errors import InvsrWarning
 from invsr.motion.align import RegisteredScan, align
+from invsr.numerics.levels import peak
 from invsr.operators import Resample, acquisition
 from invsr.operators.scan_model import slice_profile_of
-from invsr.solvers.residuals import peak
 
 # Voxels for alignment, mm.
 COARSE = 2.0

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 import invsr
 from benchmarks.arguments import parser, row, table, truths
-from invsr.solvers.residuals import PEAK_PERCENTILE
+from invsr.numerics.levels import PERCENTILE
 from invsr.testing.metrics import head_mask
 
 DIAMETERS = (3.0, 5.0, 8.0)
@@ -57,7 +57,7 @@ def main():
     for truth in truths(options.volumes, options.crop):
         mask = head_mask(truth.numpy())
         spoilt, lesions = with_lesions(truth, mask, options.seed)
-        peak = np.percentile(truth.numpy()[truth.numpy() > 0], PEAK_PERCENTILE)
+        peak = np.percentile(truth.numpy()[truth.numpy() > 0], PERCENTILE)
         difference = spoilt.numpy() - truth.numpy()
         slices = {"slice_thickness": options.thickness, "axis": 2, "noise": options.noise, "seed": options.seed}
         for method in options.method:

@@ -17,7 +17,7 @@ import torch
 import invsr
 from benchmarks.arguments import parser, row, stem, table, truths
 from invsr.models.registry import DEFAULT as DEFAULT_DENOISER
-from invsr.solvers.residuals import peak
+from invsr.numerics.levels import peak
 from invsr.testing.metrics import evaluate, head_mask
 
 SOLVERS = ("hqs", "admm", "pgd", "red")

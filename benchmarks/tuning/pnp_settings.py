@@ -10,9 +10,9 @@ import itertools
 
 import invsr
 from benchmarks.arguments import parser, row, stem, table, truths
+from invsr.numerics.levels import peak
 from invsr.priors import pretrained
 from invsr.solvers import HQS, Schedule, iterate
-from invsr.solvers.residuals import peak
 from invsr.testing.metrics import evaluate, head_mask
 
 

@@ -87,8 +87,8 @@ def _of_grid(scan: Scan) -> dict[str, Any]:
 
 
 def _of_data(stored: Scan, scan: Scan) -> dict[str, Any]:
+    from invsr.numerics.levels import peak
     from invsr.pipeline.slice_check import EXPECTED, slice_correlation
-    from invsr.solvers.residuals import peak
 
     axes = [n for n in (0, 1, 2) if n != scan.through_plane]
     measured = "x".join(str(scan.grid.shape[n]) for n in axes)

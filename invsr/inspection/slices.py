@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from invsr.numerics.levels import peak
+
 # A voxel is a spike above bright tissue times the first factor, or where it exceeds bright tissue and all of its
 # neighbours by the second.
 FAR_ABOVE, ABOVE_NEIGHBOURS = 20.0, 4.0
@@ -53,7 +55,7 @@ def spikes(slices: Tensor) -> Tensor:
     slices : Tensor, shape (i, j, slices), real
     """
     size = slices.abs()
-    bright = _bright(size)
+    bright = peak(size)
     far = size > FAR_ABOVE * bright
     around = torch.where(far, 0.0, size)
     padded = torch.nn.functional.pad(around[None, None], (1, 1, 1, 1, 1, 1))[0, 0]
@@ -114,7 +116,7 @@ def package_gain(slices: Tensor) -> Alternation:
     slices : Tensor, shape (i, j, slices)
     """
     size = slices.abs()
-    bright = _bright(size)
+    bright = peak(size)
     values = torch.full((size.shape[2], 1), torch.nan)
     for k in range(1, size.shape[2] - 1):
         before, here, after = size[..., k - 1], size[..., k], size[..., k + 1]
@@ -151,7 +153,7 @@ def package_shift(slices: Tensor) -> Alternation:
 def _shift(slices: Tensor) -> Alternation:
     smooth = _smoothed(slices)
     reference, moving = 0.5 * (smooth[..., :-2] + smooth[..., 2:]), smooth[..., 1:-1]
-    tissue = (reference > TISSUE / 3 * _bright(smooth)).to(reference)
+    tissue = (reference > TISSUE / 3 * peak(smooth)).to(reference)
     shift = torch.zeros(2, moving.shape[2], dtype=reference.dtype, device=reference.device)
     for _ in range(ITERATIONS):
         there = shifted(moving, -shift)
@@ -211,15 +213,6 @@ def _smoothed(slices: Tensor) -> Tensor:
     out = slices.permute(2, 0, 1)[:, None]
     out = torch.nn.functional.conv2d(out, kernel.reshape(1, 1, -1, 1), padding=(reach, 0))
     return torch.nn.functional.conv2d(out, kernel.reshape(1, 1, 1, -1), padding=(0, reach))[:, 0].permute(1, 2, 0)
-
-
-def _bright(size: Tensor) -> float:
-    """The level of bright tissue: a high percentile of what is not 0."""
-    values = size[size > 0]
-    if not values.numel():
-        return 0.0
-    values = values[:: max(1, values.numel() // 1_000_000)]
-    return float(values.kthvalue(max(1, round(0.999 * values.numel()))).values)
 
 
 def _sum(x: Tensor) -> Tensor:

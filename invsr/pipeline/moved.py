@@ -15,8 +15,8 @@ from invsr.motion.align import RegisteredScan
 from invsr.motion.bias import N_TERMS
 from invsr.motion.joint import estimate, matched
 from invsr.numerics.iteration import ProgressCallback
+from invsr.numerics.levels import peak
 from invsr.pipeline.scan import Scan
-from invsr.solvers.residuals import peak
 
 # Below this correlation with the other scans a scan's contrast is taken to be another one.
 LEAST_CORRELATION = 0.5

@@ -14,13 +14,14 @@ from invsr.grid import Grid
 from invsr.motion import Motion, ScanMotion
 from invsr.motion.bias import field
 from invsr.noise.likelihoods import Gaussian, Likelihood, Masked, likelihood
+from invsr.numerics.levels import peak
 from invsr.operators.base import Data, Diagonal, LinearOperator
 from invsr.operators.separable import Separable
 from invsr.operators.stack import Stack
 from invsr.pipeline.moved import intensity_scale
 from invsr.pipeline.scan import Scan
 from invsr.solvers.plug_and_play import smooth_guess
-from invsr.solvers.residuals import as_tuple, like_data, peak
+from invsr.solvers.residuals import as_tuple, like_data
 from invsr.solvers.spline import cubic
 
 # Noise is never taken to be less than this share of the peak: a fit closer than that is beyond float32 data.

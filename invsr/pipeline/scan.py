@@ -16,17 +16,17 @@ from invsr.errors import InvsrError, InvsrWarning
 from invsr.grid import Grid
 from invsr.motion.order import by_times
 from invsr.noise.estimation import estimate_sigma
+from invsr.numerics.levels import peak
 from invsr.operators.base import LinearOperator
 from invsr.operators.profiles import PROFILES, AxisProfile
 from invsr.operators.scan_model import COVERING, acquisition, covered, slice_profile_of
-from invsr.solvers.residuals import peak
 from invsr.volume import Volume, require_signal
 
 # A slice thickness beyond these shares of the slice spacing is an error; above the third it is questioned.
 THINNEST, THICKEST, OVERLAPPING = 0.02, 5.0, 2.0
 # Voxels whose edges differ by less than this share are isotropic: without a thickness they are samples.
 ISOTROPIC = 0.01
-# Voxels so many times as bright as bright tissue (`invsr.solvers.residuals.peak`) are questioned.
+# Voxels so many times as bright as bright tissue (`invsr.numerics.levels.peak`) are questioned.
 SPIKE = 20.0
 
 Array = npt.NDArray[np.float64]

@@ -10,10 +10,11 @@ from invsr.errors import InvsrError
 from invsr.noise.estimation import estimate_sigma
 from invsr.noise.likelihoods import Gaussian, Likelihood
 from invsr.numerics.iteration import ProgressCallback, Status, Steps, steps_left
+from invsr.numerics.levels import peak
 from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import GRADIENT, Prior
 from invsr.solvers.divergence import Bounds
-from invsr.solvers.residuals import as_tuple, back_project, chi2, gain, intensity_scale, peak
+from invsr.solvers.residuals import as_tuple, back_project, chi2, gain, intensity_scale
 from invsr.solvers.solution import Solution
 from invsr.solvers.state import Problem, Step
 from invsr.solvers.weighting import LEAST_NOISE, Constant, Schedule, Weights, require_weight

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from invsr.noise.likelihoods import Likelihood
+from invsr.numerics.levels import peak
 from invsr.numerics.linear import inner, white_noise
 from invsr.operators.base import Data, LinearOperator
 from invsr.operators.stack import Stack
 
-# Bright tissue: what counts as 1 inside the solvers.
-PEAK_PERCENTILE = 99.9
 # Slices with fewer measured pixels than this have no chi2.
 LEAST_EXPECTED = 4.0
 
@@ -137,14 +136,3 @@ def gain(likelihoods: tuple[Likelihood, ...], y: Data, prediction: Data) -> floa
 
 def _counted(likelihood: Likelihood, y: Tensor) -> float:
     return float(y.numel() if likelihood.mask is None else likelihood.mask.expand(y.shape).sum())
-
-
-def peak(data: Tensor) -> float:
-    """The level of bright tissue, which counts as 1 inside the solvers: a high percentile of what is not 0, else 0."""
-    values = data.abs().flatten()
-    values = values[values > 0]
-    if not values.numel():
-        return 0.0
-    values = values[:: max(1, values.numel() // 4_000_000)]
-    rank = max(1, round(values.numel() * PEAK_PERCENTILE / 100))
-    return float(values.kthvalue(rank).values)

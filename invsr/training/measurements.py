@@ -17,10 +17,10 @@ from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.io.nifti import load
 from invsr.noise.estimation import estimate_sigma
+from invsr.numerics.levels import peak
 from invsr.operators.base import LinearOperator
 from invsr.operators.scan_model import acquisition
 from invsr.solvers.plug_and_play import smooth_guess
-from invsr.solvers.residuals import peak
 from invsr.training.acquisitions import LEAST_SLICES_OF_PATCH
 from invsr.training.random_draws import STEPS, integer, seeded
 from invsr.training.recipe import SolverRecipe

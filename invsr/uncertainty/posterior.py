@@ -11,11 +11,12 @@ from torch import Tensor
 from invsr.errors import InvsrError
 from invsr.noise.likelihoods import Gaussian, Likelihood
 from invsr.numerics.iteration import ProgressCallback, Steps
+from invsr.numerics.levels import peak
 from invsr.numerics.linear import white_noise
 from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import Prior
 from invsr.solvers.plug_and_play import smooth_guess
-from invsr.solvers.residuals import as_tuple, back_project, chi2, intensity_scale, peak
+from invsr.solvers.residuals import as_tuple, back_project, chi2, intensity_scale
 from invsr.solvers.state import Problem, data_step
 from invsr.solvers.weighting import LEAST_NOISE, log_level
 from invsr.uncertainty.deviation import interval_deviation, require_samples

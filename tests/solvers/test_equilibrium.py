@@ -11,12 +11,13 @@ from torch import nn
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.models.networks import DnCNN
 from invsr.noise.likelihoods import Gaussian
+from invsr.numerics.levels import peak
 from invsr.operators import Stack, acquisition
 from invsr.priors import Denoiser, Prior, Tikhonov
 from invsr.solvers import ADMM, HQS, PGD, RED, Status, discrepancy
 from invsr.solvers.equilibrium import INITIAL_LEVEL, Equilibrium
 from invsr.solvers.plug_and_play import PRIOR_WEIGHT, smooth_guess
-from invsr.solvers.residuals import chi2, peak
+from invsr.solvers.residuals import chi2
 from invsr.solvers.steps import Problem
 from invsr.testing.phantoms import centred_grid
 

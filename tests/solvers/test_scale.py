@@ -7,10 +7,10 @@ import torch
 from invsr.models.gradient_step import GradientStep
 from invsr.models.networks import UNet
 from invsr.noise.sampling import add_noise
+from invsr.numerics.levels import peak
 from invsr.operators import KSpaceMask, acquisition
 from invsr.priors import TV, Denoiser, Prior, Tikhonov
 from invsr.solvers import ADMM, HQS, PGD, RED, Equilibrium, Unrolled, iterate, likelihood, solve_quadratic
-from invsr.solvers.residuals import peak
 from invsr.testing.phantoms import centred_grid, shapes
 from invsr.uncertainty import sample_posterior
 

@@ -16,11 +16,12 @@ from invsr.models.networks import UNet
 from invsr.noise.estimation import estimate_sigma
 from invsr.noise.likelihoods import Gaussian
 from invsr.numerics.differences import gradient
+from invsr.numerics.levels import peak
 from invsr.numerics.linear import largest_eigenvalue
 from invsr.operators import Diagonal, Identity, KSpaceFilter, Stack, acquisition
 from invsr.priors import TV, Denoiser, Prior, Tikhonov
 from invsr.solvers import ADMM, HQS, PGD, RED, Schedule, Status, iterate, likelihood, solve_quadratic
-from invsr.solvers.residuals import as_tuple, chi2, like_data, peak
+from invsr.solvers.residuals import as_tuple, chi2, like_data
 from invsr.solvers.steps import Problem
 from invsr.solvers.weighting import CHI2_LEAST, CHI2_TOLERANCE, ENDING
 from invsr.testing.phantoms import centred_grid, shapes

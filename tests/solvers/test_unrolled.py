@@ -10,12 +10,12 @@ from torch import nn
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.models.networks import UNet
+from invsr.numerics.levels import peak
 from invsr.operators import acquisition
 from invsr.operators.stack import Stack
 from invsr.priors import TV, Denoiser, Prior
 from invsr.solvers import ADMM, HQS, PGD, Huber, Status, Unrolled, discrepancy, iterate, observation
 from invsr.solvers.plug_and_play import noise_schedule, smooth_guess
-from invsr.solvers.residuals import peak
 from invsr.solvers.trained import equilibrium_of, load_solver, save_solver, unrolled_of
 
 F64 = torch.float64
