@@ -32,7 +32,7 @@ def repeat_options(arguments: list[str]) -> list[str]:
             option = word if word in SEVERAL else ""
         elif before.startswith("-") and before not in FLAGS and "=" not in before and not _is_number(before):
             pass  # the value of the option before it
-        elif option and (_is_number(word) if option in NUMERIC else names > 1):
+        elif option and (_is_number(word) or word == "auto" if option in NUMERIC else names > 1):
             out.append(option)
         else:
             names += 1  # the command itself, then the scans
@@ -56,6 +56,14 @@ def parsed_weight(text: str | None) -> float | None:
     if not _is_number(text) or not 0 < float(text) < math.inf:
         raise InvsrError(f"--lam {text}: give auto or a finite number above zero")
     return float(text)
+
+
+def parsed_thickness(texts: list[str] | None) -> list[float | str] | None:
+    """Millimetres or "auto" for each; None where none was given."""
+    for text in texts or []:
+        if text != "auto" and not _is_number(text):
+            raise InvsrError(f"--slice-thickness {text}: give millimetres, or auto")
+    return [text if text == "auto" else float(text) for text in texts] if texts else None
 
 
 def axis_number(text: str, option: str = "--axis") -> int:

@@ -19,6 +19,7 @@ from invsr.app.arguments import (
     grid_of,
     motion_of,
     parsed_spacing,
+    parsed_thickness,
     parsed_weight,
     read_scans,
     repeat_options,
@@ -26,14 +27,7 @@ from invsr.app.arguments import (
 from invsr.app.evaluate import scores_of
 from invsr.app.info import info
 from invsr.app.inspect import inspect
-from invsr.app.outputs import (
-    figures_in_words,
-    finish,
-    motion_lines,
-    prepare_outputs,
-    require_distinct,
-    tell,
-)
+from invsr.app.outputs import figures_in_words, finish, motion_lines, prepare_outputs, require_distinct, tell
 from invsr.app.progress import progress, share_of_solving
 from invsr.app.signals import raise_on_signals, release_signals
 from invsr.app.train import app as train
@@ -110,7 +104,7 @@ def reconstruct(
             volume,
             geometry,
             slice_axis,
-            slice_thickness=slice_thickness or None,
+            slice_thickness=parsed_thickness(slice_thickness),
             slice_profile=slice_profile or None,
             in_plane=in_plane,
             noise=noise or None,
@@ -169,7 +163,7 @@ def register(
                 None,
                 geometry,
                 slice_axis,
-                slice_thickness=slice_thickness or None,
+                slice_thickness=parsed_thickness(slice_thickness),
                 slice_profile=slice_profile or None,
                 zero_filling=zero_filling,
                 faults=faults,

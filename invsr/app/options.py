@@ -28,8 +28,12 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors."
 # How the scans were acquired -------------------------------------------------------------------------
 
 Thickness = Annotated[
-    list[float] | None,
-    typer.Option(help="FWHM of the slice profile, mm; one, or one per scan. Default: sidecar, else slice spacing."),
+    list[str] | None,
+    typer.Option(
+        help="FWHM of the slice profile, mm, or auto: estimated from the data; one, or one per scan. Default: sidecar, "
+        "else slice spacing, unless the data show samples.",
+        metavar="MM|auto",
+    ),
 ]
 Profile = Annotated[
     list[str] | None,

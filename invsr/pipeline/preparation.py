@@ -19,6 +19,7 @@ from invsr.noise.estimation import air_sigma
 from invsr.operators.sampling import Sampling
 from invsr.pipeline.faults import without_faults
 from invsr.pipeline.scan import Scan
+from invsr.pipeline.thickness import with_thickness
 from invsr.volume import Volume
 
 # What is done about faults of slices and zero-filled pixels: found and corrected, or kept as they are.
@@ -28,7 +29,7 @@ AUTO, KEEP = "auto", "keep"
 def scans_of(
     volumes: Volume | Scan | Sequence[Volume | Scan],
     *,
-    slice_thickness: float | Sequence[float] | None = None,
+    slice_thickness: float | str | Sequence[float | str] | None = None,
     slice_profile: str | Path | Sequence[str | Path] | None = None,
     in_plane: str | None = None,
     noise: float | Sequence[float] | None = None,
@@ -41,7 +42,8 @@ def scans_of(
     """Volumes with what is known of their acquisition; each value is one for all, or one for each.
 
     Faults of slices are corrected, and zero-filling that the data show is taken back, unless they are to be kept: see
-    `without_faults` and `without_zero_filling`.
+    `without_faults` and `without_zero_filling`. A slice thickness of "auto" is estimated from the data; one
+    that nobody states is, where slices are seen to be samples (`with_thickness`). A `Scan` is taken at its word.
 
     Raises
     ------
@@ -74,12 +76,19 @@ def scans_of(
         "mask": _per_scan(masks, len(given), "masks"),
         "slice_axis": _per_scan(slice_axis, len(given), "slice axis"),
     }
+    thicknesses = options["slice_thickness"]
+    for value in thicknesses:
+        if isinstance(value, str) and value != AUTO:
+            raise InvsrError(f"slice thickness {value!r}: give it in mm, or {AUTO}")
+    estimated = [value == AUTO for value in thicknesses]
+    options["slice_thickness"] = [None if value == AUTO else value for value in thicknesses]
     found = []
     for n, one in enumerate(given):
         own = {name: values[n] for name, values in options.items() if values[n] is not None}
         if isinstance(one, Volume):
             found.append(Scan(one, **own))
-        elif own:
+        elif own or estimated[n]:
+            own |= {"slice_thickness": AUTO} if estimated[n] else {}
             raise InvsrError(f"{one.name}: {', '.join(own)} given beside a Scan: put it into the Scan")
         else:
             found.append(one)
@@ -87,7 +96,12 @@ def scans_of(
         found = [without_faults(scan, alone=len(found) == 1) for scan in found]
     for scan in found:
         scan.question()
-    return found if zero_filling == KEEP else [without_zero_filling(scan) for scan in found]
+    if zero_filling == AUTO:
+        found = [without_zero_filling(scan) for scan in found]
+    return [
+        scan if isinstance(one, Scan) else with_thickness(scan, asked, alone=len(found) == 1)
+        for one, scan, asked in zip(given, found, estimated, strict=True)
+    ]
 
 
 def without_zero_filling(scan: Scan) -> Scan:
