@@ -15,12 +15,15 @@ from invsr.operators.stack import Stack
 from invsr.pipeline.memory import Budget
 from invsr.pipeline.methods import METHODS, TV, Cubic, Equilibrium, Method, PnP, Posterior, Unrolled, options_of
 from invsr.pipeline.problem import InverseProblem
+from invsr.pipeline.ranges import GAP, THIN
 from invsr.solvers.trained import DEQ, load_solver
 
 # Whichever `choose_method` finds.
 AUTO = "auto"
 # Asked in turn for the options that imply a method.
 IMPLIED = (TV, PnP, Posterior)
+# Slices with gaps below this share of their thickness lie close.
+CLOSE = 0.5
 # Belongs to the run: methods that draw no random numbers have no use for it.
 SEED = "seed"
 
@@ -86,8 +89,9 @@ def _implied(given: Mapping[str, Any]) -> type[Method]:
 def choose_method(problem: InverseProblem, seed: int = 0, budget: Budget | None = None) -> Method:
     """The best method for a problem that the benchmarks show, and that fits into the memory.
 
-    One scan that the unrolled network was trained for: "unrolled". Several parallel scans: "pnp". Everything else,
-    oblique and moving scans and other noise models included: "tv". Where nothing else fits: "cubic".
+    One scan that the unrolled network was trained for, or with larger gaps, or samples: "unrolled". Slices that are
+    hardly thicker than the target's voxels, and several parallel scans: "pnp". Everything else, oblique and moving
+    scans, thicker slices, more noise and other noise models included: "tv". Where nothing else fits: "cubic".
     """
     budget = Budget.on(problem.device) if budget is None else budget
     first, *others = _ranked(problem, seed)
@@ -118,4 +122,9 @@ def _best(problem: InverseProblem, seed: int) -> list[Method]:
         parallel = all(isinstance(one, Separable) for one in problem.operator.operators)
         return [PnP(seed=seed)] if parallel else []
     unrolled = Unrolled()
-    return [] if unrolled.objections(problem) else [unrolled]
+    slices, outside = problem.slices, unrolled.outside(problem).keys()
+    # Beyond the gaps and below the thickness of training the network is better than TV all the same, and plug-and-play
+    # is where slices also lie close; with thicker slices and more noise TV is (benchmarks, table of the choice).
+    if slices is None or outside - {GAP, THIN}:
+        return []
+    return [PnP(seed=seed)] if THIN in outside and slices.gap < CLOSE * slices.thickness else [unrolled]

@@ -150,6 +150,10 @@ class TrainedMethod(NetworkMethod):
         return next(one for one in solver.modules() if isinstance(one, Denoiser))
 
     def objections(self, problem: InverseProblem) -> list[str]:
+        return list(self.outside(problem).values())
+
+    def outside(self, problem: InverseProblem) -> dict[str, str]:
+        """What of the problem lies outside the ranges of training (`invsr.pipeline.ranges.outside`)."""
         return outside(load_solver(self.model, self.name)[1], problem)
 
     def prepared(self, problem: InverseProblem) -> Any:

@@ -45,7 +45,7 @@ def reconstruct(
     method: str | Method = AUTO,
     spacing: float | Sequence[float] | None = None,
     reference: Grid | None = None,
-    slice_thickness: float | Sequence[float] | None = None,
+    slice_thickness: float | str | Sequence[float | str] | None = None,
     slice_profile: str | Path | Sequence[str | Path] | None = None,
     in_plane: str | None = None,
     noise: float | Sequence[float] | None = None,
@@ -76,15 +76,17 @@ def reconstruct(
     scans : Volume, Scan, or sequence of them
     method : Method or {"auto", "unrolled", "deq", "pnp", "posterior", "tv", "tikhonov", "cubic"}
         A method object (`invsr.methods`), or its name, to which the options `lam` to `n_samples` belong: one that the
-        method does not use is an error. By default the method that they imply, else "unrolled" for one scan that its
-        network was trained for, "pnp" for several parallel scans that did not move, "tv" elsewhere.
+        method does not use is an error. By default the method that they imply, else `invsr.pipeline.choice`'s:
+        "unrolled" for one scan of thick slices, "pnp" for hardly thick ones and for several parallel scans that did not
+        move, "tv" elsewhere.
     spacing : float or three, mm, optional
         Voxel spacing of the result, along the first scan's axes and over all fields of view, or all masks; by default
         isotropic at the first scan's finest spacing that was measured.
     reference : Grid, optional
         The result's grid itself.
-    slice_thickness : float or one per scan, mm, optional
-        By default the scan's sidecar, else its slice spacing.
+    slice_thickness : float, "auto", or one per scan, mm, optional
+        "auto" estimates it from the data. By default the scan's sidecar, else its slice spacing, unless its slices are
+        seen to be samples.
     slice_profile : {"gaussian", "boxcar", "sinc", "slr"}, path, or one per scan, optional
         Gaussian by default.
     in_plane : {"kspace", "gaussian", "none"}, optional
@@ -275,7 +277,7 @@ def register(
     *,
     motion: str = STACK,
     spacing: float | Sequence[float] | None = None,
-    slice_thickness: float | Sequence[float] | None = None,
+    slice_thickness: float | str | Sequence[float | str] | None = None,
     slice_profile: str | Path | Sequence[str | Path] | None = None,
     masks: Volume | Sequence[Volume] | None = None,
     slice_axis: int | Sequence[int] | None = None,

@@ -226,7 +226,9 @@ def test_the_default_is_what_fits_the_scan(monkeypatch, truth, scan):
 
     assert chosen(scan) == "unrolled"
     assert chosen(scan, lam=0.01) == chosen(scan, noise_model="huber") == "tv"
-    assert chosen(scan, slice_thickness=1.0) == chosen(scan, noise=0.2) == "tv"
+    assert chosen(scan, slice_thickness=1.0) == "unrolled"  # gaps beyond training
+    thick = invsr.simulate(truth, slice_thickness=12.0, noise=0.01, axis=2)
+    assert chosen(thick) == chosen(scan, noise=0.2) == "tv"
     assert chosen(scan, method="cubic") == "cubic"
     assert chosen(scan, scan) == "pnp"
     turn = np.eye(4)
@@ -399,8 +401,8 @@ def test_auto_takes_the_next_method_where_memory_is_short(monkeypatch, scan, tru
     with pytest.warns(InvsrWarning, match="method unrolled needs about .* cubic is used instead"):
         assert invsr.reconstruct(scan, reference=truth.grid).method.name == "cubic"
     monkeypatch.setattr("invsr.numerics.memory.free_memory", lambda device: needed)
-    # Thick slices on fine pixels are not what the network was trained for: TV is chosen, and its memory is what counts.
-    assert invsr.reconstruct(scan, reference=truth.grid, slice_thickness=1.0).method.name == "tv"
+    # Much noise is not what the network was trained for: TV is chosen, and its memory is what counts.
+    assert invsr.reconstruct(scan, reference=truth.grid, noise=0.2).method.name == "tv"
 
 
 # Into the package and out of it -----------------------------------------------------------------------
