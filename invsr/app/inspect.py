@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import warnings
 from pathlib import Path
@@ -11,28 +12,58 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from invsr.app import options
-from invsr.app.arguments import read_scans
+from invsr.app.arguments import axis_number
 from invsr.errors import InvsrError, InvsrWarning
 
 if TYPE_CHECKING:
     from invsr.pipeline.scan import Scan
 
 
+# What the table of a folder shows of each scan.
+COLUMNS = ("voxels", "spacing", "slice thickness", "thickness seen", "measured matrix", "noise", "faults", "warnings")
+
+
 def inspect(
-    scans: options.Scans,
+    scans: options.ScansOrFolders,
     volume: options.VolumeIndex = None,
     slice_axis: options.ScanSliceAxis = None,
     geometry: options.Geometry = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a list with an entry for each scan.")] = False,
 ) -> None:
     """Say what scans are: grid, slices, measured resolution, noise, faults; and the command for each."""
-    found = [_facts(path, volume, geometry, slice_axis) for path in scans]
+    found = [_facts(path, volume, geometry, slice_axis) for path in _files(scans)]
     if as_json:
         print(json.dumps(found, indent=1))
+    elif any(path.is_dir() for path in scans):
+        _print_table(found)
     else:
         _print(found)
     if unusable := [facts["file"] for facts in found if "error" in facts]:
         raise InvsrError(f"{len(unusable)} of {len(found)} scans cannot be used, for the reasons above")
+
+
+def _files(paths: list[Path]) -> list[Path]:
+    """The files, and in place of folders the images in them."""
+    from invsr.io.nifti import images_in
+
+    found: list[Path] = []
+    for path in paths:
+        inside = images_in(path) if path.is_dir() else [path]
+        if not inside:
+            raise InvsrError(f"{path}: holds no image (NIfTI, mgz, NRRD): name the folder that does")
+        found += inside
+    return found
+
+
+def _print_table(found: list[dict[str, Any]]) -> None:
+    """A row for each scan, in Markdown; one that cannot be used has the reason in its last cell."""
+    print("| " + " | ".join(("file", *COLUMNS)) + " |\n" + "|---" * (len(COLUMNS) + 1) + "|")
+    for facts in found:
+        cells = [facts.get(name, "") for name in COLUMNS]
+        if "error" in facts:
+            cells[-1] = facts["error"]
+        words = ["; ".join(one) if isinstance(one, list) else one for one in (facts["file"], *cells)]
+        print("| " + " | ".join(one.replace("|", "\\|") for one in words) + " |")
 
 
 def _print(found: list[dict[str, Any]]) -> None:
@@ -47,33 +78,37 @@ def _print(found: list[dict[str, Any]]) -> None:
 
 def _facts(path: Path, volume: int | None, geometry: str | None, slice_axis: str | None) -> dict[str, Any]:
     """What is known of one file, by name; "error" where it cannot be used."""
+    from invsr.io.nifti import load
     from invsr.pipeline.preparation import scans_of
+    from invsr.pipeline.scan import Scan
 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", InvsrWarning)
         try:
-            (stored,) = read_scans([path], None, volume, geometry, slice_axis, zero_filling="keep", faults="keep")
-            (scan,) = scans_of(stored)
-            facts = {"file": str(path), **_of_grid(stored), **_of_data(stored, scan)}
+            axis = None if slice_axis is None else axis_number(slice_axis, "--slice-axis")
+            stored = Scan(load(path, volume, geometry=geometry), slice_axis=axis)
+            (scan,) = scans_of(stored.volume, slice_axis=axis)
+            facts = {"file": str(path), **_of_grid(stored, scan), **_of_data(stored, scan)}
         except InvsrError as error:
             return {"file": str(path), "error": str(error)}
-    # Spikes are questioned in the data as they are stored; what was done about them stands under the faults.
     facts["warnings"] = list(dict.fromkeys(str(one.message) for one in said)) or ["none"]
     output = path.name.removesuffix(".gz").rpartition(".")[0] + "_iso.nii.gz"
     facts["command"] = shlex.join(["invsr", "reconstruct", str(path), "-o", output])
     return facts
 
 
-def _of_grid(scan: Scan) -> dict[str, Any]:
+def _of_grid(stored: Scan, scan: Scan) -> dict[str, Any]:
     from nibabel.orientations import aff2axcodes
 
-    grid, axis = scan.grid, scan.through_plane
+    grid, axis = stored.grid, stored.through_plane
     given = scan.volume.slice_thickness is not None
     thickness = "unknown: isotropic voxels are taken as samples"
     if scan.thickness is not None:
         source = "header or sidecar" if given else "not stated: the spacing is taken"
+        if scan.slice_thickness is not None:
+            source = "not stated: estimated, slices look like samples"
         thickness = f"{scan.thickness:.4g} mm ({source})"
-        if given and scan.thickness < scan.slice_spacing * 0.999:
+        if scan.thickness < scan.slice_spacing * 0.999:
             thickness += f", gaps of {scan.slice_spacing - scan.thickness:.3g} mm"
     return {
         "voxels": "x".join(map(str, grid.shape)),
@@ -87,8 +122,10 @@ def _of_grid(scan: Scan) -> dict[str, Any]:
 
 
 def _of_data(stored: Scan, scan: Scan) -> dict[str, Any]:
+    from invsr.noise.estimation import air_sigma
     from invsr.numerics.levels import peak
     from invsr.pipeline.slice_check import EXPECTED, slice_correlation
+    from invsr.pipeline.thickness import width_seen
 
     axes = [n for n in (0, 1, 2) if n != scan.through_plane]
     measured = "x".join(str(scan.grid.shape[n]) for n in axes)
@@ -96,12 +133,19 @@ def _of_data(stored: Scan, scan: Scan) -> dict[str, Any]:
     filled = scan.grid.shape != stored.grid.shape
     shares = " and ".join(f"{stored.grid.shape[n] / scan.grid.shape[n]:.2f}" for n in axes)
     sigma, bright = scan.sigma(), peak(scan.data)
-    correlation = slice_correlation(scan)
+    correlation, seen = slice_correlation(scan), width_seen(scan)
+    air = air_sigma(stored.data, axes, stored.used)
     faults = [note.split(": ", 1)[1].rsplit(" (--", 1)[0] for note in scan.notes if "--faults" in note]
     low, high = EXPECTED
     return {
+        "thickness seen": "too little tissue, slices that differ by turns, or isotropic voxels"
+        if seen is None
+        else f"{seen.width:.3g} mm ({seen.low:.3g} to {seen.high:.3g}) in the data, as a {scan.slice_profile} profile",
         "measured matrix": f"{measured}, pixels of {pixels} mm" + (f"; zero-filled by {shares}" if filled else ""),
         "noise": f"standard deviation {sigma:.4g}, {sigma / bright:.2%} of bright tissue ({bright:.4g})",
+        "air": "Rayleigh distributed: magnitudes of one complex image"
+        if math.isfinite(air)
+        else "says nothing of the noise (none, set to 0, or from several coils)",
         "neighbouring slices": "too few"
         if correlation is None
         else f"correlation of residuals {correlation:+.2f} (usual: {low:g} to {high:g})",

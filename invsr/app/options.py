@@ -15,6 +15,9 @@ LARGEST_SEED = 2**32 - 1
 Scans = Annotated[
     list[Path], typer.Argument(help="Thick-slice scans of one anatomy: NIfTI, mgz, NRRD.", metavar="SCAN.nii.gz")
 ]
+ScansOrFolders = Annotated[
+    list[Path], typer.Argument(help="Scans, or folders of them: NIfTI, mgz, NRRD.", metavar="SCAN|FOLDER")
+]
 Output = Annotated[Path, typer.Option("--output", "-o", help="NIfTI file to write.")]
 MotionOutput = Annotated[
     Path, typer.Option("--output", "-o", help="JSON file to write; .tfm files come beside it.", metavar="MOTION.json")

@@ -27,7 +27,7 @@ GROUPS = 5
 # Slices that are compared lie up to so many apart.
 LAGS = 4
 # Frequencies within the slices up to this share of Nyquist: filters act beyond.
-HIGHEST = 0.7
+HIGHEST = 0.9
 # Knots of the anatomy's spectrum, its slope beyond them (3-D power of edges falls by the fourth power, of texture by
 # less), and how much finer or coarser anatomy may be across the slices than within.
 KNOTS, SLOPE, ANISOTROPY = 9, 3.5, 1.25

@@ -40,6 +40,12 @@ LARGEST_REST = 2**26
 CIFTI = range(3000, 3100)
 
 
+def images_in(folder: Path) -> list[Path]:
+    """The files in a folder, and in folders in it, whose names end as those that `load` reads, in order."""
+    endings = (*OUTPUT_ENDINGS, *MGH_ENDINGS, *NRRD_ENDINGS)
+    return sorted(one for one in folder.rglob("*") if one.name.lower().endswith(endings) and not one.is_dir())
+
+
 def load(path: str | os.PathLike[str], index: int | None = None, *, geometry: str | None = None) -> Volume:
     """Read NIfTI-1 and NIfTI-2 (.nii, .nii.gz, .hdr with .img), FreeSurfer (.mgz, .mgh) or NRRD (.nrrd, .nhdr).
 

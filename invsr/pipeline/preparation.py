@@ -94,13 +94,14 @@ def scans_of(
             found.append(one)
     if faults == AUTO:
         found = [without_faults(scan, alone=len(found) == 1) for scan in found]
+    sound = [len(found) == 1 and not scan.notes for scan in found]
     for scan in found:
         scan.question()
     if zero_filling == AUTO:
         found = [without_zero_filling(scan) for scan in found]
     return [
-        scan if isinstance(one, Scan) else with_thickness(scan, asked, alone=len(found) == 1)
-        for one, scan, asked in zip(given, found, estimated, strict=True)
+        scan if isinstance(one, Scan) else with_thickness(scan, *rest)
+        for one, scan, *rest in zip(given, found, estimated, sound, strict=True)
     ]
 
 

@@ -31,7 +31,7 @@ def width_seen(scan: Scan) -> SliceWidth | None:
     return slice_width(slices, pixel, scan.slice_spacing, slice_profile_of(scan.slice_profile, 1.0))
 
 
-def with_thickness(scan: Scan, estimated: bool = False, alone: bool = True) -> Scan:
+def with_thickness(scan: Scan, estimated: bool = False, sound: bool = True) -> Scan:
     """The scan as thick as its data show, where that is asked for, or where none is stated and slices are samples.
 
     Parameters
@@ -39,8 +39,9 @@ def with_thickness(scan: Scan, estimated: bool = False, alone: bool = True) -> S
     scan : Scan
     estimated : bool
         Whatever is stated.
-    alone : bool
-        Slices of several scans may have moved, which makes them look thinner: a stated thickness is not questioned.
+    sound : bool
+        Slices with faults, and those of several scans, may have moved, which makes them look thinner: then slices are
+        not taken for samples, and a stated thickness is not questioned.
 
     Raises
     ------
@@ -59,14 +60,14 @@ def with_thickness(scan: Scan, estimated: bool = False, alone: bool = True) -> S
     words = f"{seen.width:.3g} mm ({seen.low:.3g} to {seen.high:.3g}, {scan.slice_profile} profile)"
     if estimated:
         note = f"slice thickness {words} estimated from the data"
-    elif stated is None and seen.high < SAMPLES * scan.slice_spacing:
+    elif stated is None and sound and seen.high < SAMPLES * scan.slice_spacing:
         note = (
             f"slices {scan.slice_spacing:.3g} mm apart are much thinner than that, samples rather than averages: "
             f"taken as {words} thick (--slice-thickness {scan.slice_spacing:.3g} takes them as wide as their spacing)"
         )
     else:
         plausible = stated is None or seen.low / IMPLAUSIBLE <= stated <= seen.high * IMPLAUSIBLE
-        if alone and not plausible:
+        if sound and not plausible:
             warnings.warn(
                 f"{scan.name}: slice thickness {stated:.3g} mm is stated, the data look like {words}: "
                 "compare with --slice-thickness auto",

@@ -56,3 +56,43 @@ def test_a_scan_without_fault(tmp_path, run):
     invsr.save(invsr.simulate(example(48), slice_thickness=4, noise=0.01), path)
     code, out, _ = run("inspect", path)
     assert code == 0 and "none found" in out and "zero-filled" not in out
+
+
+def test_a_folder_is_a_table(scan, tmp_path, run):
+    (tmp_path / "sub").mkdir()
+    invsr.save(scan, tmp_path / "sub" / "a.nii.gz")
+    (tmp_path / "b.nii.gz").write_bytes(b"nothing")
+    (tmp_path / "notes.txt").write_text("no image")
+    code, out, err = run("inspect", tmp_path)
+    head, _, *rows = out.splitlines()
+    assert code == 1 and "1 of 2 scans cannot be used" in err
+    assert head.startswith("| file | voxels | spacing | slice thickness | thickness seen |")
+    assert len(rows) == 2 and all(row.count("|") == head.count("|") for row in rows)
+    assert "b.nii.gz" in rows[0] and "not" in rows[0] and "124x160x35" in rows[1] and "darker" in rows[1]
+    (tmp_path / "empty").mkdir()
+    assert "holds no image" in run("inspect", tmp_path / "empty")[2]
+
+
+def test_the_thickness_that_is_seen_stands_beside_the_one_that_is_stated(tmp_path, run):
+    path = tmp_path / "scan.nii.gz"
+    invsr.save(invsr.simulate(example(), slice_thickness=4, axis=2, noise=0.01), path)
+    facts = json.loads(run("inspect", path, "--json")[1])[0]
+    low, high = map(float, facts["thickness seen"].split("(")[1].split(")")[0].split(" to "))
+    assert facts["slice thickness"].startswith("4 mm") and low < 4 < 1.2 * high
+
+
+def test_samples_are_named(tmp_path, run):
+    whole = example()
+    data = whole.numpy()[..., ::4]
+    data = data + 0.01 * data.max() * np.random.default_rng(0).standard_normal(data.shape)
+    path = tmp_path / "scan.nii.gz"
+    invsr.save(invsr.Volume.from_array(data, spacing=(1, 1, 4)), path)
+    facts = json.loads(run("inspect", path, "--json")[1])[0]
+    assert "estimated, slices look like samples" in facts["slice thickness"]
+
+
+def test_air_is_named_where_it_tells_of_the_noise(tmp_path, run):
+    path = tmp_path / "scan.nii.gz"
+    volume = invsr.simulate(example(), slice_thickness=4, axis=2, noise=0.02, noise_model="rician")
+    invsr.save(volume, path)
+    assert "Rayleigh" in json.loads(run("inspect", path, "--json")[1])[0]["air"]

@@ -1,4 +1,4 @@
-"""The slice thickness that data show: taken where it is asked for or nobody states one, questioned where it cannot be."""
+"""The slice thickness that data show: taken where it is asked for, questioned where the stated one cannot be."""
 
 import warnings
 
@@ -95,3 +95,10 @@ def test_where_the_data_show_none_a_number_is_asked_for(stated):
         scans_of(invsr.simulate(example(32), slice_thickness=4), slice_thickness="auto")
     with pytest.raises(InvsrError, match="slice thickness 'thick': give it in mm, or auto"):
         scans_of(stated, slice_thickness="thick")
+
+
+def test_slices_that_moved_are_not_taken_for_samples(samples):
+    slices = samples.data[0, 0].clone()
+    slices[..., 1::2] = slices[..., 1::2].roll(3, 0)
+    found = scans_of(samples.with_data(slices[None, None]))[0]
+    assert found.thickness == pytest.approx(4) and "moved back" in found.notes[0]
