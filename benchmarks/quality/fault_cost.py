@@ -1,8 +1,10 @@
-"""What faults of slices cost, with the data kept as they are and with the faults corrected.
+"""What odd scans cost, with the data taken as they are and with what is found in them corrected.
 
     python -m benchmarks.quality.fault_cost [HIGH.nii.gz] [--crop 80] [--noise 0.01]
 
-PSNR in dB inside the volume, of scans with boxcar slices of 4 mm.
+PSNR in dB inside the volume, of scans with boxcar slices of 4 mm; of every fourth slice; and of slices whose pixels
+were interpolated by zero-filling from half as many along each axis, there with chi2 and the noise that is estimated
+over the true one.
 """
 
 import torch
@@ -11,6 +13,9 @@ import invsr
 from benchmarks.arguments import parser, row, table, truths
 from invsr.examples import example
 from invsr.inspection.slices import shifted
+from invsr.noise import add_noise
+from invsr.numerics.levels import peak
+from invsr.operators.sampling import Sampling
 from invsr.testing.metrics import evaluate
 
 
@@ -28,6 +33,24 @@ def faulty(slices):
     yield "two spiked voxels, a thousand times the rest", spiked
 
 
+def samples(volume, options):
+    """Every fourth slice of the volume, of unknown thickness."""
+    affine = volume.grid.affine.copy()
+    affine[:, 2] *= 4
+    sigma = options.noise * peak(volume.data)
+    data = add_noise(volume.data[..., ::4], sigma, generator=torch.Generator().manual_seed(options.seed))
+    scan = invsr.Volume(data, invsr.Grid(data.shape[2:], affine), "samples", slice_axis=2)
+    return "every fourth slice", scan, {"slice_thickness": 4.0}, sigma
+
+
+def zero_filled(scan, options):
+    """The same slices from half of the k-space matrix, filled with zeros to the whole."""
+    half = Sampling(scan.grid, scan.grid.coarsen([2, 2, 1] * scan.grid.spacing), ["kspace", "kspace", "none"])
+    sigma = options.noise * peak(scan.data)
+    data = add_noise(half(scan.data), sigma, generator=torch.Generator().manual_seed(options.seed))
+    return "zero-filled", scan.with_data(4 * half.adjoint(data)), {"zero_filling": "keep"}, sigma
+
+
 def main():
     options = parser(__doc__, "volumes", "--crop", "--noise", "--seed").parse_args()
     volume = truths(options.volumes, options.crop)[0] if options.volumes else example(options.crop or 80)
@@ -42,6 +65,15 @@ def main():
                 found = invsr.reconstruct(given, method=method, faults=faults, reference=volume.grid, **profile)
                 cells.append(f"{evaluate(found.volume.numpy(), volume.numpy())['psnr']:.2f}")
         row([name, *cells])
+    print()
+    table(["what the scan has", "method", "kept", "default", "chi2", "noise over the true"])
+    for name, given, kept, sigma in (samples(volume, options), zero_filled(scan, options)):
+        for method in ("tv", "unrolled"):
+            before, after = (
+                invsr.reconstruct(given, method=method, reference=volume.grid, **profile, **how) for how in (kept, {})
+            )
+            scores = [f"{evaluate(one.volume.numpy(), volume.numpy())['psnr']:.2f}" for one in (before, after)]
+            row([name, method, *scores, f"{after.chi2:.2f}", f"{after.sigma / sigma:.2f}"])
 
 
 if __name__ == "__main__":

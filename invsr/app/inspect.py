@@ -28,16 +28,28 @@ def inspect(
     volume: options.VolumeIndex = None,
     slice_axis: options.ScanSliceAxis = None,
     geometry: options.Geometry = None,
+    report: Annotated[Path | None, typer.Option(help="Folder for an HTML page of each scan, with pictures.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a list with an entry for each scan.")] = False,
 ) -> None:
     """Say what scans are: grid, slices, measured resolution, noise, faults; and the command for each."""
-    found = [_facts(path, volume, geometry, slice_axis) for path in _files(scans)]
+    if report is not None:
+        from invsr.io.files import check_folder
+
+        check_folder(report)
+    found, pages = [], list[Path]()
+    for path in _files(scans):
+        facts, stored = _facts(path, volume, geometry, slice_axis)
+        found.append(facts)
+        if report is not None and stored is not None:
+            pages.append(_write_page(report, facts, stored, len(pages)))
     if as_json:
         print(json.dumps(found, indent=1))
     elif any(path.is_dir() for path in scans):
         _print_table(found)
     else:
         _print(found)
+    if pages and not as_json:
+        print(f"wrote {', '.join(map(str, pages))}")
     if unusable := [facts["file"] for facts in found if "error" in facts]:
         raise InvsrError(f"{len(unusable)} of {len(found)} scans cannot be used, for the reasons above")
 
@@ -53,6 +65,17 @@ def _files(paths: list[Path]) -> list[Path]:
             raise InvsrError(f"{path}: holds no image (NIfTI, mgz, NRRD): name the folder that does")
         found += inside
     return found
+
+
+def _write_page(folder: Path, facts: dict[str, Any], stored: Scan, number: int) -> Path:
+    """The page of a scan, which files of one name in several folders do not share."""
+    from invsr.io.files import make_folder
+    from invsr.report.inspection import write_inspection
+
+    page = folder / f"{number + 1:03d}_{stored.volume.name.split('.nii')[0]}.html"
+    make_folder(folder)
+    write_inspection(page, facts, stored)
+    return page
 
 
 def _print_table(found: list[dict[str, Any]]) -> None:
@@ -76,8 +99,10 @@ def _print(found: list[dict[str, Any]]) -> None:
                 print(f"  {'' if k else name:20s} {line}")
 
 
-def _facts(path: Path, volume: int | None, geometry: str | None, slice_axis: str | None) -> dict[str, Any]:
-    """What is known of one file, by name; "error" where it cannot be used."""
+def _facts(
+    path: Path, volume: int | None, geometry: str | None, slice_axis: str | None
+) -> tuple[dict[str, Any], Scan | None]:
+    """What is known of one file, by name, and its scan; "error" and no scan where it cannot be used."""
     from invsr.io.nifti import load
     from invsr.pipeline.preparation import scans_of
     from invsr.pipeline.scan import Scan
@@ -90,11 +115,11 @@ def _facts(path: Path, volume: int | None, geometry: str | None, slice_axis: str
             (scan,) = scans_of(stored.volume, slice_axis=axis)
             facts = {"file": str(path), **_of_grid(stored, scan), **_of_data(stored, scan)}
         except InvsrError as error:
-            return {"file": str(path), "error": str(error)}
+            return {"file": str(path), "error": str(error)}, None
     facts["warnings"] = list(dict.fromkeys(str(one.message) for one in said)) or ["none"]
     output = path.name.removesuffix(".gz").rpartition(".")[0] + "_iso.nii.gz"
     facts["command"] = shlex.join(["invsr", "reconstruct", str(path), "-o", output])
-    return facts
+    return facts, stored
 
 
 def _of_grid(stored: Scan, scan: Scan) -> dict[str, Any]:
@@ -138,7 +163,7 @@ def _of_data(stored: Scan, scan: Scan) -> dict[str, Any]:
     faults = [note.split(": ", 1)[1].rsplit(" (--", 1)[0] for note in scan.notes if "--faults" in note]
     low, high = EXPECTED
     return {
-        "thickness seen": "too little tissue, slices that differ by turns, or isotropic voxels"
+        "thickness seen": "unknown: too little tissue, slices that differ by turns, or isotropic voxels"
         if seen is None
         else f"{seen.width:.3g} mm ({seen.low:.3g} to {seen.high:.3g}) in the data, as a {scan.slice_profile} profile",
         "measured matrix": f"{measured}, pixels of {pixels} mm" + (f"; zero-filled by {shares}" if filled else ""),

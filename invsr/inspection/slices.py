@@ -105,11 +105,10 @@ def between(slices: Tensor, which: list[int]) -> Tensor:
     return out
 
 
-def package_gain(slices: Tensor) -> Alternation:
-    """By how much the intensities of every other slice differ: the logarithm of the ratio, odd over even.
+def slice_levels(slices: Tensor) -> Tensor:
+    """Intensity of each slice over that of its neighbours, as a logarithm, shape (slices,); NaN where none is known.
 
-    The median over tissue of each slice against the geometric mean of its neighbours; anatomy changes that from slice
-    to slice at random, packages by turns.
+    The median over tissue of each slice against the geometric mean of the two next to it.
 
     Parameters
     ----------
@@ -117,14 +116,26 @@ def package_gain(slices: Tensor) -> Alternation:
     """
     size = slices.abs()
     bright = peak(size)
-    values = torch.full((size.shape[2], 1), torch.nan)
+    values = torch.full((size.shape[2],), torch.nan)
     for k in range(1, size.shape[2] - 1):
         before, here, after = size[..., k - 1], size[..., k], size[..., k + 1]
         tissue = (before > TISSUE * bright) & (after > TISSUE * bright) & (here > 0.1 * TISSUE * bright)
         if int(tissue.sum()) >= FEWEST_PIXELS:
             ratio = here[tissue].log() - 0.5 * (before[tissue].log() + after[tissue].log())
             values[k] = ratio.median().cpu()
-    return _alternation(values)
+    return values
+
+
+def package_gain(slices: Tensor) -> Alternation:
+    """By how much the intensities of every other slice differ: the logarithm of the ratio, odd over even.
+
+    Anatomy changes `slice_levels` from slice to slice at random, packages by turns.
+
+    Parameters
+    ----------
+    slices : Tensor, shape (i, j, slices)
+    """
+    return _alternation(slice_levels(slices)[:, None])
 
 
 def package_shift(slices: Tensor) -> Alternation:

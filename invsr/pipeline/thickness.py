@@ -58,12 +58,14 @@ def with_thickness(scan: Scan, estimated: bool = False, sound: bool = True) -> S
             )
         return scan
     words = f"{seen.width:.3g} mm ({seen.low:.3g} to {seen.high:.3g}, {scan.slice_profile} profile)"
+    # No sample is thinner than the pixels of the volume that it was taken from.
+    thickness = max(seen.width, float(scan.grid.spacing.min()))
     if estimated:
-        note = f"slice thickness {words} estimated from the data"
+        note = f"the data show slices of {words}: taken as {thickness:.3g} mm thick"
     elif stated is None and sound and seen.high < SAMPLES * scan.slice_spacing:
         note = (
-            f"slices {scan.slice_spacing:.3g} mm apart are much thinner than that, samples rather than averages: "
-            f"taken as {words} thick (--slice-thickness {scan.slice_spacing:.3g} takes them as wide as their spacing)"
+            f"slices {scan.slice_spacing:.3g} mm apart, the data show samples of {words}: taken as {thickness:.3g} mm "
+            f"thick (--slice-thickness {scan.slice_spacing:.3g} takes them as wide as their spacing)"
         )
     else:
         plausible = stated is None or seen.low / IMPLAUSIBLE <= stated <= seen.high * IMPLAUSIBLE
@@ -75,6 +77,4 @@ def with_thickness(scan: Scan, estimated: bool = False, sound: bool = True) -> S
                 stacklevel=3,
             )
         return scan
-    # No sample is thinner than the pixels of the volume that it was taken from.
-    thickness = max(seen.width, float(scan.grid.spacing.min()))
     return replace(scan, slice_thickness=thickness, notes=(*scan.notes, f"{scan.name}: {note}"))

@@ -65,6 +65,33 @@ down. Every layer is drawn with its own voxels, so thick slices look thick.</p>
 """
 
 
+PLAIN = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<link rel="icon" href="data:,">
+<title>{title}</title>
+<style>
+{style}
+</style>
+</head>
+<body>
+<main>
+<h1>{title}</h1>
+{sections}
+</main>
+</body>
+</html>
+"""
+
+
+def plain_page(title: str, *sections: str) -> str:
+    """A page of sections, without a viewer."""
+    return PLAIN.format(title=html.escape(title), style=_style(), sections="\n".join(sections))
+
+
 def page(
     title: str,
     subtitle: str,
@@ -88,9 +115,6 @@ def page(
         The data of `viewer.js`.
     """
     room = files("invsr.report")
-    style = (room / "style.css").read_text(encoding="utf-8")
-    for name, source in STOPS.items():
-        style = style.replace(f"{name.upper()}_STOPS", _stops(source))
     sliders = "\n".join(
         f'<label for="slide-{name}">{name.capitalize()} <input type="range" id="slide-{name}" min="0" value="0">'
         f'<output id="at-{name}"></output></label>'
@@ -100,7 +124,7 @@ def page(
     return PAGE.format(
         title=html.escape(title),
         subtitle=html.escape(subtitle),
-        style=style,
+        style=_style(),
         cards="".join(
             f'<li class="{verdicts[verdict][0]}"><strong>{verdicts[verdict][1]}{html.escape(heading)}</strong>'
             f"{html.escape(sentence)}</li>"
@@ -161,6 +185,13 @@ def chart(figure: Figure, caption: str, wide: bool = False) -> str:
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(caption, quote=True)}" ', 1)
     kind = ' class="wide"' if wide else ""
     return f"<figure{kind}>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+def _style() -> str:
+    style = (files("invsr.report") / "style.css").read_text(encoding="utf-8")
+    for name, source in STOPS.items():
+        style = style.replace(f"{name.upper()}_STOPS", _stops(source))
+    return style
 
 
 def _stops(source: str) -> str:

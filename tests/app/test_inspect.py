@@ -96,3 +96,26 @@ def test_air_is_named_where_it_tells_of_the_noise(tmp_path, run):
     volume = invsr.simulate(example(), slice_thickness=4, axis=2, noise=0.02, noise_model="rician")
     invsr.save(volume, path)
     assert "Rayleigh" in json.loads(run("inspect", path, "--json")[1])[0]["air"]
+
+
+def test_a_report_has_a_page_for_each_scan(scan, tmp_path, run):
+    for folder in ("a", "b<i>"):
+        (tmp_path / folder).mkdir()
+        invsr.save(scan, tmp_path / folder / "scan.nii.gz")
+    (tmp_path / "bad.nii.gz").write_bytes(b"nothing")
+    code, out, _ = run("inspect", tmp_path, "--report", tmp_path / "pages" / "here")
+    pages = sorted((tmp_path / "pages" / "here").iterdir())
+    assert code == 1 and [one.name for one in pages] == ["001_scan.html", "002_scan.html"]
+    assert all(str(one) in out for one in pages)
+    words = [one.read_text(encoding="utf-8") for one in pages]
+    for one in words:
+        assert one.count("<svg ") == 3 and one.count("darker by 1") == 1 and "124x160x35" in one
+        assert "http" not in one.replace("http-equiv", "").replace("http://www.w3.org", "")
+    assert "b&lt;i&gt;" in words[1] and "<i>" not in words[1]
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_done(scan, tmp_path, run):
+    path = tmp_path / "scan.nii.gz"
+    invsr.save(scan, path)
+    code, out, err = run("inspect", path, "--report", path / "pages")
+    assert (code, out) == (1, "") and "no folder can be made there" in err

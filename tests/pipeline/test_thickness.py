@@ -43,7 +43,7 @@ def test_auto_estimates_it(stated):
     scan = alone(stated, slice_thickness="auto")
     assert scan.thickness == pytest.approx(4, rel=0.2)
     (note,) = scan.notes
-    assert "estimated from the data" in note and f"{scan.thickness:.3g} mm" in note
+    assert f"taken as {scan.thickness:.3g} mm thick" in note
 
 
 def test_a_stated_thickness_that_can_be_is_taken(stated):
@@ -59,7 +59,7 @@ def test_one_that_cannot_be_is_questioned(stated):
 def test_samples_are_recognised_where_no_thickness_is_stated(samples):
     scan = alone(samples)
     assert scan.thickness < 2
-    assert "samples rather than averages" in scan.notes[0] and "--slice-thickness 4" in scan.notes[0]
+    assert "the data show samples of" in scan.notes[0] and "--slice-thickness 4" in scan.notes[0]
     with pytest.warns(InvsrWarning, match="4 mm is stated"):
         assert scans_of(samples, slice_thickness=4.0)[0].thickness == 4
 
@@ -77,7 +77,7 @@ def test_a_scan_is_taken_at_its_word(samples):
 
 def test_each_of_several_scans_has_its_own(stated, samples):
     first, second = scans_of([stated, samples], slice_thickness=["auto", 1.0], zero_filling="keep", faults="keep")
-    assert "estimated" in first.notes[0] and second.thickness == 1 and not second.notes
+    assert "the data show slices of" in first.notes[0] and second.thickness == 1 and not second.notes
 
 
 def test_data_outside_the_mask_do_not_count(truth, stated):
