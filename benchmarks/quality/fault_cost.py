@@ -18,6 +18,8 @@ from invsr.numerics.levels import peak
 from invsr.operators.sampling import Sampling
 from invsr.testing.metrics import evaluate
 
+PROFILE = {"slice_profile": "boxcar"}
+
 
 def faulty(slices):
     """The same slices, shape (i, j, slices), with one fault each."""
@@ -40,7 +42,7 @@ def samples(volume, options):
     sigma = options.noise * peak(volume.data)
     data = add_noise(volume.data[..., ::4], sigma, generator=torch.Generator().manual_seed(options.seed))
     scan = invsr.Volume(data, invsr.Grid(data.shape[2:], affine), "samples", slice_axis=2)
-    return "every fourth slice", scan, {"slice_thickness": 4.0}, sigma
+    return "every fourth slice", scan, sigma, {"slice_thickness": 4.0}, {}
 
 
 def zero_filled(scan, options):
@@ -48,29 +50,28 @@ def zero_filled(scan, options):
     half = Sampling(scan.grid, scan.grid.coarsen([2, 2, 1] * scan.grid.spacing), ["kspace", "kspace", "none"])
     sigma = options.noise * peak(scan.data)
     data = add_noise(half(scan.data), sigma, generator=torch.Generator().manual_seed(options.seed))
-    return "zero-filled", scan.with_data(4 * half.adjoint(data)), {"zero_filling": "keep"}, sigma
+    return "zero-filled", scan.with_data(4 * half.adjoint(data)), sigma, {"zero_filling": "keep"}, PROFILE
 
 
 def main():
     options = parser(__doc__, "volumes", "--crop", "--noise", "--seed").parse_args()
     volume = truths(options.volumes, options.crop)[0] if options.volumes else example(options.crop or 80)
-    profile = {"slice_profile": "boxcar"}
-    scan = invsr.simulate(volume, slice_thickness=4, noise=options.noise, seed=options.seed, **profile)
+    scan = invsr.simulate(volume, slice_thickness=4, noise=options.noise, seed=options.seed, **PROFILE)
     table(["what the scan has", "tv, kept", "tv, corrected", "unrolled, kept", "unrolled, corrected"])
     for name, slices in faulty(scan.data[0, 0]):
         cells = []
         for method in ("tv", "unrolled"):
             for faults in ("keep", "auto"):
                 given = scan.with_data(slices[None, None])
-                found = invsr.reconstruct(given, method=method, faults=faults, reference=volume.grid, **profile)
+                found = invsr.reconstruct(given, method=method, faults=faults, reference=volume.grid, **PROFILE)
                 cells.append(f"{evaluate(found.volume.numpy(), volume.numpy())['psnr']:.2f}")
         row([name, *cells])
     print()
     table(["what the scan has", "method", "kept", "default", "chi2", "noise over the true"])
-    for name, given, kept, sigma in (samples(volume, options), zero_filled(scan, options)):
+    for name, given, sigma, kept, told in (samples(volume, options), zero_filled(scan, options)):
         for method in ("tv", "unrolled"):
             before, after = (
-                invsr.reconstruct(given, method=method, reference=volume.grid, **profile, **how) for how in (kept, {})
+                invsr.reconstruct(given, method=method, reference=volume.grid, **told, **how) for how in (kept, {})
             )
             scores = [f"{evaluate(one.volume.numpy(), volume.numpy())['psnr']:.2f}" for one in (before, after)]
             row([name, method, *scores, f"{after.chi2:.2f}", f"{after.sigma / sigma:.2f}"])

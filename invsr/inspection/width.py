@@ -35,6 +35,8 @@ KNOTS, SLOPE, ANISOTROPY = 9, 3.5, 1.25
 ALTERNATING = 0.02
 # Widths that are tried, as shares of the slice spacing.
 WIDTHS = np.concatenate([[0.02], np.geomspace(0.1, 2.5, 33)])
+# Of the least squares, which take some tens.
+MOST_ITERATIONS = 1000
 # Frequencies across the slices, cycles per slice spacing; negative ones add the same.
 ACROSS = np.linspace(0.0, 4.0, 401)
 
@@ -164,7 +166,7 @@ def _of_windows(data: Tensor, shape: list[int], pixel: Sequence[float], bright: 
             summed = per_ring.index_add(0, ring, product.real.sum(0) / level)
             total[group, lag] += summed[:n_rings].cpu().numpy()
             count[group, lag] += int(both.sum()) * modes[:n_rings].cpu().numpy()
-    return _CrossSpectra(radius, total, count)
+    return _CrossSpectra(radius, total, count) if bool((total[:, 0] > 0).all()) else None
 
 
 def _rings(shape: list[int], pixel: Sequence[float]) -> tuple[Array, Tensor, int]:
@@ -210,7 +212,7 @@ def _best(
     for transfer in transfers:
         model = np.moveaxis((basis * transfer**2) @ turning.T, (2, 1, 0), (0, 1, 2))
         model = np.concatenate([model, noise], 2) * weight[..., None]
-        residual.append(nnls(model.reshape(len(data), -1), data)[1] ** 2)
+        residual.append(nnls(model.reshape(len(data), -1), data, maxiter=MOST_ITERATIONS)[1] ** 2)
     return spacing * _lowest(np.log(WIDTHS), np.array(residual))
 
 

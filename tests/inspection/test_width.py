@@ -70,6 +70,7 @@ def test_nothing_is_said_without_tissue_of_slices_that_differ_by_turns_or_of_a_s
     assert slice_width(torch.zeros_like(slices), (1.0, 1.0), 4.0, profile) is None
     assert slice_width(slices[:12], (1.0, 1.0), 4.0, profile) is None
     assert slice_width(slices[..., :1], (1.0, 1.0), 4.0, profile) is None
+    assert slice_width(torch.ones_like(slices), (1.0, 1.0), 4.0, profile) is None
     sign = torch.where(torch.arange(slices.shape[2]) % 2 == 1, 1.0, -1.0)
     pattern = torch.linspace(0, 40, 96).sin()[:, None, None] * sign
     assert slice_width(slices + 2 * pattern, (1.0, 1.0), 4.0, profile) is None
