@@ -22,11 +22,13 @@ SIDES, FEWEST_PIXELS, MOST_PIXELS = (32.0, 24.0, 16.0), 16, 64
 TISSUE, INSIDE = 0.15, 0.98
 # Pairs of windows in neighbouring slices: fewer say nothing, more say no more.
 FEWEST, MOST = 100, 6000
+# Windows with less standard deviation than this share of tissue hold nothing but rounding.
+ROUNDING = 1e-5
 # Groups of windows, for the standard error.
 GROUPS = 5
 # Slices that are compared lie up to so many apart.
 LAGS = 4
-# Frequencies within the slices up to this share of Nyquist: filters act beyond.
+# Frequencies within the slices up to this share of Nyquist: the edge of k-space lies beyond.
 HIGHEST = 0.9
 # Knots of the anatomy's spectrum, its slope beyond them (3-D power of edges falls by the fourth power, of texture by
 # less), and how much finer or coarser anatomy may be across the slices than within.
@@ -138,9 +140,9 @@ def _cross_spectra(slices: Tensor, pixel: Sequence[float]) -> _CrossSpectra | No
 def _of_windows(data: Tensor, shape: list[int], pixel: Sequence[float], bright: float) -> _CrossSpectra | None:
     """Cross-spectra of Hann windows of a shape, normalised by the power of their column of slices."""
     a, b = shape
-    columns = data.unfold(0, a, a // 2).unfold(1, b, b // 2).flatten(0, 1)  # (column, slice, a, b)
-    middle = columns[..., a // 4 : a - a // 4, b // 4 : b - b // 4]
-    inside = (middle > bright).float().mean((-1, -2)) > INSIDE
+    windows = data.unfold(0, a, a // 2).unfold(1, b, b // 2)  # (row, column, slice, a, b), a view
+    middle = windows[..., a // 4 : a - a // 4, b // 4 : b - b // 4]
+    inside = ((middle > bright).sum((-1, -2)) > INSIDE * middle.shape[-1] * middle.shape[-2]).flatten(0, 1)
     pairs = (inside[:, 1:] & inside[:, :-1]).sum(1)
     chosen = pairs.nonzero()[:, 0][:: max(1, math.ceil(int(pairs.sum()) / MOST))]
     if int(pairs.sum()) < FEWEST or len(chosen) < GROUPS:
@@ -148,17 +150,18 @@ def _of_windows(data: Tensor, shape: list[int], pixel: Sequence[float], bright: 
     radius, ring, n_rings = _rings(shape, pixel)
     hann = [torch.hann_window(n + 2, periodic=False, dtype=data.dtype, device=data.device)[1:-1] for n in shape]
     window = hann[0][:, None] * hann[1]
+    least = (ROUNDING * bright) ** 2 * float(window.square().sum())
     lags = min(LAGS, data.shape[2] - 1)
     total, count = np.zeros((2, GROUPS, lags + 1, n_rings))
     per_ring = torch.zeros(n_rings + 1, dtype=data.dtype, device=data.device)
     modes = per_ring.index_add(0, ring, torch.ones_like(ring, dtype=data.dtype))
     for n, column in enumerate(chosen.tolist()):
         group = n * GROUPS // len(chosen)  # neighbours, which overlap, share one
-        here, known = columns[column], inside[column]
+        here, known = windows[divmod(column, windows.shape[1])], inside[column]
         here = here - ((here * window).sum((-1, -2)) / window.sum())[:, None, None]
         spectrum = torch.fft.fft2(here * window).flatten(1)
         level = spectrum[known][:, ring < n_rings].abs().square().mean()
-        if not float(level) > 0:
+        if not float(level) > least:
             continue
         for lag in range(lags + 1):
             both = known[: known.numel() - lag] & known[lag:]
