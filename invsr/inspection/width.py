@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.optimize import nnls
 from torch import Tensor
 
 from invsr.numerics.levels import peak
@@ -200,6 +199,8 @@ def _best(
     spectra: _CrossSpectra, groups: npt.NDArray[np.bool_], spacing: float, transfers: Array, ratio: float
 ) -> float:
     """The likeliest width, mm, where anatomy's frequencies across the slices are `ratio` times those within."""
+    from scipy.optimize import nnls
+
     power, count = spectra.of(groups)
     radius = np.hypot(spectra.radius[:, None], ratio * ACROSS / spacing)
     knots = np.linspace(math.log(spectra.radius[0]), math.log(1.5 * spectra.radius[-1]), KNOTS)
