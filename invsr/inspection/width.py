@@ -80,9 +80,9 @@ class _CrossSpectra:
 def slice_width(slices: Tensor, pixel: Sequence[float], spacing: float, profile: AxisProfile) -> SliceWidth | None:
     """Estimate how wide slices are, from the slices alone, by maximum likelihood.
 
-    Anatomy is taken as a random field with an isotropic spectrum S. Slices k and k + l then have the cross-spectrum
+    Anatomy is taken as a random field with an isotropic spectrum S. Slices k and k + l then have the cross-spectrum::
 
-        C_l(r) = integral of |H(w z)|^2 S(sqrt(r^2 + z^2)) cos(2 pi z l d) dz + sigma^2 [l = 0]
+        C_l(r) = integral of H(w z)^2 S(sqrt(r^2 + z^2)) cos(2 pi z l d) dz + sigma^2 [l = 0]
 
     at the frequency r within the slices, H the Fourier transform of a profile of width w, d the slice spacing. For
     every w that is tried, S (piecewise in log frequency, not negative) and the noise follow by non-negative least
