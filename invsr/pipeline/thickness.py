@@ -48,6 +48,8 @@ def with_thickness(scan: Scan, estimated: bool = False, sound: bool = True) -> S
     InvsrError
         When it is to be estimated, and the data show none.
     """
+    if not (estimated or sound):
+        return scan
     stated = scan.volume.slice_thickness if scan.slice_thickness is None else scan.slice_thickness
     seen = width_seen(scan)
     if seen is None:
@@ -62,14 +64,14 @@ def with_thickness(scan: Scan, estimated: bool = False, sound: bool = True) -> S
     thickness = max(seen.width, float(scan.grid.spacing.min()))
     if estimated:
         note = f"the data show slices of {words}: taken as {thickness:.3g} mm thick"
-    elif stated is None and sound and seen.high < SAMPLES * scan.slice_spacing:
+    elif stated is None and seen.high < SAMPLES * scan.slice_spacing:
         note = (
             f"slices {scan.slice_spacing:.3g} mm apart, the data show samples of {words}: taken as {thickness:.3g} mm "
             f"thick (--slice-thickness {scan.slice_spacing:.3g} takes them as wide as their spacing)"
         )
     else:
         plausible = stated is None or seen.low / IMPLAUSIBLE <= stated <= seen.high * IMPLAUSIBLE
-        if sound and not plausible:
+        if not plausible:
             warnings.warn(
                 f"{scan.name}: slice thickness {stated:.3g} mm is stated, the data look like {words}: "
                 "compare with --slice-thickness auto",

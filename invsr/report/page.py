@@ -21,13 +21,13 @@ INK = "#111111"
 ROLES = {INK: "currentColor", COLOURS[0]: "var(--blue)", COLOURS[1]: "var(--red)", COLOURS[2]: "var(--green)"}
 STOPS = {DIVERGING: "PuOr_r", SHARE: "cividis"}
 
-PAGE = """<!doctype html>
+HEAD = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:">
+ content="{policy}">
 <link rel="icon" href="data:,">
 <title>{title}</title>
 <style>
@@ -37,7 +37,11 @@ PAGE = """<!doctype html>
 <body>
 <main>
 <h1>{title}</h1>
-<p class="quiet">{subtitle}</p>
+"""
+
+PAGE = (
+    HEAD
+    + """<p class="quiet">{subtitle}</p>
 <ul class="cards">{cards}</ul>
 {remarks}
 <h2>Scan and result</h2>
@@ -63,33 +67,24 @@ down. Every layer is drawn with its own voxels, so thick slices look thick.</p>
 </body>
 </html>
 """
+)
 
-
-PLAIN = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<link rel="icon" href="data:,">
-<title>{title}</title>
-<style>
-{style}
-</style>
-</head>
-<body>
-<main>
-<h1>{title}</h1>
-{sections}
+PLAIN = (
+    HEAD
+    + """{sections}
 </main>
 </body>
 </html>
 """
+)
+# Nothing is loaded from anywhere; the viewer's script and the style stand in the page.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+VIEWER_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 
 
 def plain_page(title: str, *sections: str) -> str:
     """A page of sections, without a viewer."""
-    return PLAIN.format(title=html.escape(title), style=_style(), sections="\n".join(sections))
+    return PLAIN.format(policy=POLICY, title=html.escape(title), style=_style(), sections="\n".join(sections))
 
 
 def page(
@@ -122,6 +117,7 @@ def page(
     )
     verdicts = {True: ("good", "✓ "), False: ("bad", "! "), None: ("", "")}
     return PAGE.format(
+        policy=VIEWER_POLICY,
         title=html.escape(title),
         subtitle=html.escape(subtitle),
         style=_style(),
