@@ -59,7 +59,11 @@ Faults = Annotated[
     typer.Option(help="Spikes, empty slices, slices darker or moved by turns: auto corrects, keep does not."),
 ]
 MotionLevel = Annotated[
-    str, typer.Option(help="How several scans moved: none, stack (each as a whole) or slice, estimated.")
+    str,
+    typer.Option(
+        help="What moved, estimated: none; of several scans stack (each as a whole) or slice; of one scan packages "
+        "(slices acquired by turns)."
+    ),
 ]
 Transforms = Annotated[Path | None, typer.Option(help="Motion that `invsr register` wrote, instead of --motion.")]
 RegisterLevel = Annotated[str, typer.Option(help="stack, or slice: a motion for each slice.")]

@@ -20,7 +20,7 @@ from invsr.operators.scan_model import COVERING, covered, slice_profile_of
 from invsr.operators.stack import Stack
 from invsr.priors.base import GRADIENT
 
-LEVELS = NONE, STACK, SLICE = ("none", "stack", "slice")
+LEVELS = NONE, STACK, SLICE, PACKAGES = ("none", "stack", "slice", "packages")
 # Voxels of the volumes that scans are registered to, coarse and fine, mm.
 COARSE_VOXEL = 3.0
 FINE_VOXEL = 1.5
@@ -175,8 +175,8 @@ def _shared(scan: RegisteredScan, others: Sequence[RegisteredScan], grid: Grid) 
     return found if scan.mask is None else found & scan.mask
 
 
-def volume_of(scans: Sequence[RegisteredScan], grid: Grid) -> Tensor:
-    """The Tikhonov reconstruction from the scans with their present motion."""
+def volume_of(scans: Sequence[RegisteredScan], grid: Grid, rtol: float = 1e-2, max_iter: int = 20) -> Tensor:
+    """The Tikhonov reconstruction from the scans with their present motion, by conjugate gradients."""
     members, data = [], []
     for scan in scans:
         shape = [1, 1, 1]
@@ -188,7 +188,7 @@ def volume_of(scans: Sequence[RegisteredScan], grid: Grid) -> Tensor:
     A = Stack(members)
     smoothness = VOLUME_SMOOTHNESS * float(grid.spacing.min()) ** 2
     with within(0.0, 0.0):  # it is the registration to it that tells of a round
-        return A.solve(A.adjoint(tuple(data)), smoothness, GRADIENT, rtol=1e-2, max_iter=20).x
+        return A.solve(A.adjoint(tuple(data)), smoothness, GRADIENT, rtol=rtol, max_iter=max_iter).x
 
 
 def _figures(scans: Sequence[RegisteredScan]) -> dict[str, float]:

@@ -25,6 +25,24 @@ def interleaved(n_slices: int, step: int, first: int = 0) -> Tensor:
     return torch.cat([torch.arange(start, n_slices, step) for start in starts])
 
 
+def n_packages(order: Tensor | None) -> int:
+    """Number of interleaved packages of an order of acquisition; 1 where it is none, 2 where it is not known.
+
+    Examples
+    --------
+    >>> n_packages(interleaved(20, 3)), n_packages(torch.arange(20)), n_packages(None)
+    (3, 1, 2)
+    """
+    if order is None:
+        return 2
+    n = len(order)
+    for step in range(2, math.isqrt(n) + 1):
+        tried = [interleaved(n, step, first) for first in range(step)]
+        if any(torch.equal(order, one) or torch.equal(order.flip(0), one) for one in tried):
+            return step
+    return 1
+
+
 def guessed(motion: Tensor, used: Tensor, now: Tensor) -> Tensor:
     """The order along which the estimated motion is smooth; `now`, unless another is clearly smoother.
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 import torch
 
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.grid import Grid
-from invsr.motion import LEVELS, NONE, SLICE, Motion, ScanMotion
+from invsr.motion import LEVELS, NONE, PACKAGES, SLICE, Motion, ScanMotion, estimate_packages
 from invsr.motion.align import RegisteredScan
 from invsr.motion.bias import N_TERMS
 from invsr.motion.joint import estimate, matched
+from invsr.motion.order import n_packages
 from invsr.numerics.iteration import ProgressCallback
 from invsr.numerics.levels import peak
 from invsr.pipeline.scan import Scan
@@ -22,6 +25,13 @@ from invsr.pipeline.scan import Scan
 LEAST_CORRELATION = 0.5
 # Intensities of scans that differ by more than this factor are an error.
 MOST_GAIN = 1e4
+# Motion of packages below this share of the slice spacing is none: scans whose slices did not move show less. From
+# the second share on it is certain.
+LEAST_MOTION, CERTAIN_MOTION = 0.1, 0.2
+# A package of fewer slices cannot be placed.
+FEWEST_SLICES = 3
+# With fewer slices nothing is concluded unasked.
+FEWEST_NOTED = 10
 
 
 def require_level(motion: str | Motion) -> None:
@@ -33,22 +43,33 @@ def require_level(motion: str | Motion) -> None:
 def estimate_motion(
     scans: Sequence[Scan], target: Grid, motion: str | Motion = NONE, progress: ProgressCallback | None = None
 ) -> Motion | None:
-    """The motion of scans: as given, or estimated by level "stack" or "slice"; for "none" their gains alone.
+    """The motion of scans: as given, or estimated by level; for "none" their gains alone.
+
+    Several scans move as a whole ("stack") or slice by slice ("slice"); of one scan its "packages" do.
 
     None for a single scan that does not move.
 
     Raises
     ------
     InvsrError
-        When the level is unknown, slices of a single scan are to be registered, or the motion belongs to other scans.
+        When the level is unknown, or not one of so many scans, or the motion belongs to other scans.
     """
     require_level(motion)
     if isinstance(motion, Motion):
         return motion.fitting([scan.name for scan in scans], [scan.grid for scan in scans])
     if motion == NONE and len(scans) == 1:
         return None
+    if motion == PACKAGES:
+        if len(scans) > 1:
+            raise InvsrError(
+                f"motion {PACKAGES} is that of one scan's slices, not of {len(scans)} scans: stack or slice?"
+            )
+        return packages_moved(scans[0], target, LEAST_MOTION, progress)
     if motion == SLICE and len(scans) < 2:
-        raise InvsrError("motion of slices is found against scans in other directions: give at least two, or none")
+        raise InvsrError(
+            "motion of slices is found against scans in other directions: give at least two scans, or, of one whose "
+            f"slices were acquired by turns, --motion {PACKAGES}"
+        )
     scale = intensity_scale(scans[0])
     for scan in scans[1:]:
         if not 1 / MOST_GAIN < intensity_scale(scan) / scale < MOST_GAIN:
@@ -80,6 +101,47 @@ def estimate_motion(
             for scan, one in zip(scans, found, strict=True)
         ),
     )
+
+
+def packages_moved(scan: Scan, target: Grid, least: float, progress: ProgressCallback | None = None) -> Motion:
+    """The motion of the interleaved packages of a scan's slices, 0 below `least` times the slice spacing.
+
+    Their number is that of the order of slices in the sidecar, else two.
+
+    Raises
+    ------
+    InvsrError
+        When the slices were acquired one after the other, or are too few.
+    """
+    count, n_slices = n_packages(scan.slice_order), scan.grid.shape[scan.through_plane]
+    if count < 2:
+        raise InvsrError(f"{scan.name}: its sidecar says that slices follow each other, there are no {PACKAGES}")
+    if n_slices < count * FEWEST_SLICES:
+        raise InvsrError(f"{scan.name}: {n_slices} slices make no {count} packages of at least {FEWEST_SLICES}")
+    one = _registered(scan.cropped(), target, intensity_scale(scan))
+    one = estimate_packages(one, target, count, least=least * scan.slice_spacing, report=progress)
+    return Motion(target.centre, (ScanMotion(scan.name, scan.grid, one.motion.numpy(), one.weights.numpy()),))
+
+
+def with_packages_noted(scan: Scan, target: Grid) -> Scan:
+    """The scan with a note if it is certain that its packages moved against each other, out of their planes or turning.
+
+    What moved within the planes alone is moved back before (`invsr.pipeline.faults`).
+    """
+    n_slices = scan.grid.shape[scan.through_plane]
+    if scan.thickness is None or scan.data.is_complex() or n_slices < FEWEST_NOTED or n_packages(scan.slice_order) < 2:
+        return scan
+    if not bool((scan.data if scan.inside is None else scan.data[scan.inside]).any()):
+        return scan
+    (moved,) = packages_moved(scan, target, CERTAIN_MOTION).scans
+    if moved.still:
+        return scan
+    turned, shifted = (float(np.linalg.norm(moved.motion[:, part], axis=1).max()) for part in (slice(3), slice(3, 6)))
+    note = (
+        f"{scan.name}: packages of slices that were acquired by turns moved against each other by {shifted:.2g} mm and "
+        f"{np.degrees(turned):.2g} degrees: --motion {PACKAGES} takes it into account"
+    )
+    return replace(scan, notes=(*scan.notes, note))
 
 
 def intensity_scale(scan: Scan) -> float:

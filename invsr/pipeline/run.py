@@ -12,7 +12,7 @@ from torch import Tensor
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.models import engines
-from invsr.motion import NONE, SLICE, STACK, Motion
+from invsr.motion import NONE, PACKAGES, SLICE, STACK, Motion
 from invsr.numerics.iteration import ProgressCallback, Steps, split, whole
 from invsr.operators.base import Data, LinearOperator
 from invsr.pipeline.checks import require_plausible
@@ -20,7 +20,7 @@ from invsr.pipeline.choice import AUTO, choose_method, method_of
 from invsr.pipeline.grids import choose_grid
 from invsr.pipeline.memory import Budget, needed_memory, require_memory
 from invsr.pipeline.methods import Cubic, Method
-from invsr.pipeline.moved import estimate_motion, require_level
+from invsr.pipeline.moved import estimate_motion, require_level, with_packages_noted
 from invsr.pipeline.preparation import scans_of
 from invsr.pipeline.problem import InverseProblem, build_problem
 from invsr.pipeline.reconstruction import Reconstruction
@@ -36,7 +36,7 @@ from invsr.volume import Volume
 BOOTSTRAP = "bootstrap"
 BOOTSTRAP_SAMPLES = 8
 # Share of the time that the estimate of motion takes.
-ESTIMATING = {STACK: 0.3, SLICE: 0.6}
+ESTIMATING = {STACK: 0.3, PACKAGES: 0.2, SLICE: 0.6}
 
 
 def reconstruct(
@@ -105,9 +105,10 @@ def reconstruct(
     faults : {"auto", "keep"}
         Spiked voxels, empty slices, and interleaved packages of slices that shine or lie differently: corrected where
         they are certain, with a remark, or kept as they are.
-    motion : {"none", "stack", "slice"} or Motion
+    motion : {"none", "stack", "slice", "packages"} or Motion
         Several scans stay where their headers say, move rigidly as a whole, or slice by slice, which is estimated
-        (`invsr.motion`); or motion that is known.
+        (`invsr.motion`); of one scan, the packages of slices that were acquired by turns move against each other. Or
+        motion that is known.
     lam : float, optional
         Regularisation parameter of "tikhonov", "tv" and "pnp", for data scaled to a peak of 1.
     huber : float, optional
@@ -177,6 +178,8 @@ def reconstruct(
     with torch.no_grad(), whole(progress) as tell:
         share = ESTIMATING.get(motion, 0.0) if isinstance(motion, str) else 0.0
         estimating, solving = split(tell, share)
+        if len(acquired) == 1 and motion == NONE and faults == AUTO:
+            acquired = [with_packages_noted(acquired[0], grid)]
         moved = estimate_motion(acquired, grid, motion, estimating)
         problem = build_problem(acquired, grid, moved)
         return solve_problem(problem, chosen, n_bootstrap=repetitions, seed=seed, memory=memory, progress=solving)

@@ -225,7 +225,7 @@ def test_levels(truth):
         register(scans, motion="none")
     with pytest.raises(InvsrError, match="1 scan: motion is found between scans"):
         register(scans[:1])
-    with pytest.raises(InvsrError, match="give at least two, or none"):
+    with pytest.raises(InvsrError, match="give at least two scans"):
         invsr.reconstruct(scans[0], motion="slice")
 
 
