@@ -15,6 +15,7 @@ import torch
 
 import invsr
 from benchmarks.arguments import parser, row, table, truths
+from invsr.inspection.single_slices import corrupt_slices, darker_slices
 from invsr.inspection.slices import (
     LEAST_GAIN,
     LEAST_SHIFT,
@@ -28,7 +29,7 @@ from invsr.inspection.slices import (
     without_spikes,
 )
 
-KINDS = ("spikes", "empty", "darker", "moved")
+KINDS = ("spikes", "empty", "darker", "moved", "one darker", "swapped")
 
 
 @dataclass
@@ -53,11 +54,21 @@ def injected(slices, generator):
         factor = 1 - generator.uniform(0.05, 0.3)
         slices = torch.where(odd if generator.random() < 0.5 else ~odd, factor * slices, slices)
         faults["darker"] = factor
-    if generator.random() < 1 / 3:
-        level = slices.flatten(0, 1).quantile(0.9, 0) if slices[..., 0].numel() < 10**5 else slices.amax((0, 1))
-        inner = np.flatnonzero(level[1:-1] > 0.3 * level.max()) + 1
+    level = slices.flatten(0, 1).quantile(0.9, 0) if slices[..., 0].numel() < 10**5 else slices.amax((0, 1))
+    inner = [k for k in np.flatnonzero(level > 0.4 * level.max()).tolist() if 2 < k < count - 3]
+    if generator.random() < 1 / 3 and inner:
+        k, factor = int(generator.choice(inner)), 1 - generator.uniform(0.25, 0.5)
+        slices[..., k] *= factor
+        faults["one darker"] = k, factor
+    if generator.random() < 1 / 3 and inner:
+        k = int(generator.choice(inner))
+        other = k + count // 4 if k < count // 2 else k - count // 4
+        if k not in faults.get("one darker", ()):
+            slices[..., k] = slices[..., other]
+            faults["swapped"] = [k]
+    if generator.random() < 1 / 3 and len(inner) > 1:
         empty = sorted(generator.choice(inner, generator.integers(1, 3), replace=False).tolist())
-        empty = [k for k in empty if 2 < k < count - 3]
+        empty = [k for k in empty if k not in (faults.get("one darker", [-1])[0], *faults.get("swapped", []))]
         slices[..., empty] = 0.001 * bright * torch.rand(*slices.shape[:2], len(empty))
         faults |= {"empty": empty} if empty else {}
     if generator.random() < 1 / 3:
@@ -79,14 +90,28 @@ def found(slices):
     if empty := empty_slices(slices):
         faults["empty"] = empty
         slices = between(slices, empty)
-    if is_certain(gain := package_gain(slices), LEAST_GAIN):
-        faults["darker"] = float(np.exp(-abs(gain.difference[0])))
     if is_certain(shift := package_shift(slices), LEAST_SHIFT):
         faults["moved"] = np.array(shift.difference)
+        slices = shifted(slices, -torch.tensor(shift.difference).to(slices)[:, None] * odd_ones(slices))
+    if is_certain(gain := package_gain(slices, empty), LEAST_GAIN):
+        faults["darker"] = float(np.exp(-abs(gain.difference[0])))
+        dark = odd_ones(slices) == (gain.difference[0] < 0)
+        slices = torch.where(dark, slices / faults["darker"], slices)
+    if corrupt := [k for k in corrupt_slices(slices) if k not in faults.get("empty", [])]:
+        faults["swapped"] = corrupt
+        slices = between(slices, sorted({*corrupt, *faults.get("empty", [])}))
+    if darker := darker_slices(slices):
+        faults["one darker"] = list(darker.items())
     return faults
 
 
+def odd_ones(slices):
+    return torch.arange(slices.shape[2]) % 2 == 1
+
+
 def is_right(kind, one, true):
+    if kind == "one darker":
+        return len(one) == 1 and one[0][0] == true[0] and abs(one[0][1] - true[1]) < 0.1
     if kind == "moved":
         return float(np.abs(one - true).max()) < 0.5
     return abs(one - true) < 0.03 if kind == "darker" else one == true

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from invsr.inspection.single_slices import corrupt_slices, darker_slices
 from invsr.inspection.slices import (
     LEAST_GAIN,
     LEAST_SHIFT,
@@ -23,11 +24,11 @@ from invsr.pipeline.scan import Scan
 
 
 def without_faults(scan: Scan, alone: bool = True) -> Scan:
-    """The scan without spiked voxels, empty slices, and differences between interleaved packages, with a note of each.
+    """The scan without spiked voxels, faults of single slices, and differences between interleaved packages.
 
-    Spiked voxels become the median of their neighbours. Empty slices are left out. Where slices are darker by turns
-    they are brightened: signal gets lost, not made. Where they lie elsewhere by turns, those of odd number are moved
-    back within their planes.
+    There is a note of each. Spiked voxels become the median of their neighbours. Empty and corrupt slices are left out.
+    Where slices lie elsewhere by turns, those of odd number are moved back within their planes. Darker slices, single
+    ones or by turns, are brightened: signal gets lost, not made.
 
     Parameters
     ----------
@@ -48,11 +49,6 @@ def without_faults(scan: Scan, alone: bool = True) -> Scan:
     if empty:
         slices = between(slices, empty)
         notes.append(f"{_several(len(empty), 'empty slice')} (number {', '.join(map(str, empty))}): left out")
-    gain = package_gain(slices)
-    if is_certain(gain, LEAST_GAIN):
-        dark = _factors(gain.difference[0], slices.shape[2])
-        slices = slices / dark.to(slices)
-        notes.append(f"every other slice is darker by {float(1 - dark.min()):.1%} (interleaved packages): brightened")
     shift = package_shift(slices) if alone else None
     if shift is not None and is_certain(shift, LEAST_SHIFT):
         odd = (torch.arange(slices.shape[2]) % 2 == 1).to(slices)
@@ -63,11 +59,26 @@ def without_faults(scan: Scan, alone: bool = True) -> Scan:
         notes.append(
             f"every other slice lies {distance:.2g} mm away in its plane (interleaved packages that moved): moved back"
         )
+    gain = package_gain(slices, empty)
+    if is_certain(gain, LEAST_GAIN):
+        dark = _factors(gain.difference[0], slices.shape[2])
+        slices = slices / dark.to(slices)
+        notes.append(f"every other slice is darker by {float(1 - dark.min()):.1%} (interleaved packages): brightened")
+    corrupt = [k for k in corrupt_slices(slices) if k not in empty]
+    if corrupt:
+        slices = between(slices, sorted({*empty, *corrupt}))
+        notes.append(
+            f"{_several(len(corrupt), 'slice')} (number {', '.join(map(str, corrupt))}) unlike those on both sides, "
+            "which are alike: left out"
+        )
+    for k, factor in darker_slices(slices).items():
+        slices = torch.where(torch.arange(slices.shape[2], device=slices.device) == k, slices / factor, slices)
+        notes.append(f"slice {k} is darker than those on both sides by {1 - factor:.0%}: brightened")
     if not notes:
         return scan
     volume = replace(scan.volume, data=slices.movedim(-1, axis)[None, None].contiguous())
     said = tuple(f"{scan.name}: {note} (--faults keep leaves the data as they are)" for note in notes)
-    return replace(scan, volume=volume, empty_slices=tuple(empty), notes=(*scan.notes, *said))
+    return replace(scan, volume=volume, empty_slices=tuple(sorted({*empty, *corrupt})), notes=(*scan.notes, *said))
 
 
 def _factors(difference: float, count: int) -> Tensor:

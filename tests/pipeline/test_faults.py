@@ -10,6 +10,7 @@ import torch
 import invsr
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.examples import example
+from invsr.inspection.single_slices import corrupt_slices, darker_slices
 from invsr.inspection.slices import (
     LEAST_GAIN,
     LEAST_SHIFT,
@@ -64,11 +65,23 @@ def empty(slices):
     return slices
 
 
+def one_darker(slices):
+    slices[..., 8] *= 0.65
+    return slices
+
+
+def swapped(slices):
+    slices[..., 8] = slices[..., 3]
+    return slices
+
+
 FAULTS = {
     "darker": (darker, r"every other slice is darker by 1[3-7].*brightened"),
     "moved": (moved, r"every other slice lies 1.[6-9].* mm away in its plane .*moved back"),
     "spiked": (spiked, r"2 spiked voxels, the first at"),
     "empty": (empty, r"1 empty slice .number 7.: left out"),
+    "one darker": (one_darker, r"slice 8 is darker than those on both sides by 3[2-8]%: brightened"),
+    "swapped": (swapped, r"1 slice .number 8. unlike those on both sides, which are alike: left out"),
 }
 
 
@@ -86,7 +99,7 @@ def test_a_fault_is_corrected_and_named(scan, truth, kind):
     assert not result.notes
     bad = changed(scan, change)
     mended, result = score(bad)
-    assert clean - mended < {"empty": 1.5, "moved": 0.7}.get(kind, 0.1)
+    assert clean - mended < {"empty": 1.5, "swapped": 1.5, "moved": 0.7}.get(kind, 0.1)
     assert mended - score(bad, faults="keep")[0] > 0.8
     (note,) = result.notes
     assert re.search(words, note), note
@@ -128,11 +141,13 @@ def test_packages_of_several_scans_are_left_to_the_estimate_of_motion(scan):
 @pytest.mark.parametrize("shape", [(3, 3, 2), (20, 20, 1), (20, 20, 6), (2, 2, 40)])
 def test_little_data_show_no_fault(shape):
     slices = torch.rand(shape, generator=torch.Generator().manual_seed(0)) + 1
-    assert not spikes(slices).any() and empty_slices(slices) == []
     for found, least in ((package_gain(slices), LEAST_GAIN), (package_shift(slices), LEAST_SHIFT)):
         assert not is_certain(found, least)
     zero = torch.zeros(shape)
-    assert not spikes(zero).any() and empty_slices(zero) == []
+    for few in (slices, zero):
+        assert not spikes(few).any() and empty_slices(few) == []
+        if shape[2] > 1:
+            assert corrupt_slices(few) == [] and darker_slices(few) == {}
 
 
 def test_slices_at_the_ends_may_be_empty():
@@ -148,6 +163,13 @@ def test_an_empty_slice_is_found_where_most_of_a_large_slice_is_air():
     slices[:150, :150] = 1  # an eighth of the slice
     slices[..., 3] = 0
     assert empty_slices(slices) == [3]
+
+
+def test_what_all_slices_share_is_no_fault_of_single_ones(scan):
+    """Slices that lie elsewhere by turns are unlike those on both sides, every one of them."""
+    data = changed(scan, moved).data[0, 0].movedim(scan.grid.through_plane, -1)
+    assert corrupt_slices(data) == []
+    assert darker_slices(torch.where(odd(data), 0.5 * data, data)) == {}
 
 
 def test_slices_move_towards_higher_indices():

@@ -1,0 +1,82 @@
+"""Single slices that do not fit between their neighbours: darker ones, and corrupt ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from invsr.inspection.slices import FEWEST_PIXELS, TISSUE, smoothed
+from invsr.numerics.levels import peak
+
+# A slice is darker if it is so by this logarithm against both neighbours. Scans without fault reach 0.13.
+LEAST_DARKER = 0.16
+# A slice is corrupt if its neighbours correlate with each other by so much more than either does with it, and it shows
+# this share of the tissue that the fullest slice does. Scans without fault reach 0.04.
+LEAST_CORRUPT, LEAST_FULL = 0.06, 0.3
+# More than this share of slices is a property of the scan, not of single slices.
+MOST_SLICES = 0.2
+# Pixels along each side that are looked at, means of those that there are.
+MOST_PIXELS = 128
+
+
+def darker_slices(slices: Tensor) -> dict[int, float]:
+    """Slices that are darker than both neighbours, by number, and the factor of their intensities.
+
+    Parameters
+    ----------
+    slices : Tensor, shape (i, j, slices)
+    """
+    step = _log_ratios(_coarse(slices.abs()))
+    above_both = torch.maximum(step[:-1], -step[1:])
+    which = ((above_both < -LEAST_DARKER).nonzero()[:, 0] + 1).tolist()
+    if len(which) > MOST_SLICES * slices.shape[2]:
+        return {}
+    return {k: float((0.5 * (step[k - 1] - step[k])).exp()) for k in which}
+
+
+def corrupt_slices(slices: Tensor) -> list[int]:
+    """Numbers of slices that do not belong between their neighbours, which are more like each other than like them.
+
+    Anatomy changes steadily: slices at twice the distance are less alike. A slice that moved, was swapped, or is full
+    of artefacts breaks that rule.
+
+    Parameters
+    ----------
+    slices : Tensor, shape (i, j, slices)
+    """
+    smooth = smoothed(_coarse(slices.abs()))
+    next_one, next_but_one = _correlations(smooth, 1), _correlations(smooth, 2)
+    area = (smooth > TISSUE * peak(smooth)).sum((0, 1)).cpu()
+    full = area[1:-1] > LEAST_FULL * area.max()
+    found = full & (torch.maximum(next_one[:-1], next_one[1:]) < next_but_one - LEAST_CORRUPT)
+    which = (found.nonzero()[:, 0] + 1).tolist()
+    return which if len(which) <= MOST_SLICES * slices.shape[2] else []
+
+
+def _coarse(slices: Tensor) -> Tensor:
+    factor = max(1, min(slices.shape[:2]) // MOST_PIXELS)
+    pooled = torch.nn.functional.avg_pool2d(slices.permute(2, 0, 1)[:, None], factor)
+    return pooled[:, 0].permute(1, 2, 0)
+
+
+def _log_ratios(size: Tensor) -> Tensor:
+    """Of each slice over the one before, the median over tissue of both; NaN where there is too little."""
+    bright = peak(size)
+    values = torch.full((size.shape[2] - 1,), torch.nan)
+    for k in range(size.shape[2] - 1):
+        one, other = size[..., k], size[..., k + 1]
+        tissue = (one + other > 2 * TISSUE * bright) & (torch.minimum(one, other) > 0.25 * TISSUE * bright)
+        if int(tissue.sum()) >= FEWEST_PIXELS:
+            values[k] = (other[tissue].log() - one[tissue].log()).median().cpu()
+    return values
+
+
+def _correlations(slices: Tensor, distance: int) -> Tensor:
+    """Between slices at a distance, over the tissue of either; NaN where there is too little."""
+    below, above = slices[..., :-distance], slices[..., distance:]
+    tissue = (torch.maximum(below, above) > TISSUE / 3 * peak(slices)).to(slices)
+    count = tissue.sum((0, 1)).clamp(min=1)
+    one, other = ((part - (part * tissue).sum((0, 1)) / count) * tissue for part in (below, above))
+    power = (one * one).sum((0, 1)) * (other * other).sum((0, 1))
+    product = (one * other).sum((0, 1)) / power.clamp(min=1e-30).sqrt()
+    return torch.where(count >= FEWEST_PIXELS, product, torch.nan).cpu()
