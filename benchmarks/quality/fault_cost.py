@@ -4,8 +4,8 @@
 
 PSNR in dB inside the volume, of scans with boxcar slices of 4 mm; of every fourth slice; and of slices whose pixels
 were interpolated by zero-filling from half as many along each axis, there with chi2 and the noise that is estimated
-over the true one. With --everywhere, what is lost against the scan without fault by the default method, over all volumes,
-three axes, and slices of 4 and 6 voxels.
+over the true one. With --everywhere, what is lost against the scan without fault by the default method, over all
+volumes, three axes, and slices of 4 and 6 voxels.
 """
 
 import numpy as np

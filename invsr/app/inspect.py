@@ -104,6 +104,8 @@ def _facts(
 ) -> tuple[dict[str, Any], Scan | None]:
     """What is known of one file, by name, and its scan; "error" and no scan where it cannot be used."""
     from invsr.io.nifti import load
+    from invsr.pipeline.grids import choose_grid
+    from invsr.pipeline.moved import with_packages_noted
     from invsr.pipeline.preparation import scans_of
     from invsr.pipeline.scan import Scan
 
@@ -113,12 +115,14 @@ def _facts(
             axis = None if slice_axis is None else axis_number(slice_axis, "--slice-axis")
             stored = Scan(load(path, volume, geometry=geometry), slice_axis=axis)
             (scan,) = scans_of(stored.volume, slice_axis=axis)
+            scan = with_packages_noted(scan, choose_grid([scan]))
             facts = {"file": str(path), **_of_grid(stored, scan), **_of_data(stored, scan)}
         except InvsrError as error:
             return {"file": str(path), "error": str(error)}, None
     facts["warnings"] = list(dict.fromkeys(str(one.message) for one in said)) or ["none"]
     output = path.name.removesuffix(".gz").rpartition(".")[0] + "_iso.nii.gz"
-    facts["command"] = shlex.join(["invsr", "reconstruct", str(path), "-o", output])
+    moved = ["--motion", "packages"] if any("--motion packages" in note for note in scan.notes) else []
+    facts["command"] = shlex.join(["invsr", "reconstruct", str(path), "-o", output, *moved])
     return facts, stored
 
 
@@ -147,7 +151,8 @@ def _of_grid(stored: Scan, scan: Scan) -> dict[str, Any]:
 
 
 def _of_data(stored: Scan, scan: Scan) -> dict[str, Any]:
-    from invsr.noise.estimation import air_sigma
+    from invsr.inspection import partial_fourier_share
+    from invsr.noise.estimation import WHITE, air_sigma, noise_colour
     from invsr.numerics.levels import peak
     from invsr.pipeline.slice_check import EXPECTED, slice_correlation
     from invsr.pipeline.thickness import width_seen
@@ -160,15 +165,26 @@ def _of_data(stored: Scan, scan: Scan) -> dict[str, Any]:
     sigma, bright = scan.sigma(), peak(scan.data)
     correlation, seen = slice_correlation(scan), width_seen(scan)
     air = air_sigma(stored.data, axes, stored.used)
-    faults = [note.split(": ", 1)[1].rsplit(" (--", 1)[0] for note in scan.notes if "--faults" in note]
+    partial = {n: share for n in axes if (share := partial_fourier_share(scan.data, n)) < 1}
+    colour = noise_colour(scan.data, axes, scan.used)
+    said = [note for note in scan.notes if "--faults" in note or "--motion" in note]
+    faults = [note.split(": ", 1)[1].rsplit(" (--", 1)[0] for note in said]
     low, high = EXPECTED
     return {
         "thickness seen": "unknown: too little tissue, slices that differ by turns, or isotropic voxels"
         if seen is None
         else f"{seen.width:.3g} mm ({seen.low:.3g} to {seen.high:.3g}) in the data, as a {scan.slice_profile} profile",
         "measured matrix": f"{measured}, pixels of {pixels} mm" + (f"; zero-filled by {shares}" if filled else ""),
+        "partial Fourier": " and ".join(f"{share:.2f} along {'ijk'[n]}" for n, share in partial.items())
+        + ": power is half or less beyond"
+        if partial
+        else "none seen (completed from the phase it does not show)",
         "noise": f"standard deviation {sigma:.4g}, {sigma / bright:.2%} of bright tissue ({bright:.4g})",
-        "air": "Rayleigh distributed: magnitudes of one complex image"
+        "noise correlation": "unknown"
+        if colour is None
+        else ("white" if max(colour) < WHITE else "correlated, filtered or interpolated")
+        + f" (middle of the band over its end: {' and '.join(f'{one:.1f}' for one in colour)})",
+        "air": "Rayleigh distributed: magnitudes of one complex image, Rician noise"
         if math.isfinite(air)
         else "says nothing of the noise (none, set to 0, or from several coils)",
         "neighbouring slices": "too few"

@@ -90,22 +90,42 @@ def estimate_sigma(data: Tensor, axes: Sequence[int] | None = None, mask: Tensor
         # Zeroed slices or a thin mask: the two longest axes may still do.
         return estimate_sigma(data, sorted(range(3), key=lambda n: -data.shape[n - 3])[:2], mask)
     with torch.no_grad():
-        gradient, smooth = _gradient(found.x, found.fine)
         air = found.air()
-        if found.is_magnitude:
-            darkest = max(0.5 * found.mean, 3 * air if math.isfinite(air) else 0.0)
-            tissue = places[smooth.flatten()[places] > darkest]
-            if len(tissue) >= FEWEST:
-                places = tissue
-            elif math.isfinite(air):
-                return air * found.scale
-        count = min(len(places), max(FEWEST, min(MOST, int(FLAT_SHARE * len(places)))))
-        flattest = places[gradient.flatten()[places].topk(count, largest=False, sorted=False).indices]
+        flattest = _flattest(found, air)
+        if flattest is None:
+            return air * found.scale
         tissue_sigma, coloured = _spread(found.patches(flattest))
         if coloured and air < MOST_COLOURED * tissue_sigma:
             return air * found.scale  # correlation does not change how the noise of a single voxel is distributed
         # Tissue has at least the noise of air: a larger value from air is dark tissue mistaken for it.
         return min(air, tissue_sigma) * found.scale
+
+
+def noise_colour(
+    data: Tensor, axes: Sequence[int] | None = None, mask: Tensor | None = None
+) -> tuple[float, ...] | None:
+    """How noise is correlated along each fine axis: its amplitude in the middle of the band over that at the upper end.
+
+    About 1 where noise is white; more where neighbouring pixels share it, as filters and interpolation make them. Seen
+    in the flattest tissue; parameters as of `estimate_sigma`.
+
+    Returns
+    -------
+    tuple of float or None
+        One value for each fine axis; None where nothing is known.
+    """
+    found = _prepared(data, axes, mask)
+    if found is None or len(found.places) == 0:
+        return None
+    with torch.no_grad():
+        flattest = _flattest(found, found.air())
+        if flattest is None:
+            return None
+        sd = _bands(found.patches(flattest))
+    first = (0,) * sd.dim()
+    if not float(sd[first]) > 0:
+        return None
+    return tuple(float(sd[(*first[:n], 2, *first[n + 1 :])] / sd[first]) for n in range(sd.dim()))
 
 
 def air_sigma(data: Tensor, axes: Sequence[int] | None = None, mask: Tensor | None = None) -> float:
@@ -123,6 +143,21 @@ def air_sigma(data: Tensor, axes: Sequence[int] | None = None, mask: Tensor | No
         return math.inf
     with torch.no_grad():
         return found.air() * found.scale
+
+
+def _flattest(found: _Prepared, air: float) -> Tensor | None:
+    """The flattest places, in tissue if the image is a magnitude; None where only its air is known."""
+    places = found.places
+    gradient, smooth = _gradient(found.x, found.fine)
+    if found.is_magnitude:
+        darkest = max(0.5 * found.mean, 3 * air if math.isfinite(air) else 0.0)
+        tissue = places[smooth.flatten()[places] > darkest]
+        if len(tissue) >= FEWEST:
+            places = tissue
+        elif math.isfinite(air):
+            return None
+    count = min(len(places), max(FEWEST, min(MOST, int(FLAT_SHARE * len(places)))))
+    return places[gradient.flatten()[places].topk(count, largest=False, sorted=False).indices]
 
 
 @dataclass
@@ -273,17 +308,22 @@ def _patches(x: Tensor, places: Tensor, shape: torch.Size, fine: tuple[int, ...]
 
 def _spread(patches: Tensor) -> tuple[float, bool]:
     """Standard deviation of the noise in flat patches, from their energy in bands, and whether it is coloured."""
-    filters = FILTERS.to(patches)
-    for _ in range(patches.dim() - 1):
-        patches = torch.tensordot(patches, filters, ([1], [1]))
-    rank = max(1, round(0.6827 * len(patches)))
-    sd = patches.abs().kthvalue(rank, dim=0).values
+    sd = _bands(patches)
     highest, upper = float(sd.flatten()[0]), float(sd[(1,) * sd.dim()])
     total = float(sd[(slice(1, None),) * sd.dim()].square().mean().sqrt())
     if upper == 0:
         return highest, False
     coloured = min(1.0, max(0.0, (total / upper - WHITE) / (COLOURED - WHITE)))
     return (1 - coloured) * highest + coloured * total, coloured > 0
+
+
+def _bands(patches: Tensor) -> Tensor:
+    """Robust standard deviation in each combination of `FILTERS` along the fine axes, shape (3, ...)."""
+    filters = FILTERS.to(patches)
+    for _ in range(patches.dim() - 1):
+        patches = torch.tensordot(patches, filters, ([1], [1]))
+    rank = max(1, round(0.6827 * len(patches)))
+    return patches.abs().kthvalue(rank, dim=0).values
 
 
 def _rayleigh(patches: Tensor) -> float:

@@ -33,6 +33,8 @@ def test_says_what_a_scan_is(scan, tmp_path, run):
         "slices               35 along k, 4 mm apart",
         "measured matrix      7",
         "zero-filled by 1.",
+        "partial Fourier      none seen",
+        "noise correlation    ",
         "darker by 1",
         "invsr reconstruct",
     ):

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from zero_filled import zero_filled
+from zero_filled import partial_fourier, zero_filled
 
 from invsr.errors import InvsrError
 from invsr.examples import example
-from invsr.inspection import measured_matrix, measured_share, power_spectrum
+from invsr.inspection import measured_matrix, measured_share, partial_fourier_share, power_spectrum
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +56,16 @@ def test_the_spectrum_of_white_noise_is_flat():
     power = found.power[2:-1]
     assert found.n_windows == 64 * 32 and len(found.power) == 65
     assert float(power.max() / power.min()) < 1.3
+
+
+@pytest.mark.parametrize("noise", [5, 20])
+@pytest.mark.parametrize("share", [0.625, 0.75, 0.875, 1])
+def test_partial_fourier(slices, share, noise):
+    data = partial_fourier(slices, 1, share, noise)
+    assert partial_fourier_share(data, 1) == pytest.approx(share, abs=0.015)
+    assert partial_fourier_share(data, 0) == 1
+
+
+def test_partial_fourier_needs_tissue():
+    assert partial_fourier_share(torch.zeros(64, 64, 8), 0) == 1
+    assert partial_fourier_share(torch.ones(20, 20, 4), 0) == 1

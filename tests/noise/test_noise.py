@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from invsr.errors import InvsrError
-from invsr.noise.estimation import estimate_sigma
+from invsr.noise.estimation import estimate_sigma, noise_colour
 from invsr.noise.sampling import add_noise
 
 TOLERANCE = 0.15
@@ -288,3 +288,12 @@ def test_real_heads(name: str) -> None:
     for y in (everywhere, everywhere * keep, add_noise(x, sigma, "rician", seeded())):
         found = estimate_sigma(y, (0, 1))
         assert sigma * (1 - TOLERANCE) < found < math.hypot(sigma, native) * (1 + TOLERANCE)
+
+
+def test_the_colour_of_noise():
+    noise = torch.randn(60, 60, 12, generator=torch.Generator().manual_seed(0))
+    assert noise_colour(noise + 50, (0, 1)) == pytest.approx((1, 1), abs=0.1)
+    smooth = noise[:-1] + noise[1:]  # the amplitude of a frequency is multiplied by 2 cos(omega / 2)
+    along, across = noise_colour(smooth + 50, (0, 1))
+    assert along > 2 and across == pytest.approx(1, abs=0.1)
+    assert noise_colour(torch.ones(60, 60, 12), (0, 1)) is None
