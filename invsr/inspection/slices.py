@@ -177,6 +177,8 @@ def package_shift(slices: Tensor) -> Alternation:
         return Alternation(tuple(2 * one for one in found.difference), found.ratio)
     odd = (torch.arange(slices.shape[2], device=slices.device) % 2 == 1).to(slices)
     first = _shift(slices)
+    if first.ratio < LEAST_RATIO:  # nothing is certain, whatever more passes find
+        return first
     total = torch.tensor(first.difference)
     for _ in range(PASSES - 1):
         total += torch.tensor(_shift(shifted(slices, -total.to(slices)[:, None] * odd)).difference)
