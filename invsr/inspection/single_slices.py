@@ -10,8 +10,9 @@ from invsr.numerics.levels import peak
 
 # A slice is darker if it is so by this logarithm against both neighbours. Scans without fault reach 0.13.
 LEAST_DARKER = 0.16
-# A slice is corrupt if its neighbours correlate with each other by so much more than either does with it, and it shows
-# this share of the tissue that the fullest slice does. Scans without fault reach 0.04.
+# A slice is corrupt if its neighbours correlate with each other by so much more than either does with it, by anything
+# if it is darker as well; and it shows this share of the tissue that the fullest slice does. Scans without fault reach
+# 0.04.
 LEAST_CORRUPT, LEAST_FULL = 0.06, 0.3
 # More than this share of slices is a property of the scan, not of single slices.
 MOST_SLICES = 0.2
@@ -27,8 +28,7 @@ def darker_slices(slices: Tensor) -> dict[int, float]:
     slices : Tensor, shape (i, j, slices)
     """
     step = _log_ratios(_coarse(slices.abs()))
-    above_both = torch.maximum(step[:-1], -step[1:])
-    which = ((above_both < -LEAST_DARKER).nonzero()[:, 0] + 1).tolist()
+    which = (_darker(step).nonzero()[:, 0] + 1).tolist()
     if len(which) > MOST_SLICES * slices.shape[2]:
         return {}
     return {k: float((0.5 * (step[k - 1] - step[k])).exp()) for k in which}
@@ -44,13 +44,20 @@ def corrupt_slices(slices: Tensor) -> list[int]:
     ----------
     slices : Tensor, shape (i, j, slices)
     """
-    smooth = smoothed(_coarse(slices.abs()))
+    coarse = _coarse(slices.abs())
+    smooth = smoothed(coarse)
     next_one, next_but_one = _correlations(smooth, 1), _correlations(smooth, 2)
+    excess = next_but_one - torch.maximum(next_one[:-1], next_one[1:])
     area = (smooth > TISSUE * peak(smooth)).sum((0, 1)).cpu()
     full = area[1:-1] > LEAST_FULL * area.max()
-    found = full & (torch.maximum(next_one[:-1], next_one[1:]) < next_but_one - LEAST_CORRUPT)
+    found = full & ((excess > LEAST_CORRUPT) | ((excess > 0) & _darker(_log_ratios(coarse))))
     which = (found.nonzero()[:, 0] + 1).tolist()
     return which if len(which) <= MOST_SLICES * slices.shape[2] else []
+
+
+def _darker(step: Tensor) -> Tensor:
+    """Which slices but the first and the last are darker than both neighbours."""
+    return torch.maximum(step[:-1], -step[1:]) < -LEAST_DARKER
 
 
 def _coarse(slices: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def estimate_packages(
             one = replace(coarse, motion=_of_slices(here, package))
             found = fit(volume_of([one], grid, RTOL, MAX_ITER), grid, one, RESIDUAL_SD)
         left -= 1
-        members = [package == n for n in range(1, count)]
+        members = [(package == n) & (scan.weights > 0) for n in range(1, count)]
         steps = torch.stack([_step(found.curvature[some].sum(0), found.slope[some].sum(0)) for some in members])
         there = composed(steps, here)
         rounds.tell({"motion_mm": amount(there), "rejected": 0.0})

@@ -34,7 +34,7 @@ def without_faults(scan: Scan, alone: bool = True) -> Scan:
     ----------
     scan : Scan
     alone : bool
-        Several scans move against each other: that is `invsr.motion`'s to find.
+        Of several scans, single slices that do not fit, and packages that moved, are `invsr.motion`'s to find.
     """
     axis = scan.through_plane
     if scan.grid.shape[axis] < 3:
@@ -64,14 +64,14 @@ def without_faults(scan: Scan, alone: bool = True) -> Scan:
         dark = _factors(gain.difference[0], slices.shape[2])
         slices = slices / dark.to(slices)
         notes.append(f"every other slice is darker by {float(1 - dark.min()):.1%} (interleaved packages): brightened")
-    corrupt = [k for k in corrupt_slices(slices) if k not in empty]
+    corrupt = [k for k in corrupt_slices(slices) if k not in empty] if alone else []
     if corrupt:
         slices = between(slices, sorted({*empty, *corrupt}))
         notes.append(
             f"{_several(len(corrupt), 'slice')} (number {', '.join(map(str, corrupt))}) unlike those on both sides, "
             "which are alike: left out"
         )
-    for k, factor in darker_slices(slices).items():
+    for k, factor in (darker_slices(slices) if alone else {}).items():
         slices = torch.where(torch.arange(slices.shape[2], device=slices.device) == k, slices / factor, slices)
         notes.append(f"slice {k} is darker than those on both sides by {1 - factor:.0%}: brightened")
     if not notes:

@@ -161,6 +161,8 @@ def intensity_scale(scan: Scan) -> float:
 def _registered(scan: Scan, target: Grid, scale: float) -> RegisteredScan:
     n_slices = scan.grid.shape[scan.through_plane]
     order = scan.slice_order
+    weights = torch.ones(n_slices, dtype=torch.float64)
+    weights[list(scan.empty_slices)] = 0
     return RegisteredScan(
         data=scan.data / scale,
         grid=scan.grid,
@@ -169,7 +171,7 @@ def _registered(scan: Scan, target: Grid, scale: float) -> RegisteredScan:
         mask=scan.inside,
         centre=torch.from_numpy(target.centre),
         motion=torch.zeros(n_slices, 6, dtype=torch.float64),
-        weights=torch.ones(n_slices, dtype=torch.float64),
+        weights=weights,
         bias=torch.zeros(N_TERMS, dtype=torch.float64),
         ordered=order is not None,
         order=torch.arange(n_slices) if order is None else order,

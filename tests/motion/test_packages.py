@@ -67,6 +67,15 @@ def test_slices_that_did_not_move_stay(truth):
     assert 0 < amount(torch.from_numpy(seen.motion)) < 0.4
 
 
+def test_an_empty_slice_says_nothing_of_motion(truth, scan):
+    empty = scan.data.clone()
+    empty[..., 7] = 0
+    for one in scans_of(scan.with_data(empty)):
+        (found,) = packages_moved(one, truth.grid, 0.1).scans
+        assert found.rejected == [7]
+        assert amount(torch.from_numpy(found.motion)) > 1
+
+
 def test_motion_that_is_certain_is_noted(truth, scan):
     found = invsr.reconstruct(scan, method="cubic")
     (note,) = [note for note in found.remarks() if "--motion packages" in note]
