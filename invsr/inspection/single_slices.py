@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -20,15 +22,17 @@ MOST_SLICES = 0.2
 MOST_PIXELS = 128
 
 
-def darker_slices(slices: Tensor) -> dict[int, float]:
+def darker_slices(slices: Tensor, left_out: Sequence[int] = ()) -> dict[int, float]:
     """Slices that are darker than both neighbours, by number, and the factor of their intensities.
 
     Parameters
     ----------
     slices : Tensor, shape (i, j, slices)
+    left_out : sequence of int
+        Numbers of slices that were interpolated from their neighbours: they are no finding.
     """
     step = _log_ratios(_coarse(slices.abs()))
-    which = (_darker(step).nonzero()[:, 0] + 1).tolist()
+    which = [k for k in (_darker(step).nonzero()[:, 0] + 1).tolist() if k not in left_out]
     if len(which) > MOST_SLICES * slices.shape[2]:
         return {}
     return {k: float((0.5 * (step[k - 1] - step[k])).exp()) for k in which}

@@ -65,20 +65,21 @@ def without_faults(scan: Scan, alone: bool = True) -> Scan:
         slices = slices / dark.to(slices)
         notes.append(f"every other slice is darker by {float(1 - dark.min()):.1%} (interleaved packages): brightened")
     corrupt = [k for k in corrupt_slices(slices) if k not in empty] if alone else []
+    left_out = sorted({*empty, *corrupt})
     if corrupt:
-        slices = between(slices, sorted({*empty, *corrupt}))
+        slices = between(slices, left_out)
         notes.append(
             f"{_several(len(corrupt), 'slice')} (number {', '.join(map(str, corrupt))}) unlike those on both sides, "
             "which are alike: left out"
         )
-    for k, factor in (darker_slices(slices) if alone else {}).items():
+    for k, factor in (darker_slices(slices, left_out) if alone else {}).items():
         slices = torch.where(torch.arange(slices.shape[2], device=slices.device) == k, slices / factor, slices)
         notes.append(f"slice {k} is darker than those on both sides by {1 - factor:.0%}: brightened")
     if not notes:
         return scan
     volume = replace(scan.volume, data=slices.movedim(-1, axis)[None, None].contiguous())
     said = tuple(f"{scan.name}: {note} (--faults keep leaves the data as they are)" for note in notes)
-    return replace(scan, volume=volume, empty_slices=tuple(sorted({*empty, *corrupt})), notes=(*scan.notes, *said))
+    return replace(scan, volume=volume, empty_slices=tuple(left_out), notes=(*scan.notes, *said))
 
 
 def _factors(difference: float, count: int) -> Tensor:
