@@ -3,10 +3,10 @@
     python -m benchmarks.quality.slice_faults [HIGH.nii.gz ...] [--cases 200] [--seed 0]
 
 Each case: a volume, an axis, slices 3 to 6 voxels thick, 0.5 to 3 % noise, and with a chance of 1 in 3 each: every
-other slice darker by 5 to 30 %, every other slice moved by 0.7 to 3 pixels, one slice darker by 25 to 50 %, one slice in
-place of another a quarter of the scan away, one or two empty slices, one to five spikes of 3 to 1000 times bright
-tissue. A finding counts as right with the right slices or voxels, a gain by turns to 3 %, of one slice to 10 %, a shift
-to half a pixel.
+other slice darker by 5 to 30 %, every other slice moved by 0.7 to 3 pixels, one slice darker by 25 to 50 %, one slice
+in place of another a quarter of the scan away, one or two empty slices, one to five spikes of 3 to 1000 times bright
+tissue. A finding counts as right with the right slices or voxels, a gain by turns to 3 %, of one slice to 10 %, a
+shift to half a pixel.
 """
 
 from dataclasses import dataclass
