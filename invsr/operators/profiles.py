@@ -111,6 +111,40 @@ def read_profile(path: str | Path) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(fine), torch.from_numpy(amplitude / amplitude.sum())
 
 
+def spline_matrix(size: int, positions: Tensor) -> Tensor:
+    """Matrix (len(positions), size) that interpolates a line of voxels by a spline of degree 5.
+
+    Unlike Keys' kernel it keeps detail up to close to the Nyquist frequency. The spline's third and fourth derivatives
+    vanish at the outermost voxels; beyond them the line through the outermost two goes on. A ramp stays a ramp.
+
+    Parameters
+    ----------
+    size : int
+        Voxels of the line.
+    positions : Tensor, shape (m,)
+        Where to interpolate, voxels from the centre of voxel 0.
+
+    References
+    ----------
+    Unser (1999), IEEE Signal Process. Mag. 16 (6), 22-38.
+    """
+    from scipy.interpolate import make_interp_spline
+
+    if size == 1:
+        return torch.ones(len(positions), 1, dtype=torch.float64)
+    at = positions.numpy()
+    inside = at.clip(0, size - 1)
+    ends = [(3, np.zeros(size)), (4, np.zeros(size))]
+    degree, conditions = (5, (ends, ends)) if size > 2 else (1, None)
+    spline = make_interp_spline(np.arange(size), np.eye(size), k=degree, bc_type=conditions)
+    matrix = torch.from_numpy(spline(inside))
+    slope = np.where(at < 0, 1, size - 1)
+    rows, beyond = torch.arange(len(at)), torch.from_numpy(at - inside)
+    matrix[rows, torch.from_numpy(slope)] += beyond
+    matrix[rows, torch.from_numpy(slope - 1)] -= beyond
+    return matrix
+
+
 def sampled_matrix(
     size: int, spacing: float, positions: Tensor, offsets: Tensor | None = None, weights: Tensor | None = None
 ) -> Tensor:

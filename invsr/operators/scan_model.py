@@ -20,7 +20,7 @@ from invsr.operators.profiles import (
     AxisProfile,
     profile_samples,
     read_profile,
-    sampled_matrix,
+    spline_matrix,
 )
 from invsr.operators.sampling import ALIGNED, Sampling
 from invsr.operators.separable import Separable
@@ -173,19 +173,17 @@ def _moving_slices(
 
 
 def _finer(target: Grid) -> Separable:
-    """The volume at half its spacing by Keys' convolution, voxels, what lies midway between them, and the faces.
+    """The volume at half its spacing by spline interpolation: voxels, what lies midway between them, and the faces.
 
     Linear interpolation between those hardly blurs, and not at all where samples coincide with voxels. The outermost
-    lie on the faces of the field of view, which therefore ends there (``reach=0``).
+    lie on the faces of the field of view, which therefore ends there (``reach=0``). Keys' kernel would take away detail
+    that slices have: of three oblique stacks, plug-and-play makes 0.5 dB less with it.
     """
     affine = target.affine.copy()
     affine[:3, :3] /= 2
     affine[:3, 3] = target.to_world([-0.5] * 3)
     half = Grid([2 * n + 1 for n in target.shape], affine)
-    i, j, k = (
-        sampled_matrix(n, spacing, (torch.arange(2 * n + 1, dtype=torch.float64) - 1) * spacing / 2)
-        for n, spacing in zip(target.shape, target.spacing.tolist(), strict=True)
-    )
+    i, j, k = (spline_matrix(n, 0.5 * (torch.arange(2 * n + 1, dtype=torch.float64) - 1)) for n in target.shape)
     return Separable(target, half, (i, j, k))
 
 

@@ -8,7 +8,14 @@ from registry import noise
 from invsr.errors import InvsrError
 from invsr.numerics.axes import GAUSSIAN_FWHM
 from invsr.numerics.interpolation import keys_kernel
-from invsr.operators.profiles import PROFILES, band_limited_matrix, profile_samples, read_profile, sampled_matrix
+from invsr.operators.profiles import (
+    PROFILES,
+    band_limited_matrix,
+    profile_samples,
+    read_profile,
+    sampled_matrix,
+    spline_matrix,
+)
 
 
 def positions(*values):
@@ -246,3 +253,24 @@ def test_profile_that_is_neither_a_name_nor_a_file():
         read_profile("guassian")
     with pytest.raises(InvsrError, match="unknown slice profile 'guassian'"):
         profile_samples("guassian")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 40])
+def test_a_spline_keeps_constants_ramps_and_voxels(size):
+    positions = 0.5 * (torch.arange(2 * size + 1, dtype=torch.float64) - 1)
+    matrix = spline_matrix(size, positions)
+    torch.testing.assert_close(matrix.sum(1), torch.ones_like(positions))
+    torch.testing.assert_close(matrix[1::2], torch.eye(size, dtype=torch.float64))
+    if size > 1:
+        torch.testing.assert_close(matrix @ torch.arange(size, dtype=torch.float64), positions, atol=1e-10, rtol=0)
+    # Beyond the outermost voxels noise is not amplified more than by the line through two of them.
+    assert float(matrix.abs().sum(1).max()) < 2.001
+
+
+def test_a_spline_keeps_detail_that_keys_kernel_takes_away():
+    size = 60
+    voxels, midway = torch.arange(size, dtype=torch.float64), torch.arange(10, 50, dtype=torch.float64) + 0.5
+    wave = 2 * torch.pi * 0.35  # 70 % of the Nyquist frequency
+    spline, keys = spline_matrix(size, midway), sampled_matrix(size, 1.0, midway)
+    error = [float((matrix @ (wave * voxels).cos() - (wave * midway).cos()).norm()) for matrix in (spline, keys)]
+    assert error[0] < 0.2 * error[1]
