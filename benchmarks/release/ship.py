@@ -29,8 +29,13 @@ CARD = """# {name}
 ## Data
 
 Label maps: the training sets of SynthSeg and SynthSR (github.com/BBillot, Apache-2.0), 25 heads and brains, rendered
-with random contrasts. Volumes: the T1w heads of a child (FNNDSC/SAG-anon, MIT) and of an adult
-(neurolabusc/VolumeRenderingData, MIT), also with random contrasts. No other data.
+with random contrasts. Volumes, also with random contrasts: T1w heads of a child (FNNDSC/SAG-anon, MIT), of adults
+(neurolabusc/VolumeRenderingData, MIT; datalad/example-dicom-structural, PDDL; two of neurolabusc/dcm_qa_uih, BSD-2;
+pycortex, BSD-2) and a T1w brain (rordenlab/niimath-bitmap, CC0); a T2w head and a T2w brain after a stroke
+(neurolabusc/T2lesion, MIT; rordenlab/niimath-bitmap, CC0); two FLAIR brains with multiple sclerosis
+(muschellij2/open_ms_data, CC-BY; Lesjak et al. 2018, Neuroinformatics 16, 51-63); a lumbar spine
+(spinalcordtoolbox/sct_tutorial_data, MIT); a melon (neurolabusc/dcm_qa_deident, BSD-2). Lesion masks of 50 people after
+a stroke (neurolabusc/StrokeOutcomeOptimizationProjectDemo, BSD-2) and of two of the volumes. No other data.
 
 The same training as a command: `{command}`
 
@@ -40,8 +45,9 @@ The same training as a command: `{command}`
 
 ## Limits
 
-- Trained on heads with voxels of about 1 mm. Performance on other anatomy and other voxel sizes has not been measured.
-- Two volumes and 25 label maps are few: a rare structure may be smoothed away. Compare with `--method tv`.
+- Trained on heads, a spine and a melon with voxels of 0.6 to 1.3 mm. Performance on other anatomy and other voxel sizes
+  has not been measured.
+- {data} are few: a rare structure may be smoothed away. Compare with `--method tv`.
 - {beyond}
 - For research. Not for diagnosis.
 """
@@ -97,9 +103,12 @@ def command(kind, about):
             f"--dim {inner['dim']} --channels '{' '.join(map(str, inner['channels']))}' "
             f"--patch {recipe['patch'][0]} --measured {recipe['measured']} {shared}"
         )
+    low, high = recipe["thickness"]
+    ranges = f"--thickness {low:g} {high:g} --gap {recipe['gap']:g} --noise-range {' '.join(map(str, recipe['noise']))}"
+    steps = f"--{'max-iter' if kind == 'deq' else 'n-steps'} {recipe['n_steps']}"
     return (
-        f"invsr train {kind} --data DIR --out W.safetensors --start-from DENOISER --step {recipe['step']} "
-        f"--{'max-iter' if kind == 'deq' else 'n-steps'} {recipe['n_steps']} --loss '{recipe['loss']}' {shared}"
+        f"invsr train {kind} --data DIR --out W.safetensors --start-from START --step {recipe['step']} {steps} "
+        f"--loss '{recipe['loss']}' {ranges} {shared}"
     )
 
 
@@ -150,6 +159,7 @@ def main():
     card = CARD.format(
         name=options.name,
         purpose=options.purpose,
+        data=about["data"],
         beyond=BEYOND[kind],
         command=command(kind, about),
         facts=facts(kind, network, about, options.before, parameters),

@@ -89,6 +89,12 @@ def chi2(operator: LinearOperator, likelihoods: tuple[Likelihood, ...], y: Data,
     return squares / max(freedom * counted, 1.0)
 
 
+def n_measured(operator: LinearOperator, y: Data) -> int:
+    """Number of values that were measured, over all scans: those of `LinearOperator.measured_coordinates`."""
+    members = operator.operators if isinstance(operator, Stack) else [operator]
+    return sum(member.measured_coordinates(one).numel() for member, one in zip(members, as_tuple(y), strict=True))
+
+
 def residuals(
     operator: LinearOperator,
     likelihoods: tuple[Likelihood, ...],

@@ -16,7 +16,7 @@ from invsr.numerics.linear import white_noise
 from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import Prior
 from invsr.solvers.plug_and_play import smooth_guess
-from invsr.solvers.residuals import as_tuple, back_project, chi2, intensity_scale
+from invsr.solvers.residuals import as_tuple, back_project, chi2, intensity_scale, n_measured
 from invsr.solvers.state import Problem, data_step
 from invsr.solvers.weighting import LEAST_NOISE, log_level
 from invsr.uncertainty.deviation import interval_deviation, require_samples
@@ -27,8 +27,9 @@ from invsr.uncertainty.deviation import interval_deviation, require_samples
 FIRST_SHARE, LAST_SHARE, N_LEVELS = 0.3, 0.5, 15
 SAMPLING_WEIGHT = 1.6
 FRESH = 0.5
-# Set on stroke_* (benchmarks/quality/calibration.py), so that 68 % of the voxels lie within one deviation.
-WIDENING = 1.4
+# Times the root of the unknowns per measured value: found on stroke_* and brain_FLAIR_1mm_ms_k with slices of 2, 4 and
+# 6 voxels (benchmarks/quality/calibration.py), so that 68 % of the voxels lie within one deviation.
+WIDENING = 0.8
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,13 @@ class Samples:
     samples : Tensor, shape (n_samples, 1, i, j, k)
     history : list of dict
         Per sample: "chi2" of it.
+    ratio : float
+        Unknowns per measured value, at least 1.
     """
 
     samples: Tensor
     history: list[dict[str, float]]
+    ratio: float
 
     @property
     def mean(self) -> Tensor:
@@ -54,11 +58,13 @@ class Samples:
     def std(self) -> Tensor:
         """How far the truth may be from the mean, as a standard deviation, shape (1, 1, i, j, k).
 
-        The deviation of the samples times `WIDENING`: they are too much alike.
+        The deviation of the samples times ``WIDENING sqrt(ratio)``: the less was measured, the more they are alike,
+        and the less like the truth.
         """
         errors = self.samples - self.mean
         seen = torch.ones_like(errors[:1].real) * len(errors)
-        return WIDENING * interval_deviation(errors.abs().square().sum(0, keepdim=True), seen, len(errors) - 1)
+        deviation = interval_deviation(errors.abs().square().sum(0, keepdim=True), seen, len(errors) - 1)
+        return WIDENING * math.sqrt(self.ratio) * deviation
 
 
 def sample_posterior(
@@ -144,4 +150,5 @@ def sample_posterior(
                 steps.tell({"chi2": chi2(operator, likelihoods, y, operator(m))})
         found.append(m)
         history.append({"chi2": chi2(operator, likelihoods, y, operator(m))})
-    return Samples(torch.cat(found), history)
+    measured = n_measured(operator, y)
+    return Samples(torch.cat(found), history, max(1.0, operator.domain.size / max(measured, 1)))

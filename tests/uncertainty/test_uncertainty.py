@@ -8,9 +8,10 @@ import torch
 from registry import noise
 
 from invsr.errors import InvsrError
-from invsr.operators import Identity, Stack, acquisition
+from invsr.operators import Identity, KSpaceMask, Stack, acquisition
 from invsr.priors import Prior, Tikhonov
 from invsr.solvers import likelihood
+from invsr.solvers.residuals import n_measured
 from invsr.testing.phantoms import centred_grid
 from invsr.uncertainty.bootstrap import Move, equivariant_bootstrap
 from invsr.uncertainty.deviation import interval_deviation
@@ -137,10 +138,21 @@ def test_bootstrap_states_the_error_of_a_method():
     assert torch.equal(std, again) and float(louder.mean()) > 1.3 * float(std.mean())
 
 
-def test_widening_is_of_the_samples():
-    operator = Identity(GRID)
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_samples_are_widened_by_what_was_not_measured(factor):
+    operator = acquisition(GRID.coarsen((1, 1, factor)), reference=GRID)
     _, y = data(operator)
     drawn = sample_posterior(operator, y, White(), SIGMA, n_samples=4)
     errors = drawn.samples - drawn.mean
     plain = interval_deviation(errors.square().sum(0, keepdim=True), torch.full_like(drawn.mean, 4), 3)
-    torch.testing.assert_close(drawn.std, WIDENING * plain)
+    torch.testing.assert_close(drawn.std, WIDENING * math.sqrt(factor) * plain)
+
+
+def test_a_stack_measures_as_often_as_its_scans():
+    operator = Stack([acquisition(GRID.coarsen(factors), reference=GRID) for factors in ((1, 1, 2), (2, 1, 1))])
+    y = operator(noise(1, 1, *GRID.shape))
+    assert sample_posterior(operator, y, White(), SIGMA, n_samples=2).ratio == 1.0
+    mask = torch.zeros(GRID.shape, dtype=torch.bool)
+    mask[::4] = True
+    undersampled = KSpaceMask(GRID, mask)
+    assert n_measured(undersampled, undersampled(noise(1, 1, *GRID.shape))) == mask.sum()
