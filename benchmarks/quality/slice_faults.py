@@ -16,7 +16,7 @@ import torch
 
 import invsr
 from benchmarks.arguments import parser, row, table, truths
-from invsr.inspection.single_slices import corrupt_slices, darker_slices
+from invsr.inspection.single_slices import are_alike, corrupt_slices, darker_slices
 from invsr.inspection.slices import (
     LEAST_GAIN,
     LEAST_SHIFT,
@@ -91,6 +91,8 @@ def found(slices):
     if empty := empty_slices(slices):
         faults["empty"] = empty
         slices = between(slices, empty)
+    if not are_alike(slices):
+        return faults
     if is_certain(shift := package_shift(slices), LEAST_SHIFT):
         faults["moved"] = np.array(shift.difference)
         slices = shifted(slices, -torch.tensor(shift.difference).to(slices)[:, None] * odd_ones(slices))

@@ -13,9 +13,12 @@ from invsr.numerics.levels import peak
 # A slice is darker if it is so by this logarithm against both neighbours. Scans without fault reach 0.13.
 LEAST_DARKER = 0.16
 # A slice is corrupt if its neighbours correlate with each other by so much more than either does with it, by anything
-# if it is darker as well; and it shows this share of the tissue that the fullest slice does. Scans without fault reach
-# 0.04.
-LEAST_CORRUPT, LEAST_FULL = 0.06, 0.3
+# if it is darker as well; if both correlate with it by so much less than neighbours usually do, which slices near the
+# midline, between two that mirror each other, do not; and if it shows this share of the tissue that the fullest slice
+# does.
+LEAST_CORRUPT, LEAST_UNLIKE, LEAST_FULL = 0.06, 0.1, 0.3
+# Where neighbouring slices correlate by less, in the median, they are too far apart to be judged by each other.
+LEAST_ALIKE = 0.55
 # More than this share of slices is a property of the scan, not of single slices.
 MOST_SLICES = 0.2
 # Pixels along each side that are looked at, means of those that there are.
@@ -51,12 +54,24 @@ def corrupt_slices(slices: Tensor) -> list[int]:
     coarse = _coarse(slices.abs())
     smooth = smoothed(coarse)
     next_one, next_but_one = _correlations(smooth, 1), _correlations(smooth, 2)
-    excess = next_but_one - torch.maximum(next_one[:-1], next_one[1:])
+    alike = torch.maximum(next_one[:-1], next_one[1:])
+    excess = next_but_one - alike
     area = (smooth > TISSUE * peak(smooth)).sum((0, 1)).cpu()
     full = area[1:-1] > LEAST_FULL * area.max()
-    found = full & ((excess > LEAST_CORRUPT) | ((excess > 0) & _darker(_log_ratios(coarse))))
+    unlike = alike < next_one.nanmedian() - LEAST_UNLIKE
+    found = full & unlike & ((excess > LEAST_CORRUPT) | ((excess > 0) & _darker(_log_ratios(coarse))))
     which = (found.nonzero()[:, 0] + 1).tolist()
     return which if len(which) <= MOST_SLICES * slices.shape[2] else []
+
+
+def are_alike(slices: Tensor) -> bool:
+    """Whether neighbouring slices are alike enough for one to be judged by the others.
+
+    Parameters
+    ----------
+    slices : Tensor, shape (i, j, slices)
+    """
+    return bool(_correlations(smoothed(_coarse(slices.abs())), 1).nanmedian() > LEAST_ALIKE)
 
 
 def _darker(step: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from invsr.inspection.single_slices import corrupt_slices, darker_slices
+from invsr.inspection.single_slices import are_alike, corrupt_slices, darker_slices
 from invsr.inspection.slices import (
     LEAST_GAIN,
     LEAST_SHIFT,
@@ -28,7 +28,7 @@ def without_faults(scan: Scan, alone: bool = True) -> Scan:
 
     There is a note of each. Spiked voxels become the median of their neighbours. Empty and corrupt slices are left out.
     Where slices lie elsewhere by turns, those of odd number are moved back within their planes. Darker slices, single
-    ones or by turns, are brightened: signal gets lost, not made.
+    ones or by turns, are brightened: signal gets lost, not made. Slices far apart are looked at one by one only.
 
     Parameters
     ----------
@@ -49,7 +49,8 @@ def without_faults(scan: Scan, alone: bool = True) -> Scan:
     if empty:
         slices = between(slices, empty)
         notes.append(f"{_several(len(empty), 'empty slice')} (number {', '.join(map(str, empty))}): left out")
-    shift = package_shift(slices) if alone else None
+    comparable = are_alike(slices)
+    shift = package_shift(slices) if alone and comparable else None
     if shift is not None and is_certain(shift, LEAST_SHIFT):
         odd = (torch.arange(slices.shape[2]) % 2 == 1).to(slices)
         pixels = torch.tensor(shift.difference).to(slices)
@@ -59,12 +60,12 @@ def without_faults(scan: Scan, alone: bool = True) -> Scan:
         notes.append(
             f"every other slice lies {distance:.2g} mm away in its plane (interleaved packages that moved): moved back"
         )
-    gain = package_gain(slices, empty)
-    if is_certain(gain, LEAST_GAIN):
+    gain = package_gain(slices, empty) if comparable else None
+    if gain is not None and is_certain(gain, LEAST_GAIN):
         dark = _factors(gain.difference[0], slices.shape[2])
         slices = slices / dark.to(slices)
         notes.append(f"every other slice is darker by {float(1 - dark.min()):.1%} (interleaved packages): brightened")
-    corrupt = [k for k in corrupt_slices(slices) if k not in empty] if alone else []
+    corrupt = [k for k in corrupt_slices(slices) if k not in empty] if alone and comparable else []
     left_out = sorted({*empty, *corrupt})
     if corrupt:
         slices = between(slices, left_out)
@@ -72,7 +73,7 @@ def without_faults(scan: Scan, alone: bool = True) -> Scan:
             f"{_several(len(corrupt), 'slice')} (number {', '.join(map(str, corrupt))}) unlike those on both sides, "
             "which are alike: left out"
         )
-    for k, factor in (darker_slices(slices, left_out) if alone else {}).items():
+    for k, factor in (darker_slices(slices, left_out) if alone and comparable else {}).items():
         slices = torch.where(torch.arange(slices.shape[2], device=slices.device) == k, slices / factor, slices)
         notes.append(f"slice {k} is darker than those on both sides by {1 - factor:.0%}: brightened")
     if not notes:

@@ -172,6 +172,24 @@ def test_what_all_slices_share_is_no_fault_of_single_ones(scan):
     assert darker_slices(torch.where(odd(data), 0.5 * data, data)) == {}
 
 
+def test_the_slice_between_two_that_mirror_each_other_is_no_fault(scan):
+    slices = scan.data[0, 0].movedim(scan.grid.through_plane, -1)
+    # As a sagittal scan's about the midline: those on both sides of slice 8 are the same.
+    mirrored = slices[..., [*range(9), *reversed(range(8))]]
+    assert corrupt_slices(mirrored) == []
+    mirrored[..., 4] = slices[..., 12]
+    assert corrupt_slices(mirrored) == [4]
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_slices_far_apart_are_no_faults_of_each_other(axis):
+    sparse = invsr.simulate(example(80), slice_thickness=2, gap=8, axis=axis, noise=0.01)
+    assert corrupt_slices(sparse.data[0, 0].movedim(axis, -1)) == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InvsrWarning)
+        assert not scans_of(sparse)[0].notes
+
+
 def test_slices_move_towards_higher_indices():
     slices = torch.zeros(16, 12, 3)
     slices[5, 6] = 1
