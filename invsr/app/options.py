@@ -94,8 +94,8 @@ Samples = Annotated[
 Uncertainty = Annotated[
     str | None,
     typer.Option(
-        help="bootstrap: a standard deviation per voxel, beside the result. Too small so far: its 68 % intervals held "
-        "42 to 52 % of the voxels."
+        help="bootstrap: a standard deviation per voxel, beside the result. On four heads its 68 % intervals held "
+        "58 to 81 % of the voxels."
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
