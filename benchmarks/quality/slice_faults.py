@@ -16,7 +16,7 @@ import torch
 
 import invsr
 from benchmarks.arguments import parser, row, table, truths
-from invsr.inspection.single_slices import are_alike, corrupt_slices, darker_slices
+from invsr.inspection.single_slices import LEAST_ALIKE_PACKAGES, are_alike, corrupt_slices, darker_slices
 from invsr.inspection.slices import (
     LEAST_GAIN,
     LEAST_SHIFT,
@@ -91,7 +91,7 @@ def found(slices):
     if empty := empty_slices(slices):
         faults["empty"] = empty
         slices = between(slices, empty)
-    if not are_alike(slices):
+    if not are_alike(slices, LEAST_ALIKE_PACKAGES):
         return faults
     if is_certain(shift := package_shift(slices), LEAST_SHIFT):
         faults["moved"] = np.array(shift.difference)
@@ -100,6 +100,8 @@ def found(slices):
         faults["darker"] = float(np.exp(-abs(gain.difference[0])))
         dark = odd_ones(slices) == (gain.difference[0] < 0)
         slices = torch.where(dark, slices / faults["darker"], slices)
+    if not are_alike(slices):
+        return faults
     left_out = list(empty)
     if corrupt := [k for k in corrupt_slices(slices) if k not in empty]:
         faults["swapped"] = corrupt

@@ -17,8 +17,9 @@ LEAST_DARKER = 0.16
 # midline, between two that mirror each other, do not; and if it shows this share of the tissue that the fullest slice
 # does.
 LEAST_CORRUPT, LEAST_UNLIKE, LEAST_FULL = 0.06, 0.1, 0.3
-# Where neighbouring slices correlate by less, in the median, they are too far apart to be judged by each other.
-LEAST_ALIKE = 0.55
+# Where neighbouring slices correlate by less, in the median, they are too far apart to be judged by each other: single
+# ones, and packages of them, which are many.
+LEAST_ALIKE, LEAST_ALIKE_PACKAGES = 0.55, 0.4
 # More than this share of slices is a property of the scan, not of single slices.
 MOST_SLICES = 0.2
 # Pixels along each side that are looked at, means of those that there are.
@@ -64,14 +65,17 @@ def corrupt_slices(slices: Tensor) -> list[int]:
     return which if len(which) <= MOST_SLICES * slices.shape[2] else []
 
 
-def are_alike(slices: Tensor) -> bool:
-    """Whether neighbouring slices are alike enough for one to be judged by the others.
+def are_alike(slices: Tensor, least: float = LEAST_ALIKE) -> bool:
+    """Whether neighbouring slices, or those of the same of two packages, are alike enough to be judged by each other.
 
     Parameters
     ----------
     slices : Tensor, shape (i, j, slices)
+    least : float
+        Correlation that they have at least, in the median.
     """
-    return bool(_correlations(smoothed(_coarse(slices.abs())), 1).nanmedian() > LEAST_ALIKE)
+    smooth = smoothed(_coarse(slices.abs()))
+    return any(bool(_correlations(smooth, distance).nanmedian() > least) for distance in (1, 2))
 
 
 def _darker(step: Tensor) -> Tensor:

@@ -177,7 +177,7 @@ def _finer(target: Grid) -> Separable:
 
     Linear interpolation between those hardly blurs, and not at all where samples coincide with voxels. The outermost
     lie on the faces of the field of view, which therefore ends there (``reach=0``). Keys' kernel would take away detail
-    that slices have: of three oblique stacks, plug-and-play makes 0.5 dB less with it.
+    that slices have: of three oblique stacks, plug-and-play makes 0.8 dB less with it.
     """
     affine = target.affine.copy()
     affine[:3, :3] /= 2

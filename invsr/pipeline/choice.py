@@ -118,7 +118,8 @@ def _best(problem: InverseProblem, seed: int) -> list[Method]:
     if not problem.is_gaussian:
         return []
     if isinstance(problem.operator, Stack):
-        # Where scans lie obliquely, or moved, plug-and-play falls behind TV (benchmarks, table of stacks).
+        # Where scans lie obliquely, or moved, plug-and-play is no better than TV over four heads, and takes longer
+        # (benchmarks, table of stacks).
         parallel = all(isinstance(one, Separable) for one in problem.operator.operators)
         return [PnP(seed=seed)] if parallel else []
     unrolled = Unrolled()

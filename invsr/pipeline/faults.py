@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from invsr.inspection.single_slices import are_alike, corrupt_slices, darker_slices
+from invsr.inspection.single_slices import LEAST_ALIKE_PACKAGES, are_alike, corrupt_slices, darker_slices
 from invsr.inspection.slices import (
     LEAST_GAIN,
     LEAST_SHIFT,
@@ -49,7 +49,7 @@ def without_faults(scan: Scan, alone: bool = True) -> Scan:
     if empty:
         slices = between(slices, empty)
         notes.append(f"{_several(len(empty), 'empty slice')} (number {', '.join(map(str, empty))}): left out")
-    comparable = are_alike(slices)
+    comparable = are_alike(slices, LEAST_ALIKE_PACKAGES)
     shift = package_shift(slices) if alone and comparable else None
     if shift is not None and is_certain(shift, LEAST_SHIFT):
         odd = (torch.arange(slices.shape[2]) % 2 == 1).to(slices)
@@ -65,7 +65,8 @@ def without_faults(scan: Scan, alone: bool = True) -> Scan:
         dark = _factors(gain.difference[0], slices.shape[2])
         slices = slices / dark.to(slices)
         notes.append(f"every other slice is darker by {float(1 - dark.min()):.1%} (interleaved packages): brightened")
-    corrupt = [k for k in corrupt_slices(slices) if k not in empty] if alone and comparable else []
+    comparable = alone and are_alike(slices)
+    corrupt = [k for k in corrupt_slices(slices) if k not in empty] if comparable else []
     left_out = sorted({*empty, *corrupt})
     if corrupt:
         slices = between(slices, left_out)
@@ -73,7 +74,7 @@ def without_faults(scan: Scan, alone: bool = True) -> Scan:
             f"{_several(len(corrupt), 'slice')} (number {', '.join(map(str, corrupt))}) unlike those on both sides, "
             "which are alike: left out"
         )
-    for k, factor in (darker_slices(slices, left_out) if alone and comparable else {}).items():
+    for k, factor in (darker_slices(slices, left_out) if comparable else {}).items():
         slices = torch.where(torch.arange(slices.shape[2], device=slices.device) == k, slices / factor, slices)
         notes.append(f"slice {k} is darker than those on both sides by {1 - factor:.0%}: brightened")
     if not notes:

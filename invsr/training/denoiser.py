@@ -100,7 +100,7 @@ def train_denoiser(
         "data": f"{len(anatomies.labels)} label maps, {len(anatomies.images)} volumes",
     }
     # Fabric's bf16-mixed would also round the images; the networks keep them in float32.
-    coarse = multiplies_bfloat16(fabric.device) if bfloat16 is None else bfloat16
+    coarse = _trains_in_bfloat16(network, recipe, fabric.device) if bfloat16 is None else bfloat16
 
     def objective(model: Any, patches: Sequence[Tensor]) -> tuple[Tensor, dict[str, float]]:
         estimate, noisy, clean = _denoised(model, network, patches, coarse)
@@ -123,6 +123,16 @@ def train_denoiser(
         log=log,
         report=report,
     )
+
+
+def _trains_in_bfloat16(network: Network, recipe: Recipe, device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16, and its gradients are right.
+
+    On CPUs those of 3-D convolutions over images with sides of 2 voxels are not numbers (oneDNN reads memory that it
+    has not written).
+    """
+    is_tiny = network.dim == 3 and min(recipe.patch) < 3 * network.multiple
+    return multiplies_bfloat16(device) and not (device.type == "cpu" and is_tiny)
 
 
 def _network(recipe: Recipe, start_from: Network | None) -> Network:
