@@ -159,7 +159,7 @@ def main():
     card = CARD.format(
         name=options.name,
         purpose=options.purpose,
-        data=about["data"],
+        data=about["data"].replace(", ", " and "),
         beyond=BEYOND[kind],
         command=command(kind, about),
         facts=facts(kind, network, about, options.before, parameters),

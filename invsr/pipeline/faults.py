@@ -34,7 +34,8 @@ def without_faults(scan: Scan, alone: bool = True) -> Scan:
     ----------
     scan : Scan
     alone : bool
-        Of several scans, single slices that do not fit, and packages that moved, are `invsr.motion`'s to find.
+        Whether there is no other scan: with several, single slices that do not fit, and packages that moved, are
+        `invsr.motion`'s to find.
     """
     axis = scan.through_plane
     if scan.grid.shape[axis] < 3:
