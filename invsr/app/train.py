@@ -108,6 +108,8 @@ def _train_solver(options: SolverOptions, **own: Any) -> None:
         thickness=options.thickness,
         gap=options.gap,
         noise=options.noise_range,
+        stacks=options.stacks,
+        oblique=options.oblique,
         rate=options.rate,
         seed=options.seed,
         **own,

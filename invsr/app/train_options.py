@@ -107,6 +107,10 @@ class SolverOptions(TrainOptions):
     noise_range: Annotated[
         tuple[float, float], typer.Option(help="Lowest and highest noise level, at peak intensity 1.")
     ] = SOLVER.noise
+    stacks: Annotated[float, typer.Option(help="Share of the acquisitions that have two or three scans, 0 to 1.")] = (
+        SOLVER.stacks
+    )
+    oblique: Annotated[float, typer.Option(help="Share of those whose scans lie obliquely, 0 to 1.")] = SOLVER.oblique
     rate: Rate = SOLVER.rate
     seed: Seed = SOLVER.seed
     start_from: Annotated[

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
 from invsr.grid import Grid
 from invsr.operators.base import LinearOperator
 from invsr.operators.profiles import PROFILES
 from invsr.operators.scan_model import acquisition
+from invsr.operators.stack import Stack
 from invsr.training.random_draws import integer, log_uniform, mixed_uniform, uniform, zero_or_uniform
 
 # With fewer slices a patch shows nothing about the direction across them.
 LEAST_SLICES_OF_PATCH = 3
+# Of several scans: how far they lie obliquely, radians, and the standard deviation of the logarithm of their noise.
+LARGEST_TURN, SPREAD_OF_NOISE = math.pi / 6, 0.3
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,10 @@ class Acquisitions:
     profiles : sequence of str
     misjudged : float
         Error of the noise level that the network is given, as the standard deviation of its logarithm.
+    stacks : float
+        Share of the acquisitions that have two or three scans, most of them across different axes.
+    oblique : float
+        Share of those whose second and third scans are turned, by up to `LARGEST_TURN`.
     """
 
     thickness: tuple[float, float] = (2.0, 8.0)
@@ -41,71 +49,131 @@ class Acquisitions:
     noise: tuple[float, float] = (0.002, 0.04)
     profiles: Sequence[str] = PROFILES
     misjudged: float = 0.1
+    stacks: float = 0.0
+    oblique: float = 0.0
 
     def draw(self, shape: Sequence[int], generator: torch.Generator) -> RandomAcquisition:
-        """A random acquisition of patches of a shape; its slices lie across the longest side."""
+        """A random acquisition of patches of a shape: one scan, with slices across the longest side, or, by its share,
+        several of a cube of about as many voxels."""
+        several = self.stacks > 0 and uniform(generator) < self.stacks
+        if several:
+            shape = [_side_of_cube(shape)] * 3
         axis = max(range(3), key=lambda n: shape[n])
-        thickest = shape[axis] / (LEAST_SLICES_OF_PATCH * (1 + self.gap))
+        noise = mixed_uniform(generator, *self.noise)
+        misjudged = math.exp(self.misjudged * float(torch.randn((), generator=generator)))
+        scans = [self._scan(shape[axis], axis, generator)]
+        if several:
+            scans[0] = replace(scans[0], axis=integer(generator, 3))
+            turned = uniform(generator) < self.oblique
+            for _ in range(1 + integer(generator, 2)):
+                scans.append(self._another(scans, shape[0], turned, generator))
+        return RandomAcquisition(tuple(shape), tuple(scans), sigma=noise, assumed_sigma=noise * misjudged)
+
+    def _scan(self, side: int, axis: int, generator: torch.Generator) -> RandomScan:
+        thickest = side / (LEAST_SLICES_OF_PATCH * (1 + self.gap))
         low = min(self.thickness[0], thickest)
         thickness = log_uniform(generator, low, min(self.thickness[1], thickest))
         gap = zero_or_uniform(generator, self.gap)
         profile = self.profiles[integer(generator, len(self.profiles))]
-        noise = mixed_uniform(generator, *self.noise)
-        misjudged = math.exp(self.misjudged * float(torch.randn((), generator=generator)))
-        return RandomAcquisition(
-            shape=tuple(shape),
-            axis=axis,
-            thickness=thickness,
-            distance=thickness * (1 + gap),
-            profile=profile,
-            sigma=noise,
-            assumed_sigma=noise * misjudged,
-            offset=uniform(generator),
-        )
+        return RandomScan(axis, thickness, thickness * (1 + gap), profile, offset=uniform(generator))
+
+    def _another(self, scans: list[RandomScan], side: int, turned: bool, generator: torch.Generator) -> RandomScan:
+        """One more scan: half of them of the first one's protocol, three in four across an axis that no other has."""
+        first, other = scans[0], self._scan(side, 0, generator)
+        if uniform(generator) < 0.5:
+            other = replace(first, offset=other.offset)
+        free = [n for n in range(3) if n not in {one.axis for one in scans}]
+        fresh = uniform(generator) < 0.75
+        axis = free[integer(generator, len(free))] if fresh else integer(generator, 3)
+        noise = math.exp(SPREAD_OF_NOISE * float(torch.randn((), generator=generator)))
+        turn = (0.0, 0.0, 0.0)
+        if turned:
+            direction = torch.randn(3, generator=generator)
+            a, b, c = (uniform(generator, 0.0, LARGEST_TURN) * direction / direction.norm()).tolist()
+            turn = (a, b, c)
+        return replace(other, axis=axis, noise=noise, turn=turn)
+
+
+def _side_of_cube(shape: Sequence[int]) -> int:
+    """The multiple of 8, which every network takes, whose cube is nearest to the patch in size."""
+    return max(8, 8 * round(float(np.prod(shape)) ** (1 / 3) / 8))
 
 
 @dataclass(frozen=True)
-class RandomAcquisition:
-    """One acquisition of patches.
+class RandomScan:
+    """One scan of patches.
 
     Attributes
     ----------
-    shape : tuple of int
-        Shape of the patches.
     axis : int
         Axis across the slices.
     thickness, distance : float
         Slice thickness, and distance between slice centres, voxels.
     profile : str
-    sigma, assumed_sigma : float
-        Standard deviation of the noise, and the estimate of it that the network is given.
     offset : float
         Position of the first slice, as a share (0 to 1) of the margin that whole slices leave along the axis.
+    noise : float
+        Standard deviation of the noise relative to the first scan's.
+    turn : (float, float, float)
+        Rotation vector, radians, about the middle of the patch.
     """
 
-    shape: tuple[int, ...]
     axis: int
     thickness: float
     distance: float
     profile: str
-    sigma: float
-    assumed_sigma: float
     offset: float
+    noise: float = 1.0
+    turn: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
-    def operator(self) -> LinearOperator:
-        """The operator from patches to their slices."""
-        target = Grid(self.shape, np.eye(4))
-        extent = self.shape[self.axis]
+    def operator(self, patch: Grid) -> LinearOperator:
+        """The operator from patches on a grid to their slices."""
+        extent = patch.shape[self.axis]
         slices = max(1, math.floor(extent / self.distance))
-        shape, affine = list(self.shape), np.eye(4)
+        shape, affine = list(patch.shape), np.eye(4)
         shape[self.axis] = slices
         affine[self.axis, self.axis] = self.distance
         room = extent - slices * self.distance
         affine[self.axis, 3] = self.offset * room + 0.5 * self.distance - 0.5
+        rotation = Rotation.from_rotvec(self.turn).as_matrix()
+        affine[:3, :3] = rotation @ affine[:3, :3]
+        affine[:3, 3] = patch.centre + rotation @ (affine[:3, 3] - patch.centre)
         return acquisition(
             Grid(shape, affine),
-            reference=target,
+            reference=patch,
             slice_thickness=self.thickness,
             slice_profile=self.profile,
             through_plane=self.axis,
         )
+
+
+@dataclass(frozen=True)
+class RandomAcquisition:
+    """One acquisition of patches: one scan, or several.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape of the patches.
+    scans : tuple of RandomScan
+    sigma, assumed_sigma : float
+        Standard deviation of the noise of the first scan, and the estimate of it that the network is given.
+    """
+
+    shape: tuple[int, ...]
+    scans: tuple[RandomScan, ...]
+    sigma: float
+    assumed_sigma: float
+
+    def operator(self) -> LinearOperator:
+        """The operator from patches to their slices: of several scans a stack, whose weights make their noise equal."""
+        patch = Grid(self.shape, np.eye(4))
+        operators = [one.operator(patch) for one in self.scans]
+        return operators[0] if len(operators) == 1 else Stack(operators, [one.noise**-2 for one in self.scans])
+
+    def measured(self, clean: torch.Tensor, generator: torch.Generator) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Noisy data of patches, shape (batch, 1, *shape): a tuple of several scans."""
+        y = self.operator()(clean)
+        parts = y if isinstance(y, tuple) else (y,)
+        noisy = tuple(part + self.sigma * torch.randn(part.shape, generator=generator) for part in parts)
+        return noisy if isinstance(y, tuple) else noisy[0]

@@ -33,7 +33,7 @@ def test_samples_of_a_step_share_an_acquisition_and_fit_it(paths):
     axes = set()
     for step in range(6):
         acquisition = patches.acquisition(step)
-        axes.add(acquisition.axis)
+        axes.add(acquisition.scans[0].axis)
         operator = acquisition.operator()
         for index in range(3 * step, 3 * step + 3):
             clean, y, number = patches[index]
@@ -44,6 +44,26 @@ def test_samples_of_a_step_share_an_acquisition_and_fit_it(paths):
             again = patches[index]
             assert torch.equal(clean, again[0]) and torch.equal(y, again[1])
     assert axes == {0, 1, 2}
+
+
+def test_several_scans_are_measured_with_the_noise_of_their_weights(paths):
+    patches = SimulatedPatches(Anatomies(paths), replace(SHORT, stacks=1.0, oblique=0.5, patch=(24, 16, 16)))
+    for step in range(4):
+        acquisition, (clean, slices, _) = patches.acquisition(step), patches[step * SHORT.batch]
+        operator = acquisition.operator()
+        assert clean.shape == (1, 16, 16, 16) and 2 <= len(slices) == len(acquisition.scans) <= 3
+        for y, exact, scan in zip(slices, operator(clean[None]), acquisition.scans, strict=True):
+            assert float((y - exact[0]).std()) == pytest.approx(acquisition.sigma, rel=0.3)
+            assert operator.weights[acquisition.scans.index(scan)] == pytest.approx(scan.noise**-2)
+
+
+def test_it_learns_from_stacks(paths, tmp_path):
+    entries = []
+    recipe = replace(SHORT, steps=40, thickness=(3.0, 3.0), gap=0.0, noise=(0.01, 0.01), average=0.5)
+    recipe = replace(recipe, stacks=1.0, oblique=0.5, patch=(16, 16, 16))
+    train_solver(paths, tmp_path / "w.safetensors", recipe, log=None, report=lambda s, n, e: entries.append(e))
+    assert sum(one["loss"] for one in entries[-8:]) < 0.95 * sum(one["loss"] for one in entries[:8])
+    assert load_solver(tmp_path / "w.safetensors")[1]["stacks"] == 1.0
 
 
 def test_it_learns(paths, tmp_path):
@@ -165,6 +185,8 @@ def test_ranges_of_training():
         ({"config": {"dim": 2, "channels": [2, 4]}}, "is trained on volumes"),
         ({"thickness": (4.0, 2.0)}, "thickness range"),
         ({"noise": (0.0, 0.1)}, "noise range"),
+        ({"stacks": 1.2}, "stacks is 1.2: give a share"),
+        ({"oblique": -0.1}, "oblique is -0.1: give a share"),
         ({"step": "red"}, "cannot be trained"),
     ],
 )
