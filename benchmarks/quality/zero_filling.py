@@ -16,6 +16,8 @@ from benchmarks.arguments import normalised, parser, row, table, truths
 from invsr.inspection import measured_matrix, measured_share
 
 THICKNESS = 4
+# A peak of 1 in the whole numbers that files hold.
+WHOLE = 1000
 NOISE = (0.002, 0.01, 0.03)
 SHARES = ((1.0, 1.0), (0.5, 0.6), (0.55, 0.65), (0.7, 0.8), (0.75, 0.85), (0.8, 0.9), (0.9, 0.5))
 
@@ -27,7 +29,7 @@ def filled(slices, share, noise, ellipse, generator):
     i, j = (np.abs(np.arange(n) - n // 2) / (n / 2) / part for n, part in zip(slices.shape, share, strict=False))
     inside = i[:, None] ** 2 + j**2 <= 1 if ellipse else np.maximum(i[:, None], j) <= 1
     found = np.abs(np.fft.ifft2(np.fft.ifftshift(k * inside[..., None], axes=(0, 1)), axes=(0, 1)))
-    return torch.from_numpy(np.round(1000 * found)).float()  # whole numbers, as files hold them
+    return torch.from_numpy(np.round(WHOLE * found)).float()
 
 
 def main():

@@ -84,6 +84,8 @@ def facts(kind, network, about, before, parameters):
         steps = f"up to {recipe['n_steps']}, the fixed point" if kind == "deq" else str(recipe["n_steps"])
         rows["Steps"] = f"{steps} of {recipe['step']}, loss {recipe['loss']}"
         rows["Acquisitions"] = f"slices {low:g} to {high:g} voxels thick, gaps up to {about['gap']:.0%}, all profiles"
+        if about.get("thin"):
+            rows["Acquisitions"] += f"; {about['thin']:.0%} have slices thinner by a factor of up to 10"
         if about.get("stacks"):
             rows["Acquisitions"] += (
                 f"; {about['stacks']:.0%} are two or three stacks of one volume, {about['oblique']:.0%} of those "
@@ -110,6 +112,8 @@ def command(kind, about):
         )
     low, high = recipe["thickness"]
     ranges = f"--thickness {low:g} {high:g} --gap {recipe['gap']:g} --noise-range {' '.join(map(str, recipe['noise']))}"
+    if recipe.get("thin"):
+        ranges += f" --thin {recipe['thin']:g}"
     if recipe.get("stacks"):
         ranges += f" --stacks {recipe['stacks']:g} --oblique {recipe['oblique']:g}"
     steps = f"--{'max-iter' if kind == 'deq' else 'n-steps'} {recipe['n_steps']}"

@@ -108,6 +108,7 @@ def _train_solver(options: SolverOptions, **own: Any) -> None:
         thickness=options.thickness,
         gap=options.gap,
         noise=options.noise_range,
+        thin=options.thin,
         stacks=options.stacks,
         oblique=options.oblique,
         rate=options.rate,

@@ -107,6 +107,9 @@ class SolverOptions(TrainOptions):
     noise_range: Annotated[
         tuple[float, float], typer.Option(help="Lowest and highest noise level, at peak intensity 1.")
     ] = SOLVER.noise
+    thin: Annotated[
+        float, typer.Option(help="Share of the acquisitions with thinner slices, down to points, 0 to 1.")
+    ] = SOLVER.thin
     stacks: Annotated[float, typer.Option(help="Share of the acquisitions that have two or three scans, 0 to 1.")] = (
         SOLVER.stacks
     )

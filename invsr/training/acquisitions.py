@@ -19,6 +19,8 @@ from invsr.training.random_draws import integer, log_uniform, mixed_uniform, uni
 
 # With fewer slices a patch shows nothing about the direction across them.
 LEAST_SLICES_OF_PATCH = 3
+# The thinnest slices, nearly points, as a share of the thickness that was drawn.
+THINNEST = 0.1
 # Of several scans: how far they lie obliquely, radians, and the standard deviation of the logarithm of their noise.
 LARGEST_TURN, SPREAD_OF_NOISE = math.pi / 6, 0.3
 
@@ -38,6 +40,8 @@ class Acquisitions:
     profiles : sequence of str
     misjudged : float
         Error of the noise level that the network is given, as the standard deviation of its logarithm.
+    thin : float
+        Share of the acquisitions whose slices are thinner, by a factor down to `THINNEST`, at the same distance.
     stacks : float
         Share of the acquisitions that have two or three scans, most of them across different axes.
     oblique : float
@@ -49,6 +53,7 @@ class Acquisitions:
     noise: tuple[float, float] = (0.002, 0.04)
     profiles: Sequence[str] = PROFILES
     misjudged: float = 0.1
+    thin: float = 0.0
     stacks: float = 0.0
     oblique: float = 0.0
 
@@ -70,12 +75,15 @@ class Acquisitions:
         return RandomAcquisition(tuple(shape), tuple(scans), sigma=noise, assumed_sigma=noise * misjudged)
 
     def _scan(self, side: int, axis: int, generator: torch.Generator) -> RandomScan:
-        thickest = side / (LEAST_SLICES_OF_PATCH * (1 + self.gap))
+        gap = zero_or_uniform(generator, self.gap)
+        thickest = side / (LEAST_SLICES_OF_PATCH * (1 + gap))
         low = min(self.thickness[0], thickest)
         thickness = log_uniform(generator, low, min(self.thickness[1], thickest))
-        gap = zero_or_uniform(generator, self.gap)
+        distance = thickness * (1 + gap)
+        if self.thin > 0 and uniform(generator) < self.thin:
+            thickness *= uniform(generator, THINNEST, 1.0)
         profile = self.profiles[integer(generator, len(self.profiles))]
-        return RandomScan(axis, thickness, thickness * (1 + gap), profile, offset=uniform(generator))
+        return RandomScan(axis, thickness, distance, profile, offset=uniform(generator))
 
     def _another(self, scans: list[RandomScan], side: int, turned: bool, generator: torch.Generator) -> RandomScan:
         """One more scan: half of them of the first one's protocol, three in four across an axis that no other has."""
@@ -96,7 +104,7 @@ class Acquisitions:
 
 def _side_of_cube(shape: Sequence[int]) -> int:
     """The multiple of 8, which every network takes, whose cube is nearest to the patch in size."""
-    return max(8, 8 * round(float(np.prod(shape)) ** (1 / 3) / 8))
+    return max(8, 8 * round(float(np.cbrt(np.prod(shape))) / 8))
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ class SolverRecipe:
         Terms with their weights: see `invsr.training.losses`. Supervision "measurements" uses deepinv's losses.
     steps, batch, patch
         Optimiser steps; patches per step; sides of a patch in voxels; the slices lie across the longest.
-    thickness, gap, noise, stacks, oblique
+    thickness, gap, noise, thin, stacks, oblique
         Ranges of the acquisitions: see `Acquisitions`.
     rate, seed, average
         As in `Recipe`.
@@ -116,6 +116,7 @@ class SolverRecipe:
     thickness: tuple[float, float] = (2.0, 8.0)
     gap: float = 0.3
     noise: tuple[float, float] = (0.002, 0.04)
+    thin: float = 0.0
     stacks: float = 0.0
     oblique: float = 0.0
     rate: float = 5e-4
@@ -136,6 +137,7 @@ class SolverRecipe:
             (len(self.patch) == 3 and min(self.patch) >= 1, f"patch is {self.patch}: give three sides in voxels"),
             (0 < self.thickness[0] <= self.thickness[1] < math.inf, f"thickness range is {self.thickness}: low first"),
             (0 <= self.gap < math.inf, f"gap is {self.gap:g}: give a share of the thickness, 0 or more"),
+            (0 <= self.thin <= 1, f"thin is {self.thin:g}: give a share between 0 and 1"),
             (0 <= self.stacks <= 1, f"stacks is {self.stacks:g}: give a share between 0 and 1"),
             (0 <= self.oblique <= 1, f"oblique is {self.oblique:g}: give a share between 0 and 1"),
             (0 < self.noise[0] <= self.noise[1] < math.inf, f"noise range is {self.noise}: above zero, low first"),

@@ -40,7 +40,12 @@ class SimulatedPatches(Dataset[tuple[Tensor, Data, Tensor]]):
         self.anatomies = anatomies
         self.recipe = recipe
         self.acquisitions = Acquisitions(
-            recipe.thickness, recipe.gap, recipe.noise, stacks=recipe.stacks, oblique=recipe.oblique
+            recipe.thickness,
+            recipe.gap,
+            recipe.noise,
+            thin=recipe.thin,
+            stacks=recipe.stacks,
+            oblique=recipe.oblique,
         )
 
     def __len__(self) -> int:
@@ -115,7 +120,7 @@ def train_solver(
         objective = _objective(patches, recipe)
         seen = {
             **{"thickness": list(recipe.thickness), "gap": recipe.gap, "noise": list(recipe.noise)},
-            **{"stacks": recipe.stacks, "oblique": recipe.oblique},
+            **{"thin": recipe.thin, "stacks": recipe.stacks, "oblique": recipe.oblique},
         }
         described = f"{len(anatomies.labels)} label maps, {len(anatomies.images)} volumes"
     else:

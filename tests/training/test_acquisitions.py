@@ -30,6 +30,17 @@ def test_ranges():
     assert np.std([np.log(one.assumed_sigma / one.sigma) for one in found]) == pytest.approx(0.1, abs=0.02)
 
 
+def test_a_share_of_the_slices_is_thin():
+    found = [one.scans[0] for one in drawn(400, thin=0.3)]
+    shares = np.array([one.thickness / one.distance for one in found])
+    assert (shares < 0.76).mean() == pytest.approx(0.2, abs=0.06) and 0.08 < shares.min() < 0.15
+
+
+def test_three_slices_fit_at_every_thickness_and_gap():
+    found = [one.scans[0] for one in drawn(400, thickness=(2.0, 20.0), gap=1.0)]
+    assert max(3 * one.distance for one in found) <= 48 + 1e-9 and max(one.thickness for one in found) > 14
+
+
 def test_slices_lie_across_the_longest_side_and_there_are_three():
     for shape, axis in (((16, 48, 16), 1), ((8, 8, 16), 2)):
         for one in drawn(50, shape):

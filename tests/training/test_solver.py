@@ -185,6 +185,7 @@ def test_ranges_of_training():
         ({"config": {"dim": 2, "channels": [2, 4]}}, "is trained on volumes"),
         ({"thickness": (4.0, 2.0)}, "thickness range"),
         ({"noise": (0.0, 0.1)}, "noise range"),
+        ({"thin": 2.0}, "thin is 2: give a share"),
         ({"stacks": 1.2}, "stacks is 1.2: give a share"),
         ({"oblique": -0.1}, "oblique is -0.1: give a share"),
         ({"step": "red"}, "cannot be trained"),
