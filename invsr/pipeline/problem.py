@@ -135,17 +135,33 @@ class InverseProblem:
         return self.motion is not None and any(not one.still for one in self.motion.scans)
 
     @property
+    def slices_move(self) -> bool:
+        """Whether slices of one scan moved differently."""
+        return self.motion is not None and any(one.of_scan is None for one in self.motion.scans if not one.still)
+
+    @property
     def slices(self) -> SliceGeometry | None:
         """The first scan's slices in the target; None where nothing is known of slices."""
-        if not self.scans:
-            return None
-        scan = self.scans[0]
-        between = scan.slice_spacing
-        thickness = scan.thickness or between
-        direction = scan.grid.directions[:, scan.through_plane]
-        axis = int(np.abs(direction @ self.domain.directions).argmax())
-        voxel = float(self.domain.spacing[axis])
-        return SliceGeometry(axis, thickness / voxel, (between - thickness) / voxel)
+        return self.all_slices[0] if self.scans else None
+
+    @property
+    def all_slices(self) -> list[SliceGeometry]:
+        """Each scan's slices in the target; none where nothing is known of slices."""
+        found = []
+        for scan in self.scans:
+            between = scan.slice_spacing
+            thickness = scan.thickness or between
+            direction = scan.grid.directions[:, scan.through_plane]
+            axis = int(np.abs(direction @ self.domain.directions).argmax())
+            voxel = float(self.domain.spacing[axis])
+            found.append(SliceGeometry(axis, thickness / voxel, (between - thickness) / voxel))
+        return found
+
+    @property
+    def is_oblique(self) -> bool:
+        """Whether a scan lies obliquely to the target, by its header or because it moved."""
+        moved = [] if self.motion is None else [not one.still for one in self.motion.scans]
+        return any(moved) or any(scan.grid.axes_in(self.domain) is None for scan in self.scans)
 
     def with_data(self, y: Data) -> InverseProblem:
         """The same problem with other data."""

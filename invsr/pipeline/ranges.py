@@ -7,6 +7,7 @@ from typing import Any
 
 from invsr.errors import InvsrWarning
 from invsr.pipeline.problem import InverseProblem
+from invsr.training.recipe import THINNEST
 
 # By this share an acquisition may leave a range of training unremarked.
 RANGE_MARGIN = 0.15
@@ -30,30 +31,45 @@ def outside(about: dict[str, Any], problem: InverseProblem) -> dict[str, str]:
     Parameters
     ----------
     about : dict
-        The description in the weights file: ranges "thickness" (voxels), "gap" (share of it), "noise" (of the peak).
+        The description in the weights file: ranges "thickness" (voxels), "gap" (share of it), "noise" (of the peak);
+        shares "thin", "stacks" and "oblique" of the training, 0 where they are missing.
     problem : InverseProblem
     """
-    slices = problem.slices
-    if slices is None:
+    slices = problem.all_slices
+    if not slices:
         return {OTHER: "a problem without slices: the network was trained on thick-slice scans"}
     try:
         thickness, gap, noise = map(_pair, (about["thickness"], (0.0, about["gap"]), about["noise"]))
+        thin, stacks, oblique = (float(about.get(name, 0)) > 0 for name in ("thin", "stacks", "oblique"))
     except (KeyError, TypeError, ValueError):
         return {OTHER: "weights that do not say which acquisitions they were trained on"}
-    found = {}
-    for below, above, what, value, (low, high) in (
-        (THIN, THICK, "slices {:.3g} target voxels thick", slices.thickness, thickness),
-        (GAP, GAP, "gaps of {:.3g} of the thickness", slices.gap / slices.thickness, gap),
-        ("", NOISE, "noise of {:.3g} of the peak", problem.sigma, noise),
-    ):
-        words = f"{what.format(value)}: the network was trained on {low:g} to {high:g}"
-        if value + 1e-6 > (1 + RANGE_MARGIN) * high + 1e-5:
-            found[above] = words
-        elif below and value + 1e-6 < (1 - RANGE_MARGIN) * low:  # less noise than in training is no difficulty
-            found[below] = words
-    if isinstance(problem.y, tuple):
-        found[OTHER] = f"{len(problem.y)} scans: the network was trained on one"
+    found: dict[str, str] = {}
+    for one in slices:
+        share, widest = one.gap / one.thickness, gap
+        if thin:  # slices were made thinner at the same distance
+            widest = (0.0, (1 + gap[1]) * min(1 / THINNEST, max(1.0, thickness[1] / one.thickness)) - 1)
+        found |= _beyond(THIN, THICK, "slices {:.3g} target voxels thick", one.thickness, thickness, thin)
+        found |= _beyond(GAP, GAP, "gaps of {:.3g} of the thickness", share, widest)
+    # Less noise than in training is no difficulty.
+    found |= _beyond(None, NOISE, "noise of {:.3g} of the peak", problem.sigma, noise)
+    if len(slices) > 1 and not stacks:
+        found[OTHER] = f"{len(slices)} scans: the network was trained on one"
+    elif len(slices) > 1 and problem.slices_move:
+        found[OTHER] = f"{len(slices)} scans whose slices moved: the network was trained on still ones"
+    elif len(slices) > 1 and problem.is_oblique and not oblique:
+        found[OTHER] = f"{len(slices)} scans that lie obliquely: the network was trained on parallel ones"
     return found
+
+
+def _beyond(
+    below: str | None, above: str, what: str, value: float, trained: tuple[float, float], thin: bool = False
+) -> dict[str, str]:
+    """That a value lies below or above what a network was trained on, in words; nothing where it does not."""
+    low, high = trained[0] * (THINNEST if thin else 1.0), trained[1]
+    words = f"{what.format(value)}: the network was trained on {low:.3g} to {high:.3g}"
+    if value + 1e-6 > (1 + RANGE_MARGIN) * high + 1e-5:
+        return {above: words}
+    return {below: words} if below is not None and value + 1e-6 < (1 - RANGE_MARGIN) * low else {}
 
 
 def _pair(values: Any) -> tuple[float, float]:

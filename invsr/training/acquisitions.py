@@ -16,11 +16,10 @@ from invsr.operators.profiles import PROFILES
 from invsr.operators.scan_model import acquisition
 from invsr.operators.stack import Stack
 from invsr.training.random_draws import integer, log_uniform, mixed_uniform, uniform, zero_or_uniform
+from invsr.training.recipe import THINNEST
 
 # With fewer slices a patch shows nothing about the direction across them.
 LEAST_SLICES_OF_PATCH = 3
-# The thinnest slices, nearly points, as a share of the thickness that was drawn.
-THINNEST = 0.1
 # Of several scans: how far they lie obliquely, radians, and the standard deviation of the logarithm of their noise.
 LARGEST_TURN, SPREAD_OF_NOISE = math.pi / 6, 0.3
 

@@ -8,6 +8,9 @@ from typing import Any
 
 from invsr.errors import InvsrError
 
+# The thinnest of the slices that are made thinner, nearly points, as a share of the thickness that was drawn.
+THINNEST = 0.1
+
 
 @dataclass(frozen=True)
 class Recipe:

@@ -11,7 +11,6 @@ from invsr.io.nifti import load
 from invsr.models.architectures import build
 from invsr.models.networks import UNet
 from invsr.models.registry import holds_solver
-from invsr.pipeline.ranges import warn_outside
 from invsr.pipeline.run import reconstruct
 from invsr.solvers.trained import load_solver
 from invsr.testing.simulation import simulate
@@ -160,21 +159,6 @@ def test_equilibria_are_trained_by_the_same_recipe(paths, tmp_path):
         assert 1 <= len(solution.history) <= 8 and bool(solution.x.isfinite().all())
         with pytest.raises(InvsrError, match="method deq takes Gaussian noise in all voxels only"):
             reconstruct(scan, noise_model="rician", **given)
-
-
-def test_ranges_of_training():
-    class Fake:
-        sigma, y = 0.02, None
-
-        class slices:  # noqa: N801
-            thickness, gap = 4.0, 1.0
-
-    about = {"thickness": [2, 8], "gap": 0.3, "noise": [0.002, 0.04]}
-    warn_outside(about, Fake)
-    with pytest.warns(InvsrWarning, match=r"gaps of 0.25 of the thickness: .*trained on 0 to 0.1: compare with"):
-        warn_outside(about | {"gap": 0.1}, Fake)
-    with pytest.warns(InvsrWarning, match=r"noise of 0.02 of the peak"):
-        warn_outside(about | {"noise": [0.002, 0.01]}, Fake)
 
 
 @pytest.mark.parametrize(
