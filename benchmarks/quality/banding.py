@@ -2,9 +2,9 @@
 
     python -m benchmarks.quality.banding SCAN.nii.gz ... [--method cubic tv unrolled] [--spacing MM]
 
-Power spectra across the slices, of all columns in the body that have no air, with a Hann window; at each harmonic below the
-Nyquist frequency the mean of the peak's bins over the median of those up to a quarter of the slice frequency away. Without
-bands it is about 1; the largest one is shown, and the harmonic. Target voxels have the size of the scan's pixels.
+Power spectra across the slices, of all columns that lie in the body for the most part, with a Hann window; at each
+harmonic below the Nyquist frequency the power over what the trend of its neighbours predicts, up to half the slice
+frequency away. Without bands it is about 1; the largest one is shown, and in brackets the harmonic.
 """
 
 import warnings
