@@ -3,6 +3,7 @@
 from invsr.noise.estimation import estimate_sigma
 from invsr.noise.sampling import add_noise
 from invsr.operators.base import Diagonal, LinearOperator
+from invsr.operators.contrasts import Contrasts
 from invsr.operators.kspace import KSpaceCrop, KSpaceFilter, KSpaceMask, zero_fill
 from invsr.operators.kspace_weights import apodisation, elliptic, partial_fourier, random_mask
 from invsr.operators.moving_slices import Slices
@@ -17,6 +18,7 @@ from invsr.operators.warp import Resample
 __all__ = [
     "Affine",
     "AxisProfile",
+    "Contrasts",
     "Diagonal",
     "Displacement",
     "Identity",

@@ -73,6 +73,11 @@ class LinearOperator(NormalEquations):
         return self.adjoint(self(x))
 
     @property
+    def operators(self) -> list[LinearOperator]:
+        """One for each part of the data: several where data is a tuple, else the operator itself."""
+        return [self]
+
+    @property
     def H(self) -> LinearOperator:
         """The adjoint as an operator of its own; ``A.H.H is A``."""
         return Adjoint(self)

@@ -13,7 +13,6 @@ from invsr.noise.likelihoods import Likelihood
 from invsr.numerics.levels import peak
 from invsr.numerics.linear import inner, white_noise
 from invsr.operators.base import Data, LinearOperator
-from invsr.operators.stack import Stack
 
 # Slices with fewer measured pixels than this have no chi2.
 LEAST_EXPECTED = 4.0
@@ -80,9 +79,8 @@ def chi2(operator: LinearOperator, likelihoods: tuple[Likelihood, ...], y: Data,
     """
     parts = list(zip(likelihoods, as_tuple(y), as_tuple(prediction), strict=True))
     counted = sum(_counted(one, a) for one, a, _ in parts) / sum(float(a.numel()) for _, a, _ in parts)
-    members = operator.operators if isinstance(operator, Stack) else [operator]
     squares, freedom = 0.0, 0.0
-    for member, (one, a, b) in zip(members, parts, strict=True):
+    for member, (one, a, b) in zip(operator.operators, parts, strict=True):
         kept = member.measured_coordinates(one.standardised_residual(a, b))
         squares += float(inner(kept, kept).detach())
         freedom += kept.numel() * (2 if kept.is_complex() else 1)
@@ -91,8 +89,9 @@ def chi2(operator: LinearOperator, likelihoods: tuple[Likelihood, ...], y: Data,
 
 def n_measured(operator: LinearOperator, y: Data) -> int:
     """Number of values that were measured, over all scans: those of `LinearOperator.measured_coordinates`."""
-    members = operator.operators if isinstance(operator, Stack) else [operator]
-    return sum(member.measured_coordinates(one).numel() for member, one in zip(members, as_tuple(y), strict=True))
+    return sum(
+        member.measured_coordinates(one).numel() for member, one in zip(operator.operators, as_tuple(y), strict=True)
+    )
 
 
 def residuals(
@@ -103,9 +102,10 @@ def residuals(
     axes: Sequence[int],
 ) -> list[Residual]:
     """Standardised residuals of each scan, of what the operator could have produced; `axes` lie across the slices."""
-    members = operator.operators if isinstance(operator, Stack) else [operator]
     found = []
-    for member, one, a, b, axis in zip(members, likelihoods, as_tuple(y), as_tuple(prediction), axes, strict=True):
+    for member, one, a, b, axis in zip(
+        operator.operators, likelihoods, as_tuple(y), as_tuple(prediction), axes, strict=True
+    ):
         noise = white_noise(a, torch.Generator().manual_seed(0))
         noise = noise if one.mask is None else noise * one.mask
         map = _projected(member, one.standardised_residual(a, b))

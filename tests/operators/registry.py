@@ -20,6 +20,7 @@ from invsr.grid import Grid
 from invsr.operators import (
     Affine,
     AxisProfile,
+    Contrasts,
     Diagonal,
     Displacement,
     Identity,
@@ -203,6 +204,19 @@ def _moving_stack() -> Stack:
     return _stack(scans[0], scans[1] @ _rigid(SMALL))
 
 
+def _contrasts(grid: Grid) -> Contrasts:
+    return Contrasts([acquisition(grid.coarsen(s), reference=grid) for s in ((1.0, 0.9, 2.2), (2.0, 0.9, 1.1))], [1, 3])
+
+
+def _stacked_contrasts() -> Contrasts:
+    return Contrasts([_orthogonal_stack(), acquisition(VOLUME.coarsen((1.0, 0.9, 2.2)), reference=VOLUME)], [0.5, 1])
+
+
+def _moving_contrasts() -> Contrasts:
+    fixed, other = (acquisition(SMALL.coarsen(s), reference=SMALL) for s in ((1.0, 0.9, 2.2), (2.0, 0.9, 1.1)))
+    return Contrasts([fixed, other @ _rigid(SMALL)])
+
+
 CASES: dict[str, Case] = {
     "separable, permuted, rank-deficient": Case(_separable),
     "separable, learnable matrices": Case(_learnable_separable),
@@ -318,4 +332,8 @@ CASES: dict[str, Case] = {
         lambda: _stack(KSpaceMask(SMALL, _mask(SMALL), real=True), KSpaceMask(SMALL, _mask(SMALL), real=True))
     ),
     "adjoint of a stack": Case(lambda: _orthogonal_stack().H, solves=False),
+    # Contrasts: as many as the battery has channels
+    "contrasts": Case(lambda: _contrasts(VOLUME)),
+    "contrasts, one from several stacks": Case(_stacked_contrasts),
+    "contrasts, one moved": Case(_moving_contrasts, keeps_range=False),
 }

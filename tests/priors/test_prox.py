@@ -11,6 +11,7 @@ from invsr.priors import TV, Prior, Tikhonov
 PRIORS = {
     "tv": TV(),
     "tv huber": TV(huber=0.5),
+    "tv joint": TV(joint=True),
     "tikhonov gradient": Tikhonov("gradient"),
     "tikhonov identity": Tikhonov("identity"),
 }
@@ -22,6 +23,7 @@ PRIORS = {
 def test_prox_minimises(name, sigma, scale):
     prior = PRIORS[name]
     shape = (3, 1, 1, 2, 2, 1) if prior.analysis == "gradient" else (1, 1, 3, 2, 2)
+    shape = (3, 1, 2, 2, 1, 1) if name == "tv joint" else shape
     v = scale * torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
     def objective(z):

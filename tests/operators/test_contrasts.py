@@ -1,0 +1,60 @@
+"""Several contrasts: a channel for each, and nothing of one in another."""
+
+import numpy as np
+import pytest
+import torch
+
+from invsr.errors import InvsrError
+from invsr.grid import Grid
+from invsr.operators import Contrasts, Stack, acquisition
+
+VOLUME = Grid((12, 12, 12), np.eye(4))
+THICK, ACROSS, LAST = (acquisition(VOLUME.coarsen(s), reference=VOLUME) for s in ((1, 1, 4), (4, 1, 1), (1, 3, 1)))
+
+
+def noise(*shape, seed=0):
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_data_are_those_of_each_contrast_alone():
+    operator = Contrasts([THICK, Stack([ACROSS, LAST], [1.0, 0.5])], [1.0, 4.0])
+    x = noise(1, 2, *VOLUME.shape)
+    first, second, third = operator(x)
+    torch.testing.assert_close(first, THICK(x[:, :1]))
+    torch.testing.assert_close(second, 2 * ACROSS(x[:, 1:]))
+    torch.testing.assert_close(third, 2 * 0.5**0.5 * LAST(x[:, 1:]))
+    assert [one.range for one in operator.operators] == list(operator.range)
+    y = tuple(noise(1, 1, *grid.shape) for grid in operator.range)
+    torch.testing.assert_close(operator.weigh(y)[1:], tuple(2 * part for part in y[1:]))
+
+
+@pytest.mark.parametrize("regulariser", ["identity", "gradient"])
+def test_solve_is_that_of_each_contrast_alone(regulariser):
+    operator, rho = Contrasts([THICK, ACROSS], [1.0, 9.0]), 0.3
+    b = noise(1, 2, *VOLUME.shape)
+    found = operator.solve(b, rho, regulariser)
+    torch.testing.assert_close(found.x[:, :1], THICK.solve(b[:, :1], rho, regulariser).x)
+    torch.testing.assert_close(operator.normal(found.x, rho, regulariser), b)
+    assert found.n_iter == 0  # exact, as each is
+
+
+def test_a_solve_reports_the_contrast_that_is_worst():
+    hard = Stack([THICK, acquisition(VOLUME.coarsen((1, 1, 3)), reference=VOLUME, motion=[0.1, 0, 0, 1, 0, 0])])
+    found = Contrasts([ACROSS, hard]).solve(noise(1, 2, *VOLUME.shape), 1e-3, rtol=1e-12, max_iter=2)
+    assert found.status.value != "converged" and found.residual > 0 and found.n_iter == 2
+
+
+def test_refuses():
+    with pytest.raises(InvsrError, match="at least one"):
+        Contrasts([])
+    other = acquisition(VOLUME.coarsen((1, 1, 4)), reference=VOLUME.refine(0.5))
+    with pytest.raises(InvsrError, match="one reference"):
+        Contrasts([THICK, other])
+    with pytest.raises(InvsrError, match="itself several contrasts"):
+        Contrasts([THICK, Contrasts([THICK, ACROSS])])
+    with pytest.raises(InvsrError, match="weights"):
+        Contrasts([THICK, ACROSS], [1.0])
+    with pytest.raises(InvsrError, match="3 channels for 2 contrasts"):
+        Contrasts([THICK, ACROSS])(torch.zeros(1, 3, *VOLUME.shape))
+    with pytest.raises(InvsrError, match="not added up"):
+        Contrasts([THICK]) + THICK
