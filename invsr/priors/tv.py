@@ -24,9 +24,6 @@ class TV(Prior):
     ----------
     huber : float
         In scaled intensity per mm; 0 for plain total variation.
-    joint : bool
-        Take the gradients of all channels, contrasts of one anatomy, for one vector:
-        ``R(x) = sum_v h((sum_c |grad x_c|_v^2)^1/2)``. Where one contrast has an edge, edges of the others cost less.
 
     Raises
     ------
@@ -35,8 +32,7 @@ class TV(Prior):
 
     References
     ----------
-    Rudin, Osher, Fatemi (1992), Physica D 60, 259-268. Blomgren, Chan (1998), IEEE Trans. Image Process. 7, 304-309,
-    for several channels.
+    Rudin, Osher, Fatemi (1992), Physica D 60, 259-268.
 
     Examples
     --------
@@ -48,12 +44,11 @@ class TV(Prior):
 
     analysis = GRADIENT
 
-    def __init__(self, huber: float = 0.0, joint: bool = False) -> None:
+    def __init__(self, huber: float = 0.0) -> None:
         super().__init__()
         if not 0 <= huber <= STEEPEST:
             raise InvsrError(f"huber is {huber}: use 0 for plain total variation, or a slope of up to {STEEPEST:g}")
         self.huber = huber
-        self.joint = joint
 
     def prox(self, v: Tensor, sigma: float | Tensor) -> Tensor:
         return v - self.residual(v, sigma)
@@ -71,15 +66,11 @@ class TV(Prior):
         # The prox shortens each vector by sigma^2; below the threshold Huber shrinks in proportion instead. The clamp
         # comes before the root, whose derivative at zero is infinite.
         threshold = sigma**2
-        length = self._square(v).clamp(min=(threshold + self.huber) ** 2).sqrt()
+        length = v.abs().square().sum(0).clamp(min=(threshold + self.huber) ** 2).sqrt()
         return v * (threshold / length)
 
-    def _square(self, v: Tensor) -> Tensor:
-        """Squared length of each voxel's vector, shape of v or 1 along what is summed."""
-        return v.abs().square().sum((0, 2) if self.joint else 0, keepdim=True)
-
     def cost(self, z: Tensor, sigma: float | Tensor = 0.0) -> Tensor:
-        length = self._square(z).sqrt()
+        length = z.abs().square().sum(0).sqrt()
         if not self.huber:
             return length.sum()
         return (length.clamp(max=self.huber) ** 2 / (2 * self.huber) + (length - self.huber).clamp(min=0)).sum()

@@ -6,12 +6,14 @@ import torch
 from scipy.optimize import minimize
 
 from invsr.errors import InvsrError
-from invsr.priors import TV, Prior, Tikhonov
+from invsr.priors import TV, JointTV, Prior, Tikhonov
 
 PRIORS = {
     "tv": TV(),
     "tv huber": TV(huber=0.5),
-    "tv joint": TV(joint=True),
+    "joint tv, nuclear": JointTV(),
+    "joint tv, nuclear huber": JointTV(huber=0.5),
+    "joint tv, euclidean": JointTV(norm="euclidean"),
     "tikhonov gradient": Tikhonov("gradient"),
     "tikhonov identity": Tikhonov("identity"),
 }
@@ -23,7 +25,7 @@ PRIORS = {
 def test_prox_minimises(name, sigma, scale):
     prior = PRIORS[name]
     shape = (3, 1, 1, 2, 2, 1) if prior.analysis == "gradient" else (1, 1, 3, 2, 2)
-    shape = (3, 1, 2, 2, 1, 1) if name == "tv joint" else shape
+    shape = (3, 1, 2, 2, 1, 1) if name.startswith("joint") else shape
     v = scale * torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
     def objective(z):
