@@ -10,7 +10,16 @@ from invsr import operators, priors, solvers
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.grid import Grid
 from invsr.io.nifti import load, save
-from invsr.pipeline import InverseProblem, Reconstruction, Scan, methods, reconstruct, register, solve
+from invsr.pipeline import (
+    InverseProblem,
+    Reconstruction,
+    Scan,
+    methods,
+    reconstruct,
+    reconstruct_contrasts,
+    register,
+    solve,
+)
 from invsr.testing.simulation import simulate
 from invsr.volume import Volume
 
@@ -27,6 +36,7 @@ __all__ = [
     "operators",
     "priors",
     "reconstruct",
+    "reconstruct_contrasts",
     "register",
     "save",
     "simulate",

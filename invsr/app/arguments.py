@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,12 @@ from invsr.errors import InvsrError
 if TYPE_CHECKING:  # imported when it is used: it brings PyTorch
     from invsr.grid import Grid
     from invsr.pipeline.scan import Scan
+    from invsr.volume import Volume
 
 # Options that take several values after one flag, as in `--slice-thickness 3 3 3.3`.
 NUMERIC = ("--slice-thickness", "--noise", "--patch", "--channels")
-SEVERAL = (*NUMERIC, "--slice-profile", "--mask")
-FLAGS = ("--quiet", "--json", "--adapt", "--self-supervised", "--help")
+SEVERAL = (*NUMERIC, "--slice-profile", "--mask", "--contrast")
+FLAGS = ("--quiet", "--json", "--adapt", "--contrasts", "--self-supervised", "--help")
 
 
 def repeat_options(arguments: list[str]) -> list[str]:
@@ -118,21 +120,44 @@ def grid_of(path: Path | None) -> Grid | None:
     return None if path is None else load(path, 0).grid
 
 
-def read_scans(
-    paths: list[Path],
-    masks: list[Path] | None,
-    volume: int | None,
-    geometry: str | None,
-    slice_axis: str | None,
-    **acquisition: Any,
-) -> list[Scan]:
-    """The scans of files; `acquisition` as in `invsr.pipeline.preparation.scans_of`."""
-    from invsr.io.nifti import load
-    from invsr.pipeline.preparation import scans_of
+@dataclass(frozen=True)
+class Inputs:
+    """The files of a command that reads scans, and what is said of them.
 
-    return scans_of(
-        [load(path, volume, geometry=geometry) for path in paths],
-        masks=[load(path, 0, geometry=geometry) for path in masks] if masks else None,
-        slice_axis=None if slice_axis is None else axis_number(slice_axis, "--slice-axis"),
-        **acquisition,
-    )
+    Attributes
+    ----------
+    scans, masks : list of Path
+    volume : int or None
+        Number of the volume of a 4-D file.
+    geometry, slice_axis : str or None
+    acquired : dict
+        How the scans were acquired: as in `invsr.pipeline.preparation.scans_of`.
+    """
+
+    scans: list[Path]
+    masks: list[Path]
+    volume: int | None
+    geometry: str | None
+    slice_axis: str | None
+    acquired: dict[str, Any]
+
+    @property
+    def files(self) -> list[Path]:
+        """Scans, then masks."""
+        return [*self.scans, *self.masks]
+
+    def load(self) -> tuple[list[Volume], dict[str, Any]]:
+        """The volumes of the scans, and what `scans_of` is to be told of them."""
+        from invsr.io.nifti import load
+
+        masks = [load(path, 0, geometry=self.geometry) for path in self.masks]
+        axis = None if self.slice_axis is None else axis_number(self.slice_axis, "--slice-axis")
+        volumes = [load(path, self.volume, geometry=self.geometry) for path in self.scans]
+        return volumes, self.acquired | {"masks": masks or None, "slice_axis": axis}
+
+    def read(self) -> list[Scan]:
+        """The scans."""
+        from invsr.pipeline.preparation import scans_of
+
+        volumes, acquired = self.load()
+        return scans_of(volumes, **acquired)

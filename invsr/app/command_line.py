@@ -15,20 +15,18 @@ import typer
 
 from invsr.app import options
 from invsr.app.arguments import (
+    Inputs,
     axis_number,
-    grid_of,
-    motion_of,
     parsed_spacing,
     parsed_thickness,
-    parsed_weight,
-    read_scans,
     repeat_options,
 )
 from invsr.app.evaluate import scores_of
 from invsr.app.info import info
 from invsr.app.inspect import inspect
-from invsr.app.outputs import figures_in_words, finish, motion_lines, prepare_outputs, require_distinct, tell
-from invsr.app.progress import progress, share_of_solving
+from invsr.app.outputs import figures_in_words, motion_lines, require_distinct
+from invsr.app.progress import progress
+from invsr.app.reconstruct import reconstruct
 from invsr.app.signals import raise_on_signals, release_signals
 from invsr.app.train import app as train
 from invsr.errors import Interrupted, InvsrError, InvsrWarning
@@ -49,87 +47,7 @@ app = typer.Typer(
 app.add_typer(train, name="train")
 app.command()(info)
 app.command()(inspect)
-
-
-@app.command()
-def reconstruct(
-    scans: options.Scans,
-    output: options.Output,
-    method: options.MethodName = "auto",
-    solver: options.Solver = None,
-    denoiser: options.DenoiserName = None,
-    adapt: options.Adapt = False,
-    model: options.Model = None,
-    lam: options.Weight = None,
-    huber: options.HuberSlope = None,
-    max_iter: options.MaxIter = None,
-    samples: options.Samples = None,
-    uncertainty: options.Uncertainty = None,
-    spacing: options.Spacing = None,
-    reference: options.Reference = None,
-    slice_thickness: options.Thickness = None,
-    slice_profile: options.Profile = None,
-    in_plane: options.InPlane = None,
-    noise: options.Noise = None,
-    noise_model: options.NoiseModel = None,
-    slice_axis: options.ScanSliceAxis = None,
-    geometry: options.Geometry = None,
-    zero_filling: options.ZeroFilling = "auto",
-    faults: options.Faults = "auto",
-    mask: options.Masks = None,
-    motion: options.MotionLevel = "none",
-    transforms: options.Transforms = None,
-    volume: options.VolumeIndex = None,
-    device: options.Device = "auto",
-    memory: options.Memory = None,
-    seed: options.Seed = 0,
-    report: options.ReportFolder = None,
-    quiet: options.Quiet = False,
-) -> None:
-    """Reconstruct one isotropic volume from one thick-slice scan or several."""
-    given_motion = motion_of(transforms, motion)
-    how: dict[str, Any] = {"lam": parsed_weight(lam), "huber": huber, "solver": solver, "denoiser": denoiser}
-    how |= {"adapt": adapt or None, "model": model, "max_iter": max_iter, "n_samples": None if uncertainty else samples}
-    from invsr.pipeline.choice import method_of
-    from invsr.pipeline.run import reconstruct as run
-
-    chosen = method_of(method, how, seed)
-    beside_result = prepare_outputs(output, getattr(chosen, "n_samples", 0), uncertainty is not None, report)
-    require_distinct(scans, [*(mask or []), reference], [output, *beside_result])
-    solved = share_of_solving(name := method if chosen is None else chosen.name, report is not None)
-    with progress(figures_in_words, quiet=quiet) as bar:
-        acquired = read_scans(
-            scans,
-            mask,
-            volume,
-            geometry,
-            slice_axis,
-            slice_thickness=parsed_thickness(slice_thickness),
-            slice_profile=slice_profile or None,
-            in_plane=in_plane,
-            noise=noise or None,
-            noise_model=noise_model,
-            zero_filling=zero_filling,
-            faults=faults,
-        )
-        result = run(
-            acquired,
-            method=method if chosen is None else chosen,
-            spacing=None if spacing is None else parsed_spacing(spacing),
-            reference=grid_of(reference),
-            n_samples=samples if uncertainty else None,
-            uncertainty=uncertainty,
-            motion=given_motion,
-            zero_filling="keep",  # done when they were read
-            faults="keep",
-            seed=seed,
-            device=device,
-            memory=memory,
-            progress=bar.part(name, 0.0, solved),
-        )
-        bar.part("writing", solved)
-        said, written = finish(result, output, beside_result, report, [*scans, *(mask or [])], motion != "none", quiet)
-    tell(said, written)
+app.command()(reconstruct)
 
 
 @app.command()
@@ -153,21 +71,15 @@ def register(
     from invsr.motion import motion_files, save_motion
     from invsr.pipeline.run import register as run
 
+    acquired = {
+        **{"slice_thickness": parsed_thickness(slice_thickness), "slice_profile": slice_profile or None},
+        **{"zero_filling": zero_filling, "faults": faults},
+    }
     check_writable(output, (".json",))
     require_distinct(scans, [*(mask or []), *map(sidecar_of, scans)], motion_files(output, len(scans)))
     with progress(figures_in_words, quiet=quiet) as bar:
         found = run(
-            read_scans(
-                scans,
-                mask,
-                None,
-                geometry,
-                slice_axis,
-                slice_thickness=parsed_thickness(slice_thickness),
-                slice_profile=slice_profile or None,
-                zero_filling=zero_filling,
-                faults=faults,
-            ),
+            Inputs(scans, mask or [], None, geometry, slice_axis, acquired).read(),
             motion=motion,
             spacing=None if spacing is None else parsed_spacing(spacing),
             zero_filling="keep",  # done when they were read

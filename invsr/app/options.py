@@ -19,10 +19,23 @@ ScansOrFolders = Annotated[
     list[Path], typer.Argument(help="Scans, or folders of them: NIfTI, mgz, NRRD.", metavar="SCAN|FOLDER")
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="NIfTI file to write.")]
+ResultOutput = Annotated[
+    Path, typer.Option("--output", "-o", help="NIfTI file to write; with --contrasts, a folder for one of each.")
+]
 MotionOutput = Annotated[
     Path, typer.Option("--output", "-o", help="JSON file to write; .tfm files come beside it.", metavar="MOTION.json")
 ]
 Reference = Annotated[Path | None, typer.Option(help="NIfTI file whose grid the result gets.")]
+Contrasts = Annotated[
+    bool,
+    typer.Option(
+        "--contrasts", help="Each scan is a contrast of its own: reconstruct them together, a file for each in OUTPUT."
+    ),
+]
+ContrastNames = Annotated[
+    list[str] | None,
+    typer.Option(help="Contrast of each scan; scans with one name are stacks of one contrast. Implies --contrasts."),
+]
 Masks = Annotated[list[Path] | None, typer.Option(help="Use only the data inside; one per scan.")]
 VolumeIndex = Annotated[int | None, typer.Option(help="Which volume of a 4-D file, from 0.")]
 ReportFolder = Annotated[Path | None, typer.Option(help="Folder for an HTML page and a JSON of the run.")]
@@ -59,10 +72,10 @@ Faults = Annotated[
     typer.Option(help="Spikes, empty slices, slices darker or moved by turns: auto corrects, keep does not."),
 ]
 MotionLevel = Annotated[
-    str,
+    str | None,
     typer.Option(
         help="What moved, estimated: none; of several scans stack (each as a whole) or slice; of one scan packages "
-        "(slices acquired by turns)."
+        "(slices acquired by turns). [none; with --contrasts stack]"
     ),
 ]
 Transforms = Annotated[Path | None, typer.Option(help="Motion that `invsr register` wrote, instead of --motion.")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from numbers import Number
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -192,12 +192,10 @@ class Transpose(LinearOperator):
         self.operator = operator
 
     def _forward(self, x: Tensor) -> Tensor:
-        y: Tensor = map_parts(torch.conj, self.operator._adjoint(map_parts(torch.conj, x)))
-        return y
+        return cast(Tensor, map_parts(torch.conj, self.operator._adjoint(map_parts(torch.conj, x))))
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        x: Tensor = map_parts(torch.conj, self.operator._forward(map_parts(torch.conj, y)))
-        return x
+        return cast(Tensor, map_parts(torch.conj, self.operator._forward(map_parts(torch.conj, y))))
 
     @property
     def T(self) -> LinearOperator:
@@ -318,12 +316,10 @@ class Scaled(LinearOperator):
         self.boundary, self.complex_range = operator.boundary, operator.complex_range
 
     def _forward(self, x: Tensor) -> Tensor:
-        y: Tensor = map_parts(self._times, self.operator._forward(x))
-        return y
+        return cast(Tensor, map_parts(self._times, self.operator._forward(x)))
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        x: Tensor = map_parts(self._times, self.operator._adjoint(y))
-        return x
+        return cast(Tensor, map_parts(self._times, self.operator._adjoint(y)))
 
     def _times(self, x: Tensor) -> Tensor:
         return self.factor.reshape(()).to(x.real.dtype) * x

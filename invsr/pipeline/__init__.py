@@ -2,6 +2,7 @@
 
 from invsr.pipeline import methods
 from invsr.pipeline.choice import choose_method
+from invsr.pipeline.contrasts import JointTV, reconstruct_contrasts
 from invsr.pipeline.grids import choose_grid
 from invsr.pipeline.moved import estimate_motion
 from invsr.pipeline.problem import InverseProblem, build_problem
@@ -11,6 +12,7 @@ from invsr.pipeline.scan import Scan
 
 __all__ = [
     "InverseProblem",
+    "JointTV",
     "Reconstruction",
     "Scan",
     "build_problem",
@@ -19,6 +21,7 @@ __all__ = [
     "estimate_motion",
     "methods",
     "reconstruct",
+    "reconstruct_contrasts",
     "register",
     "solve",
     "solve_problem",

@@ -1,0 +1,118 @@
+"""`invsr reconstruct --contrasts`: several contrasts of one head, a file for each in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from invsr.app.arguments import Inputs, grid_of, motion_of
+from invsr.app.outputs import figures_in_words, finish, motion_lines, require_distinct, tell
+from invsr.app.progress import progress
+from invsr.errors import InvsrError
+
+# Heavy modules are imported inside the functions: `invsr --help` answers at once.
+
+ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh", ".nrrd", ".nhdr")
+# The names that mean the joint prior.
+METHODS = ("auto", "tv", "joint-tv")
+
+
+def run_contrasts(
+    inputs: Inputs,
+    folder: Path,
+    names: list[str] | None,
+    method: str,
+    how: dict[str, Any],
+    unused: dict[str, Any],
+    where: dict[str, Any],
+    motion: str | None,
+    transforms: Path | None,
+    *,
+    report: Path | None,
+    quiet: bool,
+) -> None:
+    """Reconstruct, write and tell.
+
+    Parameters
+    ----------
+    names : list of str or None
+        The contrast of each scan.
+    how, unused : dict
+        Options of the method, and those that several contrasts have no use for.
+    where : dict
+        Spacing, reference, device and memory.
+    """
+    scans = inputs.scans
+    if method not in METHODS:
+        raise InvsrError(
+            f"--method {method} reconstructs each contrast alone: leave --contrasts out, or use --method tv, which is "
+            "that of all contrasts together"
+        )
+    for option, value in unused.items():
+        if value is not None:
+            raise InvsrError(f"--{option}: several contrasts have no use for it, leave it out")
+    from invsr.io.files import check_folder, check_writable, make_folder
+    from invsr.motion import motion_files, save_motion
+    from invsr.pipeline.contrasts import JointTV, members_of, motion_of_scans, reconstruct_contrasts
+
+    outputs = outputs_of(scans, folder, names, members_of(names, len(scans)))
+    check_folder(folder)
+    moved = folder / "motion.json"
+    require_distinct(scans, [*inputs.masks, where["reference"]], [*outputs, *motion_files(moved, len(scans))])
+    if report is not None:
+        check_folder(report)
+    given = motion_of(transforms, motion or ("stack" if transforms is None else "none"))
+    with progress(figures_in_words, quiet=quiet) as bar:
+        volumes, acquired = inputs.load()
+        results = reconstruct_contrasts(
+            volumes,
+            names,
+            method=JointTV(**{name: value for name, value in how.items() if value is not None}),
+            motion=given,
+            progress=bar.part("contrasts", 0.0, 0.95),
+            **acquired,
+            **where | {"reference": grid_of(where["reference"])},
+        )
+        bar.part("writing", 0.95)
+        make_folder(folder)
+        told = []
+        for result, output in zip(results, outputs, strict=True):
+            check_writable(output)
+            into = None if report is None else report / output.name.split(".")[0]
+            told.append(finish(result, output, [], into, inputs.files, False, quiet))
+        motion_found = motion_of_scans(results, names)
+        written = save_motion(motion_found, moved) if given != "none" else []
+    for said, paths in told:
+        tell(said, paths)
+    if written and not quiet:
+        tell((motion_lines(motion_found), []), written)
+
+
+def outputs_of(
+    scans: Sequence[Path], folder: Path, names: Sequence[str] | None, members: Sequence[Sequence[int]]
+) -> list[Path]:
+    """A file for each contrast, called as the contrast, or as its first scan.
+
+    Raises
+    ------
+    InvsrError
+        When two have one name, or the folder is a file's name.
+    """
+    if folder.name.endswith(ENDINGS):
+        raise InvsrError(f"--output {folder}: several contrasts are written into a folder: name one")
+    stems = [_stem(scans[numbers[0]]) if names is None else names[numbers[0]] for numbers in members]
+    for n, stem in enumerate(stems):
+        if stem in stems[:n]:
+            raise InvsrError(
+                f"{scans[members[n][0]]}: another scan has the same name, and so would the results: name the contrasts "
+                "(--contrast NAME for each scan)"
+            )
+        if not stem or stem in (".", "..") or "/" in stem or "\0" in stem:
+            raise InvsrError(f"--contrast {stem!r}: give a word that a file may be called by")
+    return [folder / f"{stem}.nii.gz" for stem in stems]
+
+
+def _stem(path: Path) -> str:
+    ending = next((one for one in ENDINGS if path.name.lower().endswith(one)), "")
+    return path.name[: len(path.name) - len(ending)]

@@ -1,0 +1,291 @@
+"""Several contrasts of one head, reconstructed together: one volume for each."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from invsr.errors import InvsrError, InvsrWarning
+from invsr.grid import Grid
+from invsr.motion import NONE, STACK, Motion, ScanMotion
+from invsr.motion.contrasts import Alignment, align_contrasts
+from invsr.noise.likelihoods import Likelihood, Masked
+from invsr.numerics.iteration import ProgressCallback, Steps, split, whole
+from invsr.operators.contrasts import Contrasts
+from invsr.operators.transforms import rigid_matrices
+from invsr.pipeline.grids import choose_grid
+from invsr.pipeline.memory import Budget, require_memory
+from invsr.pipeline.methods import TV
+from invsr.pipeline.moved import estimate_motion
+from invsr.pipeline.preparation import scans_of
+from invsr.pipeline.problem import InverseProblem, build_problem
+from invsr.pipeline.reconstruction import Reconstruction
+from invsr.pipeline.run import find_device
+from invsr.pipeline.scan import Scan
+from invsr.priors.joint_tv import NUCLEAR
+from invsr.priors.joint_tv import JointTV as JointPrior
+from invsr.solvers.plug_and_play import iterate, smooth_guess
+from invsr.solvers.residuals import as_tuple, chi2, gain
+from invsr.solvers.solution import Solution
+from invsr.solvers.steps import ADMM
+from invsr.volume import Volume
+
+Array = npt.NDArray[np.float64]
+# Motion between contrasts below this share of a voxel, RMS over the volume, is left alone: resampling costs more.
+LEAST_MOTION = 0.25
+# Gradients of aligned contrasts of one head have a mean squared cosine above this.
+LEAST_ALIKE = 0.2
+# Share of the time that registration takes.
+REGISTERING = 0.3
+# Side of the voxels, mm, at the finest, that contrasts are registered at.
+REGISTRATION_SPACING = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointTV(TV):
+    """Total variation of all contrasts together, by ADMM: see `invsr.priors.JointTV`.
+
+    Parameters
+    ----------
+    lam, huber, max_iter
+        As of `TV`; one weight for all contrasts, each scaled to a peak of 1.
+    norm : {"nuclear", "euclidean"}
+        As of the prior.
+    """
+
+    name: ClassVar[str] = "joint-tv"
+    norm: str = NUCLEAR
+
+    def solve_together(
+        self, problems: Sequence[InverseProblem], progress: ProgressCallback | None = None
+    ) -> list[Solution]:
+        """A solution for each contrast, in its problem's scaled intensities; they share history and weight."""
+        # All contrasts are brought to the first one's noise level.
+        sigma = problems[0].sigma
+        levels = [one.sigma / sigma for one in problems]
+        operator = Contrasts([one.operator for one in problems], [level**-2 for level in levels])
+        pairs = list(zip(problems, levels, strict=True))
+        found = iterate(
+            ADMM(),
+            operator,
+            tuple(part / level for one, level in pairs for part in as_tuple(one.y)),
+            JointPrior(self.huber, self.norm),
+            lam=self.lam,
+            sigma=sigma,
+            likelihood=tuple(_of_noise(kind, sigma) for one in problems for kind in one.likelihoods),
+            x0=torch.cat([one.guess() for one in problems], 1),
+            max_iter=self.max_iter,
+            progress=progress,
+        )
+        solutions = []
+        for one, x in zip(problems, torch.split(found.x, 1, 1), strict=True):
+            prediction = one.operator(x)
+            misfit = chi2(one.operator, one.likelihoods, one.y, prediction)
+            kept = gain(one.likelihoods, one.y, prediction)
+            solutions.append(replace(found, x=x.contiguous(), sigma=one.sigma, chi2=misfit, gain=kept))
+        return solutions
+
+    def memory_together(self, problems: Sequence[InverseProblem]) -> int:
+        """Bytes that solving all contrasts takes."""
+        return sum(self.memory(one) for one in problems)
+
+
+def _of_noise(kind: Likelihood, sigma: float) -> Likelihood:
+    """The likelihood at another noise level."""
+    if isinstance(kind, Masked):
+        return replace(kind, likelihood=_of_noise(kind.likelihood, sigma))
+    scaled: Likelihood = replace(kind, sigma=sigma)  # type: ignore[type-var]  # all of them are dataclasses
+    return scaled
+
+
+def reconstruct_contrasts(
+    scans: Sequence[Volume | Scan],
+    contrasts: Sequence[str] | None = None,
+    *,
+    method: JointTV | None = None,
+    spacing: float | Sequence[float] | None = None,
+    reference: Grid | None = None,
+    motion: str | Motion = STACK,
+    device: str = "auto",
+    memory: float | None = None,
+    progress: ProgressCallback | None = None,
+    **acquired: Any,
+) -> list[Reconstruction]:
+    """Reconstruct several contrasts of one head together: what one scan lacks, scans of other contrasts show.
+
+    Parameters
+    ----------
+    scans : sequence of Volume or Scan
+        Thick-slice scans, at least two.
+    contrasts : sequence of str, optional
+        The contrast of each scan; scans with the same word are stacks of one contrast. By default each is its own.
+    method : JointTV, optional
+    spacing, reference
+        As of `invsr.reconstruct`, for the grid that all contrasts share.
+    motion : {"stack", "none"} or Motion
+        Whether contrasts are registered to the first one, and scans of one contrast to each other, each as a whole, or
+        lie where their headers say; or the motion of all scans in their order (`motion_of_scans` of an earlier run).
+    device, memory, progress
+        As of `invsr.reconstruct`.
+    **acquired
+        What `invsr.reconstruct` takes of how scans were acquired (`slice_thickness`, `slice_profile`, `in_plane`,
+        `noise`, `noise_model`, `masks`, `slice_axis`, `zero_filling`, `faults`): one value, or one for each scan.
+
+    Returns
+    -------
+    list of Reconstruction
+        One for each contrast, in the order in which they first appear, in intensity units of its first scan.
+
+    Raises
+    ------
+    InvsrError
+        When there are fewer than two contrasts, or as `invsr.reconstruct`.
+    """
+    method = method or JointTV()
+    if isinstance(motion, str) and motion not in (NONE, STACK):
+        raise InvsrError(f"motion {motion!r} of several contrasts: use {NONE} or {STACK}, each scan as a whole")
+    members = members_of(contrasts, len(scans))
+    groups = [
+        ([scans[n] for n in group], {key: _of_members(value, group, len(scans)) for key, value in acquired.items()})
+        for group in members
+    ]
+    if len(groups) < 2:
+        raise InvsrError("one contrast: leave contrasts out, and its scans are reconstructed into one volume")
+    where = find_device(device)
+    with torch.no_grad(), whole(progress) as tell:
+        found = [[scan.to(where) for scan in scans_of(group, **how)] for group, how in groups]
+        grid = choose_grid([scan for group in found for scan in group], spacing, reference)
+        registering, solving = split(tell, REGISTERING if motion == STACK else 0.0)
+        if isinstance(motion, str):
+            moved = _registered(found, grid, motion, registering)
+        else:
+            moved = _given(motion, found, members)
+        problems = [build_problem(group, grid, one) for group, one in zip(found, moved, strict=True)]
+        budget = Budget.on(where, memory)
+        require_memory(f"{method} of {len(problems)} contrasts", method.memory_together(problems), grid, budget)
+        solutions = method.solve_together(problems, solving)
+    results = []
+    for problem, solution in zip(problems, solutions, strict=True):
+        masked = any(scan.mask is not None for scan in problem.scans)
+        x = solution.x * problem.scale * (problem.seen() if masked else 1.0)
+        results.append(Reconstruction(x, problem, method, solution))
+    return results
+
+
+def members_of(contrasts: Sequence[str] | None, count: int) -> list[list[int]]:
+    """The numbers of each contrast's scans, contrasts in the order in which they first appear."""
+    names = [str(n) for n in range(count)] if contrasts is None else list(contrasts)
+    if len(names) != count:
+        raise InvsrError(f"{len(names)} contrasts named for {count} scans: give one for each scan")
+    return [[n for n, other in enumerate(names) if other == name] for name in dict.fromkeys(names)]
+
+
+def motion_of_scans(results: Sequence[Reconstruction], contrasts: Sequence[str] | None = None) -> Motion:
+    """The motion of all scans, in the order in which they were given to `reconstruct_contrasts`."""
+    parts: dict[int, ScanMotion] = {}
+    centre = results[0].grid.centre
+    count = sum(len(one.problem.scans) for one in results)
+    for one, members in zip(results, members_of(contrasts, count), strict=True):
+        moved = one.motion or _still(one.problem.scans, one.grid)
+        parts |= dict(zip(members, moved.scans, strict=True))
+    return Motion(centre, tuple(parts[n] for n in sorted(parts)))
+
+
+def _of_members(value: Any, members: Sequence[int], count: int) -> Any:
+    """One value for all, or those of the members of a list with one for each scan."""
+    if isinstance(value, str | Path) or not isinstance(value, Sequence):
+        return value
+    if len(value) == 1:
+        return value[0]
+    if len(value) != count:
+        raise InvsrError(f"{len(value)} values for {count} scans ({value}): give one, or one for each scan")
+    return [value[n] for n in members]
+
+
+def _registered(
+    groups: Sequence[Sequence[Scan]], grid: Grid, motion: str, progress: ProgressCallback | None
+) -> list[Motion | None]:
+    """The motion of each contrast's scans: against each other, and of all of them against the first contrast."""
+    steps = Steps(progress)
+    moved = [estimate_motion(group, grid, motion if len(group) > 1 else NONE) for group in groups]
+    if motion == NONE:
+        return moved
+    smooth: list[tuple[Tensor, Grid]] = []
+    for n, (group, one) in enumerate(zip(groups, moved, strict=True)):
+        # Each on a grid of its own, where its slices lie along an axis.
+        finest = max(REGISTRATION_SPACING, float(group[0].grid.spacing.min()))
+        own = choose_grid(group, finest)
+        with steps.step(2 * len(groups) - n):
+            problem = build_problem(group, own, one)
+            smooth.append((smooth_guess(problem.operator, problem.y), own))
+    for n, group in enumerate(groups[1:], start=1):
+        with steps.step(len(groups) - n):
+            found = align_contrasts(*smooth[0], *smooth[n], grid.centre)
+        moved[n] = _with(moved[n], found, group, grid)
+    return moved
+
+
+def _with(moved: Motion | None, found: Alignment, scans: Sequence[Scan], grid: Grid) -> Motion | None:
+    """The motion of a contrast's scans followed by that against the first contrast, where it is one."""
+    name = scans[0].name
+    if found.after < LEAST_ALIKE:
+        warnings.warn(
+            f"{name}: its edges do not lie where those of the first contrast do (mean squared cosine of gradients "
+            f"{found.after:.2f}, not {LEAST_ALIKE:g} or more): another person, or hardly any overlap?",
+            InvsrWarning,
+            stacklevel=2,
+        )
+    if found.after <= found.before or _distance(found.motion, grid) < LEAST_MOTION * float(grid.spacing.min()):
+        return moved
+    centre = torch.from_numpy(grid.centre)
+    own = _still(scans, grid) if moved is None else moved
+    outer = rigid_matrices(torch.from_numpy(found.motion), centre)
+    after = []
+    for one in own.scans:
+        matrices = outer @ rigid_matrices(torch.from_numpy(one.motion), torch.from_numpy(own.centre))
+        after.append(replace(one, motion=_vectors(matrices.numpy(), grid.centre)))
+    return Motion(grid.centre, tuple(after))
+
+
+def _still(scans: Sequence[Scan], grid: Grid) -> Motion:
+    slices = [scan.grid.shape[scan.through_plane] for scan in scans]
+    none = [(np.zeros((n, 6)), np.ones(n)) for n in slices]
+    pairs = zip(scans, none, strict=True)
+    return Motion(grid.centre, tuple(ScanMotion(scan.name, scan.grid, *one) for scan, one in pairs))
+
+
+def _distance(motion: Array, grid: Grid) -> float:
+    """How far the motion takes points of the middle half of a field of view, RMS, mm."""
+    matrix = rigid_matrices(torch.from_numpy(motion), torch.from_numpy(grid.centre)).numpy()
+    points = grid.centre + (grid.corners() - grid.centre) / 2
+    return float(np.sqrt(((points @ matrix[:3, :3].T + matrix[:3, 3] - points) ** 2).sum(1).mean()))
+
+
+def _vectors(matrices: Array, centre: Array) -> Array:
+    """Rotation vectors and translations about a centre, (n, 6), of rigid matrices (n, 4, 4)."""
+    turns = Rotation.from_matrix(matrices[:, :3, :3]).as_rotvec()
+    shifts = matrices[:, :3, :3] @ centre + matrices[:, :3, 3] - centre
+    found: Array = np.concatenate([turns, shifts], 1)
+    return found
+
+
+def _given(motion: Motion, groups: Sequence[Sequence[Scan]], members: Sequence[Sequence[int]]) -> list[Motion | None]:
+    """The motion of each contrast's scans, from that of all."""
+    places = [n for numbers in members for n in numbers]
+    by_place = dict(zip(places, (scan for group in groups for scan in group), strict=True))
+    ordered = [by_place[n] for n in sorted(places)]
+    motion.fitting([scan.name for scan in ordered], [scan.grid for scan in ordered])
+    found: list[Motion | None] = []
+    for numbers in members:
+        own = Motion(motion.centre, tuple(motion.scans[n] for n in numbers))
+        found.append(None if len(numbers) == 1 and own.scans[0].still else own)
+    return found
