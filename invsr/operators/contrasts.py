@@ -18,17 +18,14 @@ from invsr.operators.normal_equations import check_shape
 
 
 class Contrasts(LinearOperator):
-    """Each contrast's scans see its own channel: ``A x = (sqrt(w_1) A_1 x_1, sqrt(w_2) A_2 x_2, ...)``.
+    """Each contrast's scans see its own channel: ``A x = (A_1 x_1, A_2 x_2, ...)``.
 
-    Data and range are tuples, one entry per scan, contrast after contrast. As in a `Stack` the roots of the weights
-    belong to the operator, and data goes through `weigh` first.
+    Data and range are tuples, one entry per scan, contrast after contrast.
 
     Parameters
     ----------
     operators : sequence of LinearOperator
         One for each contrast, a `Stack` where it has several scans; with one domain.
-    weights : sequence of float, optional
-        w_n of each contrast, for instance ``1 / sigma_n^2`` relative to the first one's; by default 1.
 
     Shape
     -----
@@ -37,7 +34,7 @@ class Contrasts(LinearOperator):
     Raises
     ------
     InvsrError
-        When there are no operators, their domains differ, or a weight is not above zero.
+        When there are no operators, or their domains differ.
 
     Examples
     --------
@@ -52,7 +49,7 @@ class Contrasts(LinearOperator):
 
     range: tuple[Grid, ...]  # type: ignore[assignment]  # a tuple of grids, as data is a tuple
 
-    def __init__(self, operators: Sequence[LinearOperator], weights: Sequence[float] | None = None) -> None:
+    def __init__(self, operators: Sequence[LinearOperator]) -> None:
         if len(operators) == 0:
             raise InvsrError("several contrasts need at least one operator")
         nn.Module.__init__(self)
@@ -65,9 +62,6 @@ class Contrasts(LinearOperator):
                 )
             if isinstance(one, Contrasts):
                 raise InvsrError(f"contrast {n} is itself several contrasts: give its members")
-        self.weights = [1.0] * len(operators) if weights is None else [float(one) for one in weights]
-        if len(self.weights) != len(operators) or not all(0 < one < float("inf") for one in self.weights):
-            raise InvsrError(f"weights {self.weights} for {len(operators)} contrasts: give each one above zero")
         self.members = nn.ModuleList(operators)
         self.range = tuple(scan.range for one in operators for scan in one.operators)
         a, b, c = (PERIODIC if all(o.boundary[n] == PERIODIC for o in operators) else NEUMANN for n in (0, 1, 2))
@@ -84,17 +78,11 @@ class Contrasts(LinearOperator):
     def operators(self) -> list[LinearOperator]:
         return [scan for one in self.channels for scan in one.operators]
 
-    def weigh(self, y: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Measured data, each contrast's with the root of its weight."""
-        check_shape(y, self.range, self, "y")
-        pairs = zip(self.weights, self._grouped(y), strict=True)
-        return tuple(weight**0.5 * part for weight, group in pairs for part in group)
-
     def _forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]  # data is a tuple
         found: list[Tensor] = []
-        for weight, one, channel in zip(self.weights, self.channels, self._each(x), strict=True):
+        for one, channel in zip(self.channels, self._each(x), strict=True):
             y = one._forward(channel)
-            found += [weight**0.5 * part for part in (y if isinstance(y, tuple) else (y,))]
+            found += y if isinstance(y, tuple) else (y,)
         return tuple(found)
 
     def adjoint(self, y: Sequence[Tensor]) -> Tensor:  # type: ignore[override]  # data is a tuple
@@ -103,8 +91,8 @@ class Contrasts(LinearOperator):
         return self._adjoint(y)
 
     def _adjoint(self, y: Sequence[Tensor]) -> Tensor:  # type: ignore[override]  # data is a tuple
-        channels = zip(self.weights, self.channels, self._grouped(y), strict=True)
-        return torch.cat([weight**0.5 * one._adjoint(_data(group)) for weight, one, group in channels], 1)
+        channels = zip(self.channels, self._grouped(y), strict=True)
+        return torch.cat([one._adjoint(_data(group)) for one, group in channels], 1)
 
     def measured_coordinates(self, r: Sequence[Tensor]) -> Tensor:  # type: ignore[override]  # data is a tuple
         """The coordinates of each scan for its part of r, flattened and concatenated."""
@@ -112,13 +100,13 @@ class Contrasts(LinearOperator):
         return torch.cat([scan.measured_coordinates(part).flatten() for scan, part in parts])
 
     def _composed(self, inner: LinearOperator) -> LinearOperator:
-        return Contrasts([one @ inner for one in self.channels], self.weights)
+        return Contrasts([one @ inner for one in self.channels])
 
     def __add__(self, other: LinearOperator) -> LinearOperator:
         raise InvsrError("several contrasts are not added up: add the operators of each")
 
     def __mul__(self, factor: float | Tensor) -> LinearOperator:
-        return Contrasts([one * factor for one in self.channels], self.weights)
+        return Contrasts([one * factor for one in self.channels])
 
     __rmul__ = __mul__
 
@@ -128,18 +116,18 @@ class Contrasts(LinearOperator):
         """Contrast by contrast, each as its own operator does."""
         if any(one.boundary != self.boundary for one in self.channels):
             return super()._solve(b, rho, regulariser, x0, rtol, max_iter)
-        starts = [None] * len(self.weights) if x0 is None else self._each(x0)
-        channels = zip(self.weights, self.channels, self._each(b), starts, strict=True)
-        found = [one._solve(c / w, rho / w, regulariser, start, rtol, max_iter) for w, one, c, start in channels]
+        starts = [None] * len(self.channels) if x0 is None else self._each(x0)
+        channels = zip(self.channels, self._each(b), starts, strict=True)
+        found = [one._solve(part, rho, regulariser, start, rtol, max_iter) for one, part, start in channels]
         worst = max(found, key=lambda one: (one.status is not Status.CONVERGED, one.residual))
         iterations = max(one.n_iter for one in found)
         return LinearSolution(torch.cat([one.x for one in found], 1), worst.status, iterations, worst.residual)
 
     def _each(self, x: Tensor) -> list[Tensor]:
         """The channels of a volume, each (batch, 1, *domain.shape)."""
-        if x.shape[1] != len(self.weights):
+        if x.shape[1] != len(self.channels):
             raise InvsrError(
-                f"a volume of {x.shape[1]} channels for {len(self.weights)} contrasts: give one for each contrast"
+                f"a volume of {x.shape[1]} channels for {len(self.channels)} contrasts: give one for each contrast"
             )
         return list(torch.split(x, 1, 1))
 

@@ -57,7 +57,7 @@ class JointTV(TV):
     Parameters
     ----------
     lam, huber, max_iter
-        As of `TV`; one weight for all contrasts, each scaled to a peak of 1.
+        As of `TV`; one weight for all contrasts, scaled to the noise level of the first one, whose peak is 1.
     norm : {"nuclear", "euclidean"}
         As of the prior.
     """
@@ -69,29 +69,30 @@ class JointTV(TV):
         self, problems: Sequence[InverseProblem], progress: ProgressCallback | None = None
     ) -> list[Solution]:
         """A solution for each contrast, in its problem's scaled intensities; they share history and weight."""
-        # All contrasts are brought to the first one's noise level.
+        # All contrasts are brought to the first one's noise level: the best weight of total variation grows with noise,
+        # and one weight then suits all.
         sigma = problems[0].sigma
         levels = [one.sigma / sigma for one in problems]
-        operator = Contrasts([one.operator for one in problems], [level**-2 for level in levels])
         pairs = list(zip(problems, levels, strict=True))
         found = iterate(
             ADMM(),
-            operator,
+            Contrasts([one.operator for one in problems]),
             tuple(part / level for one, level in pairs for part in as_tuple(one.y)),
             JointPrior(self.huber, self.norm),
             lam=self.lam,
             sigma=sigma,
             likelihood=tuple(_of_noise(kind, sigma) for one in problems for kind in one.likelihoods),
-            x0=torch.cat([one.guess() for one in problems], 1),
+            x0=torch.cat([one.guess() / level for one, level in pairs], 1),
             max_iter=self.max_iter,
             progress=progress,
         )
         solutions = []
-        for one, x in zip(problems, torch.split(found.x, 1, 1), strict=True):
+        for (one, level), channel in zip(pairs, torch.split(found.x, 1, 1), strict=True):
+            x = level * channel
             prediction = one.operator(x)
             misfit = chi2(one.operator, one.likelihoods, one.y, prediction)
             kept = gain(one.likelihoods, one.y, prediction)
-            solutions.append(replace(found, x=x.contiguous(), sigma=one.sigma, chi2=misfit, gain=kept))
+            solutions.append(replace(found, x=x, sigma=one.sigma, chi2=misfit, gain=kept))
         return solutions
 
     def memory_together(self, problems: Sequence[InverseProblem]) -> int:

@@ -41,7 +41,7 @@ class JointTV(TV):
     References
     ----------
     Holt (2014), IEEE Trans. Image Process. 23, 3975-3989 (nuclear). Blomgren, Chan (1998), IEEE Trans. Image Process.
-    7, 304-309, and Brudfors, Balbastre, Nachev, Ashburner (2018), MIUA, CCIS 894, 105-116 (Euclidean).
+    7, 304-309, and Brudfors, Balbastre, Nachev, Ashburner (2018), MIUA, CCIS 894, 217-228 (Euclidean).
 
     Examples
     --------

@@ -205,11 +205,11 @@ def _moving_stack() -> Stack:
 
 
 def _contrasts(grid: Grid) -> Contrasts:
-    return Contrasts([acquisition(grid.coarsen(s), reference=grid) for s in ((1.0, 0.9, 2.2), (2.0, 0.9, 1.1))], [1, 3])
+    return Contrasts([acquisition(grid.coarsen(s), reference=grid) for s in ((1.0, 0.9, 2.2), (2.0, 0.9, 1.1))])
 
 
 def _stacked_contrasts() -> Contrasts:
-    return Contrasts([_orthogonal_stack(), acquisition(VOLUME.coarsen((1.0, 0.9, 2.2)), reference=VOLUME)], [0.5, 1])
+    return Contrasts([_orthogonal_stack(), acquisition(VOLUME.coarsen((1.0, 0.9, 2.2)), reference=VOLUME)])
 
 
 def _moving_contrasts() -> Contrasts:
