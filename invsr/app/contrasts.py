@@ -80,7 +80,8 @@ def run_contrasts(
         for result, output in zip(results, outputs, strict=True):
             check_writable(output)
             into = None if report is None else report / output.name.split(".")[0]
-            told.append(finish(result, output, [], into, inputs.files, False, quiet))
+            others = [one for one in results if one is not result]
+            told.append(finish(result, output, [], into, inputs.files, False, quiet, others))
         motion_found = motion_of_scans(results, names)
         written = save_motion(motion_found, moved) if given != "none" else []
     for said, paths in told:

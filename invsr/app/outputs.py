@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,9 @@ def write_result(result: Reconstruction, output: Path, beside_result: list[Path]
     return written
 
 
-def write_result_report(folder: Path | None, result: Reconstruction, inputs: list[Path], output: Path) -> list[Path]:
+def write_result_report(
+    folder: Path | None, result: Reconstruction, inputs: list[Path], output: Path, others: Sequence[Reconstruction]
+) -> list[Path]:
     """The report of a result, with the checksums of its inputs; the paths of its files; none without a folder."""
     if folder is None:
         return []
@@ -75,7 +78,7 @@ def write_result_report(folder: Path | None, result: Reconstruction, inputs: lis
     roles = {path.name if names.count(path.name) == 1 else str(path): path for path in inputs}
     roles["the result"] = output
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    return write_report(folder, result, command=command, files=roles)
+    return write_report(folder, result, command=command, files=roles, others=others)
 
 
 def describe(result: Reconstruction) -> tuple[list[str], list[str]]:
@@ -104,11 +107,12 @@ def finish(
     inputs: list[Path],
     keep_motion: bool,
     quiet: bool,
+    others: Sequence[Reconstruction] = (),
 ) -> tuple[tuple[list[str], list[str]] | None, list[Path]]:
     """What `describe` finds, None where `quiet`, and the paths of all that is written of a result and of its report."""
     said = None if quiet else describe(result)
     written = write_result(result, output, beside_result, keep_motion)
-    return said, written + write_result_report(report, result, inputs, output)
+    return said, written + write_result_report(report, result, inputs, output, others)
 
 
 def tell(said: tuple[list[str], list[str]] | None, written: list[Path]) -> None:

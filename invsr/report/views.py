@@ -23,7 +23,12 @@ LEAST_SHARE = 0.2
 
 
 def layers_of(
-    names: Sequence[str], result: Reconstruction, cubic: Tensor, left: Sequence[Residual], split: Evidence
+    names: Sequence[str],
+    result: Reconstruction,
+    cubic: Tensor,
+    left: Sequence[Residual],
+    split: Evidence,
+    others: Sequence[Reconstruction] = (),
 ) -> tuple[list[Layer], dict[str, list[str]]]:
     """The layers that the viewer offers, and the sets of three that it shows side by side.
 
@@ -37,6 +42,8 @@ def layers_of(
     left : sequence of Residual
         One for each scan.
     split : Evidence
+    others : sequence of Reconstruction
+        Other contrasts of the same head.
     """
     problem = result.problem
     scale, grid = problem.scale, result.grid
@@ -59,6 +66,8 @@ def layers_of(
     caption = "Data minus prediction, in standard deviations of the noise: edges mean that the model is wrong."
     for label, one, where in zip(rest, left, problem.grids, strict=True):
         layers.append(Layer(label, one.map, where, -4.0, 4.0, DIVERGING, caption, COARSE))
+    contrasts = _contrast_layers(others)
+    layers += contrasts
     sets = {
         "Scan, cubic, result": [scans[0], "cubic", "result"],
         "Evidence": ["from the data", "from the prior", "prior's share"],
@@ -66,9 +75,18 @@ def layers_of(
     }
     if len(names) > 1:
         sets["Scans"] = [*scans, "result"][:3]
+    if contrasts:
+        sets["Contrasts"] = ["result", *(one.name for one in contrasts)][:3]
     if result.std is not None:
         sets["Uncertainty"] = ["cubic", "standard deviation", "result"]
     return layers, sets
+
+
+def _contrast_layers(others: Sequence[Reconstruction]) -> list[Layer]:
+    names = [f"contrast {n}: {one.volume.name.split('.')[0]}" for n, one in enumerate(others, start=2)]
+    caption = "Another contrast, reconstructed together with this one."
+    pairs = zip(names, others, strict=True)
+    return [Layer(name, one.x, one.grid, *window(one.x), GRAY, caption, COMPARED) for name, one in pairs]
 
 
 def _numbered(word: str, count: int) -> list[str]:

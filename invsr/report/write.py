@@ -36,6 +36,7 @@ def write_report(
     *,
     command: str = "",
     files: Mapping[str, Path] | None = None,
+    others: Sequence[Reconstruction] = (),
 ) -> list[Path]:
     """Write ``report.html`` and ``report.json`` into `folder`; their paths.
 
@@ -49,6 +50,8 @@ def write_report(
         The command line that was run.
     files : mapping from role to Path, optional
         Files whose checksums are recorded.
+    others : sequence of Reconstruction
+        Other contrasts of the same head, to be looked at beside the result.
 
     Raises
     ------
@@ -66,7 +69,7 @@ def write_report(
     gap = max(scan.slice_spacing for scan in problem.scans)
     split = split_evidence(problem.operator, x, problem.sigma, 2 * gap, (x != 0) if len(names) > 1 else None)
     record = _record(names, result, left, split, command, files or {})
-    layers, sets = layers_of(names, result, cubic, left, split)
+    layers, sets = layers_of(names, result, cubic, left, split, others)
     text = page.page(
         title=f"{', '.join(names)}: {result.method}",
         subtitle=f"{'; '.join(map(_size, problem.grids))} to {_size(result.grid)}",

@@ -33,7 +33,9 @@ def test_a_folder_with_a_volume_and_a_report_for_each(folder, tmp_path):
     assert code == 0, err
     first, second = (invsr.load(out / one.name) for one in scans)
     assert first.grid == second.grid and first.grid.shape == (24, 24, 24)
-    assert "joint-tv" in said and (report / "t2" / "report.html").exists()
+    assert "joint-tv" in said
+    page = (report / "t2" / "report.html").read_text()
+    assert "contrast 2: t1" in page and '"Contrasts"' in page
     assert sorted(path.name for path in out.iterdir()) == [
         *("motion-1.tfm", "motion-2.tfm", "motion.json", "t1.nii.gz", "t2.nii.gz")
     ]
