@@ -208,7 +208,7 @@ def data_solve(problem: Problem, rhs: Tensor, rho: Weight, x0: Tensor) -> Tensor
     """``(A*A + rho K*K)^-1 rhs``."""
     # Inexact data steps (CG) only need to keep ahead of the outer iteration. It is the prior that tells of the step.
     with within(0.0, 0.0):
-        return problem.operator.solve(rhs, rho, problem.prior.analysis, x0=x0, rtol=1e-5, max_iter=50).x
+        return problem.operator.solve(rhs, rho, problem.prior.analysis, x0=x0, rtol=1e-4, max_iter=50).x
 
 
 def rescaled(problem: Problem, x: Tensor, v: Tensor, factor: Weight) -> Tensor:
