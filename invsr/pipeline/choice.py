@@ -89,9 +89,10 @@ def _implied(given: Mapping[str, Any]) -> type[Method]:
 def choose_method(problem: InverseProblem, seed: int = 0, budget: Budget | None = None) -> Method:
     """The best method for a problem that the benchmarks show, and that fits into the memory.
 
-    One scan that the unrolled network was trained for, or with larger gaps, or samples: "unrolled". Slices that are
-    hardly thicker than the target's voxels, and several parallel scans: "pnp". Everything else, oblique and moving
-    scans, thicker slices, more noise and other noise models included: "tv". Where nothing else fits: "cubic".
+    What the unrolled network was trained for, one scan or several, or with larger gaps: "unrolled". Slices that are
+    hardly thicker than the target's voxels, and several parallel scans beyond its training: "pnp". Everything else,
+    several scans whose slices moved, thicker slices, more noise and other noise models included: "tv". Where nothing
+    else fits: "cubic".
     """
     budget = Budget.on(problem.device) if budget is None else budget
     first, *others = _ranked(problem, seed)
@@ -117,15 +118,13 @@ def _ranked(problem: InverseProblem, seed: int) -> list[Method]:
 def _best(problem: InverseProblem, seed: int) -> list[Method]:
     if not problem.is_gaussian:
         return []
-    if isinstance(problem.operator, Stack):
-        # Where scans lie obliquely, or moved, plug-and-play is no better than TV over four heads, and takes longer
-        # (benchmarks, table of stacks).
-        parallel = all(isinstance(one, Separable) for one in problem.operator.operators)
-        return [PnP(seed=seed)] if parallel else []
     unrolled = Unrolled()
     slices, outside = problem.slices, unrolled.outside(problem).keys()
     # Beyond the gaps and below the thickness of training the network is better than TV all the same, and plug-and-play
-    # is where slices also lie close; with thicker slices and more noise TV is (benchmarks, table of the choice).
+    # is where slices also lie close; with thicker slices and more noise TV is (benchmarks, tables of the choice and of
+    # stacks).
     if slices is None or outside - {GAP, THIN}:
-        return []
+        several = isinstance(problem.operator, Stack)
+        parallel = several and all(isinstance(one, Separable) for one in problem.operator.operators)
+        return [PnP(seed=seed)] if parallel else []
     return [PnP(seed=seed)] if THIN in outside and slices.gap < CLOSE * slices.thickness else [unrolled]

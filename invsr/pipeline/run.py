@@ -77,8 +77,8 @@ def reconstruct(
     method : Method or {"auto", "unrolled", "deq", "pnp", "posterior", "tv", "tikhonov", "cubic"}
         A method object (`invsr.methods`), or its name, to which the options `lam` to `n_samples` belong: one that the
         method does not use is an error. By default the method that they imply, else `invsr.pipeline.choice`'s:
-        "unrolled" for one scan of thick slices, "pnp" for hardly thick ones and for several parallel scans that did not
-        move, "tv" elsewhere.
+        "unrolled" for thick slices of one scan or several, "pnp" for hardly thick ones, "tv" elsewhere, and where
+        slices of several scans moved one by one.
     spacing : float or three, mm, optional
         Voxel spacing of the result, along the first scan's axes and over all fields of view, or all masks; by default
         isotropic at the first scan's finest spacing that was measured.
