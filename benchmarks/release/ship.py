@@ -127,6 +127,8 @@ def figures(path, name, names):
     """Markdown tables without the columns of other models."""
     out, keep = [], None
     for line in Path(path).read_text().splitlines():
+        if line.startswith("# "):  # the page's title
+            continue
         if not line.startswith("|"):
             out.append(line)
             keep = None
