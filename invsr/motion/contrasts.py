@@ -16,8 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.ndimage import gaussian_filter
-from scipy.optimize import minimize
 from torch import Tensor
 
 from invsr.grid import Grid
@@ -62,6 +60,8 @@ def align_contrasts(fixed: Tensor, fixed_grid: Grid, moving: Tensor, moving_grid
     centre : array, shape (3,), mm
         World point that rotations are about.
     """
+    from scipy.optimize import minimize  # it takes a while to import
+
     inverse = np.zeros(6)
     for level in LEVELS:
         measure = _Measure(fixed, fixed_grid, moving, moving_grid, centre, level)
@@ -108,6 +108,8 @@ class _Measure:
 
 def _field(x: Tensor, grid: Grid, level: float) -> Tensor:
     """Gradients in world directions after smoothing, 1 long where they are steep, shape (1, 3, *grid.shape)."""
+    from scipy.ndimage import gaussian_filter
+
     widths = [max(level / float(spacing), 1.0) for spacing in grid.spacing]
     smooth = gaussian_filter(x[0, 0].cpu().numpy().astype(np.float32), widths)
     slopes = [np.gradient(smooth, axis=n) / float(grid.spacing[n]) for n in range(3)]

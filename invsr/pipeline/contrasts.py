@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from invsr.errors import InvsrError, InvsrWarning
@@ -273,6 +272,8 @@ def _distance(motion: Array, grid: Grid) -> float:
 
 def _vectors(matrices: Array, centre: Array) -> Array:
     """Rotation vectors and translations about a centre, (n, 6), of rigid matrices (n, 4, 4)."""
+    from scipy.spatial.transform import Rotation  # it takes a while to import
+
     turns = Rotation.from_matrix(matrices[:, :3, :3]).as_rotvec()
     shifts = matrices[:, :3, :3] @ centre + matrices[:, :3, 3] - centre
     found: Array = np.concatenate([turns, shifts], 1)

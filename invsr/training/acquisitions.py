@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.spatial.transform import Rotation
 
 from invsr.grid import Grid
 from invsr.operators.base import LinearOperator
 from invsr.operators.profiles import PROFILES
 from invsr.operators.scan_model import acquisition
 from invsr.operators.stack import Stack
+from invsr.operators.transforms import rigid_matrices
 from invsr.training.random_draws import integer, log_uniform, mixed_uniform, uniform, zero_or_uniform
 from invsr.training.recipe import THINNEST
 
@@ -142,7 +142,7 @@ class RandomScan:
         affine[self.axis, self.axis] = self.distance
         room = extent - slices * self.distance
         affine[self.axis, 3] = self.offset * room + 0.5 * self.distance - 0.5
-        rotation = Rotation.from_rotvec(self.turn).as_matrix()
+        rotation = rigid_matrices(torch.tensor([*self.turn, 0.0, 0.0, 0.0]), torch.zeros(3)).numpy()[:3, :3]
         affine[:3, :3] = rotation @ affine[:3, :3]
         affine[:3, 3] = patch.centre + rotation @ (affine[:3, 3] - patch.centre)
         return acquisition(

@@ -8,10 +8,10 @@ from registry import CASES
 from invsr.numerics.vectors import in_single_precision, parts, random_in_form_of
 
 
-def volume(case, operator, channels):
+def volume(case, operator):
     dtype = torch.complex128 if case.complex_domain else torch.float64
     grids = operator.domain if isinstance(operator.domain, tuple) else (operator.domain,)
-    zeros = tuple(torch.zeros((2, channels, *one.shape), dtype=dtype) for one in grids)
+    zeros = tuple(torch.zeros((2, case.channels, *one.shape), dtype=dtype) for one in grids)
     return random_in_form_of(zeros if isinstance(operator.domain, tuple) else zeros[0], seed=0)
 
 
@@ -56,7 +56,7 @@ def test_same_as_on_the_cpu_in_single_precision(name, cuda):
 def compare(name, cuda, n_iter, form, rtol):
     case = CASES[name]
     A = case.build()
-    x = volume(case, A, channels=1)
+    x = volume(case, A)
     with torch.no_grad():
         y = random_in_form_of(A(x), seed=1)
         expected = results(case, A, form(x), form(y), n_iter)
@@ -69,7 +69,7 @@ def compare(name, cuda, n_iter, form, rtol):
 def test_gradients_in_parameters(name, cuda):
     case = CASES[name]
     A, B = case.build().requires_grad_(), case.build().to(cuda).requires_grad_()
-    x = volume(case, A, channels=1)
+    x = volume(case, A)
     sums = [length(op(v)) for op, v in ((A, x), (B, everywhere(x, cuda)))]
     expected, found = (
         torch.autograd.grad(total, list(op.parameters())) for total, op in zip(sums, (A, B), strict=True)

@@ -14,7 +14,7 @@ from invsr.noise.estimation import estimate_sigma
 from invsr.noise.likelihoods import L1, Gaussian, Huber, Masked, Rician
 from invsr.noise.sampling import add_noise
 from invsr.operators import Stack, acquisition
-from invsr.priors import TV, Denoiser, Prior, Tikhonov
+from invsr.priors import TV, Denoiser, JointTV, Prior, Tikhonov
 from invsr.solvers import ADMM, HQS, PGD, RED, Step, Unrolled, iterate, solve_quadratic
 from invsr.solvers.equilibrium import Equilibrium
 from invsr.solvers.spline import cubic
@@ -84,6 +84,8 @@ def test_nothing_is_left_out():
 PRIORS = {
     "tv": TV,
     "tv huber": lambda: TV(huber=0.5),
+    "joint tv, nuclear": JointTV,
+    "joint tv, euclidean": lambda: JointTV(norm="euclidean"),
     "tikhonov gradient": Tikhonov,
     "tikhonov identity": lambda: Tikhonov("identity"),
     "denoiser, tiles": lambda: denoiser("DnCNN", tile=2000, symmetries=2),

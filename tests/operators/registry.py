@@ -51,6 +51,8 @@ class Case(NamedTuple):
     #: `measured_coordinates` keeps everything that the operator can produce; not so where samples at the edge see the
     #: volume by less than a half, nor for an adjoint, whose range is no data.
     keeps_range: bool = True
+    #: Channels that the unknown has at least: one for each contrast.
+    channels: int = 1
 
 
 # Grids ----------------------------------------------------------------------------------------------
@@ -332,8 +334,8 @@ CASES: dict[str, Case] = {
         lambda: _stack(KSpaceMask(SMALL, _mask(SMALL), real=True), KSpaceMask(SMALL, _mask(SMALL), real=True))
     ),
     "adjoint of a stack": Case(lambda: _orthogonal_stack().H, solves=False),
-    # Contrasts: as many as the battery has channels
-    "contrasts": Case(lambda: _contrasts(VOLUME)),
-    "contrasts, one from several stacks": Case(_stacked_contrasts),
-    "contrasts, one moved": Case(_moving_contrasts, keeps_range=False),
+    # Contrasts
+    "contrasts": Case(lambda: _contrasts(VOLUME), channels=2),
+    "contrasts, one from several stacks": Case(_stacked_contrasts, channels=2),
+    "contrasts, one moved": Case(_moving_contrasts, keeps_range=False, channels=2),
 }

@@ -42,9 +42,8 @@ def unknown(name, operator, dtype=torch.float64, channels=CHANNELS, seed=0):
     """A random volume for an operator of the registry."""
     if "coils" in name:
         channels = 1  # the range's channels are the coils
-    if "contrasts" in name:
-        channels = CHANNELS  # one for each
     case = CASES[name]
+    channels = max(channels, case.channels)
     dtype = {torch.float64: torch.complex128, torch.float32: torch.complex64}[dtype] if case.complex_domain else dtype
     grids = operator.domain if isinstance(operator.domain, tuple) else (operator.domain,)
     zeros = [torch.zeros((2, channels, *one.shape), dtype=dtype, device=device_of(operator)) for one in grids]

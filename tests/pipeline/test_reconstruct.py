@@ -227,14 +227,16 @@ def test_the_default_is_what_fits_the_scan(monkeypatch, truth, scan):
     assert chosen(scan) == "unrolled"
     assert chosen(scan, lam=0.01) == chosen(scan, noise_model="huber") == "tv"
     assert chosen(scan, slice_thickness=1.0) == "unrolled"  # gaps beyond training
-    thick = invsr.simulate(truth, slice_thickness=12.0, noise=0.01, axis=2)
+    thick = invsr.simulate(truth, slice_thickness=14.0, noise=0.01, axis=2)
     assert chosen(thick) == chosen(scan, noise=0.2) == "tv"
     assert chosen(scan, method="cubic") == "cubic"
-    assert chosen(scan, scan) == "pnp"
+    assert chosen(scan, scan) == "unrolled"
+    assert chosen(thick, thick) == "pnp"  # beyond the training
     turn = np.eye(4)
     turn[:2, :2] = [[np.cos(0.2), -np.sin(0.2)], [np.sin(0.2), np.cos(0.2)]]
     oblique = invsr.Volume(scan.data, Grid(scan.grid.shape, turn @ scan.grid.affine), "oblique")
-    assert chosen(scan, oblique) == chosen(scan, scan, lam=0.01) == "tv"
+    assert chosen(scan, oblique) == "unrolled"
+    assert chosen(thick, oblique) == chosen(scan, scan, lam=0.01) == "tv"
 
 
 def test_memory_is_checked_before_starting(monkeypatch, scan):

@@ -76,7 +76,7 @@ def test_every_operator_counts_the_samples_of_its_data(name):
     # In the coordinates that are counted, white noise has a mean square of 1 per real number.
     operator = CASES[name].build()
     kind = torch.complex128 if CASES[name].complex_domain else torch.float64
-    like = operator(torch.zeros((1, 1, *operator.domain.shape), dtype=kind))
+    like = operator(torch.zeros((1, CASES[name].channels, *operator.domain.shape), dtype=kind))
     generator, values = torch.Generator().manual_seed(0), []
     for _ in range(60):
         y = like_data(tuple(white_noise(one, generator) for one in as_tuple(like)), like)

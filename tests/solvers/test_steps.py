@@ -416,11 +416,11 @@ def test_smooth_guess_explains_the_data():
 def test_largest_eigenvalue(name):
     # Never below: PGD's step would be too long.
     operator = CASES[name].build()
-    shape = operator.domain.shape
+    shape = (CASES[name].channels, *operator.domain.shape)
     kind = torch.complex128 if CASES[name].complex_domain else F64
-    units = torch.eye(int(np.prod(shape)), dtype=kind).reshape(-1, 1, 1, *shape)
+    units = torch.eye(int(np.prod(shape)), dtype=kind).reshape(-1, 1, *shape)
     with torch.no_grad():
         gram = torch.stack([operator.gram(unit).flatten() for unit in units], 1)
         expected = float(torch.linalg.eigvalsh(gram)[-1])
-        found = largest_eigenvalue(operator.gram, torch.zeros((1, 1, *shape), dtype=kind))
+        found = largest_eigenvalue(operator.gram, torch.zeros((1, *shape), dtype=kind))
     assert expected <= found <= 1.02 * expected
