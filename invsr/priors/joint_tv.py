@@ -103,7 +103,7 @@ def _gram(v: Tensor) -> Matrices:
 def _eigenvalues(gram: Matrices) -> tuple[Tensor, Tensor, Tensor]:
     """Those of positive semidefinite matrices, largest first, by Cardano's formula.
 
-    Smith (1961), Commun. ACM 4, 168.
+    Smith (1961), Comm. ACM 4, 168.
     """
     xx, yy, zz, xy, xz, yz = gram
     mean = (xx + yy + zz) / 3
