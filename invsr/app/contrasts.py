@@ -58,6 +58,8 @@ def run_contrasts(
 
     outputs = outputs_of(scans, folder, names, members_of(names, len(scans)))
     check_folder(folder)
+    for output in outputs if folder.is_dir() else []:
+        check_writable(output)
     moved = folder / "motion.json"
     require_distinct(scans, [*inputs.masks, where["reference"]], [*outputs, *motion_files(moved, len(scans))])
     if report is not None:
@@ -78,7 +80,6 @@ def run_contrasts(
         make_folder(folder)
         told = []
         for result, output in zip(results, outputs, strict=True):
-            check_writable(output)
             into = None if report is None else report / output.name.split(".")[0]
             others = [one for one in results if one is not result]
             told.append(finish(result, output, [], into, inputs.files, False, quiet, others))

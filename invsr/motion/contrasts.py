@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.motion.align import RADIUS
 from invsr.operators.transforms import rigid_matrices
@@ -50,7 +51,7 @@ class Alignment:
 
 
 def align_contrasts(fixed: Tensor, fixed_grid: Grid, moving: Tensor, moving_grid: Grid, centre: Array) -> Alignment:
-    """Find the rigid motion between two contrasts of one anatomy, up to about 20 mm and 20 degrees.
+    """Find the rigid motion between two contrasts of one anatomy; found from 10 mm and 10 degrees about each axis.
 
     Parameters
     ----------
@@ -59,7 +60,15 @@ def align_contrasts(fixed: Tensor, fixed_grid: Grid, moving: Tensor, moving_grid
     fixed_grid, moving_grid : Grid
     centre : array, shape (3,), mm
         World point that rotations are about.
+
+    Raises
+    ------
+    InvsrError
+        When a volume is one voxel wide.
     """
+    for grid in (fixed_grid, moving_grid):
+        if min(grid.shape) < 2:
+            raise InvsrError(f"a contrast on {grid} is too narrow to be registered: motion none (--motion none)")
     from scipy.optimize import minimize  # it takes a while to import
 
     inverse = np.zeros(6)

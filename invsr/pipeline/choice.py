@@ -22,8 +22,8 @@ from invsr.solvers.trained import DEQ, load_solver
 AUTO = "auto"
 # Asked in turn for the options that imply a method.
 IMPLIED = (TV, PnP, Posterior)
-# Slices with gaps below this share of their thickness lie close.
-CLOSE = 0.5
+# Slices thinner than so many target voxels are hardly thick; those with gaps below this share of it lie close.
+HARDLY, CLOSE = 1.7, 0.5
 # Belongs to the run: methods that draw no random numbers have no use for it.
 SEED = "seed"
 
@@ -120,11 +120,11 @@ def _best(problem: InverseProblem, seed: int) -> list[Method]:
         return []
     unrolled = Unrolled()
     slices, outside = problem.slices, unrolled.outside(problem).keys()
-    # Beyond the gaps and below the thickness of training the network is better than TV all the same, and plug-and-play
-    # is where slices also lie close; with thicker slices and more noise TV is (benchmarks, tables of the choice and of
-    # stacks).
+    # Beyond the gaps and below the thickness of training the network is better than TV all the same; TV is with thicker
+    # slices and more noise, plug-and-play where slices are hardly thick and lie close (tables of the choice and stacks).
     if slices is None or outside - {GAP, THIN}:
         several = isinstance(problem.operator, Stack)
         parallel = several and all(isinstance(one, Separable) for one in problem.operator.operators)
         return [PnP(seed=seed)] if parallel else []
-    return [PnP(seed=seed)] if THIN in outside and slices.gap < CLOSE * slices.thickness else [unrolled]
+    hardly_thick = slices.thickness < HARDLY and slices.gap < CLOSE * slices.thickness
+    return [PnP(seed=seed)] if hardly_thick else [unrolled]

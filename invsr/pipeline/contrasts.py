@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.grid import Grid
 from invsr.motion import NONE, STACK, Motion, ScanMotion
+from invsr.motion.align import composed
 from invsr.motion.contrasts import Alignment, align_contrasts
 from invsr.noise.likelihoods import Likelihood, Masked
 from invsr.numerics.iteration import ProgressCallback, Steps, split, whole
@@ -25,7 +25,7 @@ from invsr.pipeline.grids import choose_grid
 from invsr.pipeline.memory import Budget, require_memory
 from invsr.pipeline.methods import TV
 from invsr.pipeline.moved import estimate_motion
-from invsr.pipeline.preparation import scans_of
+from invsr.pipeline.preparation import mask_of_each, per_scan, scans_of
 from invsr.pipeline.problem import InverseProblem, build_problem
 from invsr.pipeline.reconstruction import Reconstruction
 from invsr.pipeline.run import find_device
@@ -39,6 +39,8 @@ from invsr.solvers.steps import ADMM
 from invsr.volume import Volume
 
 Array = npt.NDArray[np.float64]
+# Of what is said of an acquisition, what holds for all scans.
+ONE_FOR_ALL = ("zero_filling", "faults")
 # Motion between contrasts below this share of a voxel, RMS over the volume, is left alone: resampling costs more.
 LEAST_MOTION = 0.25
 # Gradients of aligned contrasts of one head have a mean squared cosine above this.
@@ -128,7 +130,7 @@ def reconstruct_contrasts(
         Thick-slice scans, at least two.
     contrasts : sequence of str, optional
         The contrast of each scan; scans with the same word are stacks of one contrast. By default each is its own.
-    method : JointTV, optional
+    method : invsr.pipeline.JointTV, optional
     spacing, reference
         As of `invsr.reconstruct`, for the grid that all contrasts share.
     motion : {"stack", "none"} or Motion
@@ -138,7 +140,7 @@ def reconstruct_contrasts(
         As of `invsr.reconstruct`.
     **acquired
         What `invsr.reconstruct` takes of how scans were acquired (`slice_thickness`, `slice_profile`, `in_plane`,
-        `noise`, `noise_model`, `masks`, `slice_axis`, `zero_filling`, `faults`): one value, or one for each scan.
+        `noise`, `noise_model`, `masks`, `slice_axis`, `zero_filling`, `faults`).
 
     Returns
     -------
@@ -154,8 +156,10 @@ def reconstruct_contrasts(
     if isinstance(motion, str) and motion not in (NONE, STACK):
         raise InvsrError(f"motion {motion!r} of several contrasts: use {NONE} or {STACK}, each scan as a whole")
     members = members_of(contrasts, len(scans))
+    told = _of_each({key: value for key, value in acquired.items() if key not in ONE_FOR_ALL}, len(scans))
+    alike = {key: value for key, value in acquired.items() if key in ONE_FOR_ALL}
     groups = [
-        ([scans[n] for n in group], {key: _of_members(value, group, len(scans)) for key, value in acquired.items()})
+        ([scans[n] for n in group], alike | {key: [values[n] for n in group] for key, values in told.items()})
         for group in members
     ]
     if len(groups) < 2:
@@ -200,15 +204,11 @@ def motion_of_scans(results: Sequence[Reconstruction], contrasts: Sequence[str] 
     return Motion(centre, tuple(parts[n] for n in sorted(parts)))
 
 
-def _of_members(value: Any, members: Sequence[int], count: int) -> Any:
-    """One value for all, or those of the members of a list with one for each scan."""
-    if isinstance(value, str | Path) or not isinstance(value, Sequence):
-        return value
-    if len(value) == 1:
-        return value[0]
-    if len(value) != count:
-        raise InvsrError(f"{len(value)} values for {count} scans ({value}): give one, or one for each scan")
-    return [value[n] for n in members]
+def _of_each(acquired: dict[str, Any], count: int) -> dict[str, list[Any]]:
+    """What is said of each scan, as lists."""
+    masks = acquired.get("masks")
+    found = {key: per_scan(value, count, key.replace("_", " ")) for key, value in acquired.items() if key != "masks"}
+    return found if masks is None else found | {"masks": mask_of_each(masks, count)}
 
 
 def _registered(
@@ -246,14 +246,11 @@ def _with(moved: Motion | None, found: Alignment, scans: Sequence[Scan], grid: G
         )
     if found.after <= found.before or _distance(found.motion, grid) < LEAST_MOTION * float(grid.spacing.min()):
         return moved
-    centre = torch.from_numpy(grid.centre)
+    # The motion of a contrast's scans is about the middle of the same grid.
     own = _still(scans, grid) if moved is None else moved
-    outer = rigid_matrices(torch.from_numpy(found.motion), centre)
-    after = []
-    for one in own.scans:
-        matrices = outer @ rigid_matrices(torch.from_numpy(one.motion), torch.from_numpy(own.centre))
-        after.append(replace(one, motion=_vectors(matrices.numpy(), grid.centre)))
-    return Motion(grid.centre, tuple(after))
+    outer = torch.from_numpy(found.motion)[None]
+    after = (replace(one, motion=composed(outer, torch.from_numpy(one.motion)).numpy()) for one in own.scans)
+    return Motion(own.centre, tuple(after))
 
 
 def _still(scans: Sequence[Scan], grid: Grid) -> Motion:
@@ -268,16 +265,6 @@ def _distance(motion: Array, grid: Grid) -> float:
     matrix = rigid_matrices(torch.from_numpy(motion), torch.from_numpy(grid.centre)).numpy()
     points = grid.centre + (grid.corners() - grid.centre) / 2
     return float(np.sqrt(((points @ matrix[:3, :3].T + matrix[:3, 3] - points) ** 2).sum(1).mean()))
-
-
-def _vectors(matrices: Array, centre: Array) -> Array:
-    """Rotation vectors and translations about a centre, (n, 6), of rigid matrices (n, 4, 4)."""
-    from scipy.spatial.transform import Rotation  # it takes a while to import
-
-    turns = Rotation.from_matrix(matrices[:, :3, :3]).as_rotvec()
-    shifts = matrices[:, :3, :3] @ centre + matrices[:, :3, 3] - centre
-    found: Array = np.concatenate([turns, shifts], 1)
-    return found
 
 
 def _given(motion: Motion, groups: Sequence[Sequence[Scan]], members: Sequence[Sequence[int]]) -> list[Motion | None]:

@@ -63,18 +63,14 @@ def scans_of(
                 f"a {type(one).__name__} is not a scan: make one with invsr.Volume.from_array(array, spacing=...), or "
                 "invsr.load(path)"
             )
-    if masks is not None:
-        masks = [masks] if isinstance(masks, Volume) else list(masks)
-        if len(masks) != len(given):
-            raise InvsrError(f"{len(masks)} masks for {len(given)} scans: give one for each scan, in the same order")
     options = {
-        "slice_thickness": _per_scan(slice_thickness, len(given), "slice thickness"),
-        "slice_profile": _per_scan(slice_profile, len(given), "slice profile"),
-        "in_plane": _per_scan(in_plane, len(given), "in-plane model"),
-        "noise": _per_scan(noise, len(given), "noise"),
-        "noise_model": _per_scan(noise_model, len(given), "noise model"),
-        "mask": _per_scan(masks, len(given), "masks"),
-        "slice_axis": _per_scan(slice_axis, len(given), "slice axis"),
+        "slice_thickness": per_scan(slice_thickness, len(given), "slice thickness"),
+        "slice_profile": per_scan(slice_profile, len(given), "slice profile"),
+        "in_plane": per_scan(in_plane, len(given), "in-plane model"),
+        "noise": per_scan(noise, len(given), "noise"),
+        "noise_model": per_scan(noise_model, len(given), "noise model"),
+        "mask": mask_of_each(masks, len(given)),
+        "slice_axis": per_scan(slice_axis, len(given), "slice axis"),
     }
     thicknesses = options["slice_thickness"]
     for value in thicknesses:
@@ -161,7 +157,30 @@ def _of_matrix(grid: Grid, matrix: Sequence[int]) -> Grid:
     return Grid(matrix, affine)
 
 
-def _per_scan(value: Any, count: int, what: str) -> list[Any]:
+def mask_of_each(masks: Volume | Sequence[Volume] | None, count: int) -> list[Volume | None]:
+    """The mask of each scan; None where there are no masks.
+
+    Raises
+    ------
+    InvsrError
+        When there is not one for each.
+    """
+    if masks is None:
+        return [None] * count
+    found = [masks] if isinstance(masks, Volume) else list(masks)
+    if len(found) != count:
+        raise InvsrError(f"{len(found)} masks for {count} scans: give one for each scan, in the same order")
+    return [*found]
+
+
+def per_scan(value: Any, count: int, what: str) -> list[Any]:
+    """A value for each scan, from one for all or one for each.
+
+    Raises
+    ------
+    InvsrError
+        When there are as many as neither.
+    """
     if value is None or isinstance(value, float | int | str | Path) or not isinstance(value, Sequence):
         return [value] * count
     values = list(value)

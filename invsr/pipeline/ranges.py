@@ -48,7 +48,8 @@ def outside(about: dict[str, Any], problem: InverseProblem) -> dict[str, str]:
         share, widest = one.gap / one.thickness, gap
         if thin:  # slices were made thinner at the same distance
             widest = (0.0, (1 + gap[1]) * min(1 / THINNEST, max(1.0, thickness[1] / one.thickness)) - 1)
-        found |= _beyond(THIN, THICK, "slices {:.3g} target voxels thick", one.thickness, thickness, thin)
+        apart = thin and one.thickness + one.gap >= thickness[0]
+        found |= _beyond(THIN, THICK, "slices {:.3g} target voxels thick", one.thickness, thickness, apart)
         found |= _beyond(GAP, GAP, "gaps of {:.3g} of the thickness", share, widest)
     # Less noise than in training is no difficulty.
     found |= _beyond(None, NOISE, "noise of {:.3g} of the peak", problem.sigma, noise)

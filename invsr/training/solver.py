@@ -110,7 +110,7 @@ def train_solver(
         solver = unrolled_of(networks, recipe.step, recipe.n_steps, recipe.save_memory)
     if type(start_from) is type(solver):
         _take_over(solver, start_from)
-    # A third faster on the CPU where few channels lie at full resolution.
+    # Seven eighths of the time on the CPU for a network that works on blocks of voxels, the same for others.
     solver.to(memory_format=torch.channels_last_3d)
     fabric = fabric_for(out, device, devices, log)
     patches: SimulatedPatches | ScanPatches

@@ -128,13 +128,23 @@ def test_another_person_is_remarked(scans):
         reconstruct_contrasts([scans[0], scans[1].with_data(noise)], reference=GRID)
 
 
+def test_a_scan_one_pixel_wide_is_not_registered(scans):
+    second = scans[1]
+    narrow = invsr.Volume(
+        second.data[..., :1], invsr.Grid((*second.grid.shape[:2], 1), second.grid.affine), "t2.nii.gz"
+    )
+    with pytest.raises(InvsrError, match="too narrow to be registered"):
+        reconstruct_contrasts([scans[0], narrow], slice_axis=[2, 0])
+
+
 @pytest.mark.parametrize(
     ("how", "words"),
     [
         ({"contrasts": ["a", "a"]}, "one contrast: leave contrasts out"),
         ({"contrasts": ["a"]}, "1 contrasts named for 2 scans"),
+        ({"masks": [invsr.Volume(torch.ones(1, 1, 36, 36, 36), GRID)]}, "1 masks for 2 scans"),
         ({"motion": "slice"}, "use none or stack"),
-        ({"slice_thickness": [4.0, 4.0, 4.0]}, "3 values for 2 scans"),
+        ({"slice_thickness": [4.0, 4.0, 4.0]}, "3 values of slice thickness for 2 scans"),
         ({"motion": Motion(GRID.centre, ())}, "motion of 0 scans for 2"),
     ],
 )

@@ -29,6 +29,7 @@ def test_ranges_of_training_with_thin_slices():
     assert not outside(about, one_scan(0.4, 3.6)) and not outside(about, one_scan(4.0, 2.0))
     assert set(outside(about, one_scan(0.1, 3.9))) == {THIN, GAP}
     assert set(outside(about, one_scan(4.0, 10.0))) == {GAP}  # 12 voxels are the largest distance
+    assert set(outside(about, one_scan(0.4, 0.0))) == {THIN}  # thin, and not far apart
     assert set(outside({**about, "thin": 0.0}, one_scan(0.4, 3.6))) == {THIN, GAP}
 
 

@@ -226,7 +226,9 @@ def test_the_default_is_what_fits_the_scan(monkeypatch, truth, scan):
 
     assert chosen(scan) == "unrolled"
     assert chosen(scan, lam=0.01) == chosen(scan, noise_model="huber") == "tv"
-    assert chosen(scan, slice_thickness=1.0) == "unrolled"  # gaps beyond training
+    assert chosen(scan, slice_thickness=1.0) == "unrolled"  # gaps
+    thin = invsr.Scan(invsr.simulate(truth, slice_thickness=1.5, noise=0.01, axis=2), slice_thickness=1.5)
+    assert chosen(thin) == "pnp"  # hardly thick
     thick = invsr.simulate(truth, slice_thickness=14.0, noise=0.01, axis=2)
     assert chosen(thick) == chosen(scan, noise=0.2) == "tv"
     assert chosen(scan, method="cubic") == "cubic"
