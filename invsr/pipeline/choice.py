@@ -121,7 +121,7 @@ def _best(problem: InverseProblem, seed: int) -> list[Method]:
     unrolled = Unrolled()
     slices, outside = problem.slices, unrolled.outside(problem).keys()
     # Beyond the gaps and below the thickness of training the network is better than TV all the same; TV is with thicker
-    # slices and more noise, plug-and-play where slices are hardly thick and lie close (tables of the choice and stacks).
+    # slices and more noise, plug-and-play where slices are hardly thick and lie close (tables of choice and stacks).
     if slices is None or outside - {GAP, THIN}:
         several = isinstance(problem.operator, Stack)
         parallel = several and all(isinstance(one, Separable) for one in problem.operator.operators)
