@@ -5,8 +5,9 @@
 PSNR inside the head, dB, of each contrast. Scenes: "directions" (slices across k, j, i), "axial" (all across k),
 "guide" (the first contrast has voxels of 1 mm), "two" (the first two of "directions"), "noisy" and "thick" (as
 "directions", the second contrast with 4 % noise, or slices twice as thick), "moved" (as "directions", the headers of
-all but the first wrong by up to 10 mm and 10 degrees about each axis). "euclidean" and "nuclear" are the norms of
-`invsr.priors.JointTV`; registration is on in "moved" alone. The mean gain leaves out a guide.
+all but the first wrong by up to 10 mm and 10 degrees about each axis). Registration is on in "moved" alone. The mean
+gain leaves out a guide. Methods: "tv" and "unrolled" see each scan alone; "joint tv, euclidean" and "joint tv, nuclear"
+are the norms of `invsr.priors.JointTV`; "joint unrolled" is the network of all contrasts (--model).
 
 With --leak: balls of 5 mm that are in the last contrast only; of their contrast, the share that is recovered in the
 last one, and what appears of it in the others.
@@ -22,11 +23,17 @@ import invsr
 from benchmarks.arguments import normalised, parser, row, stem, table, truths
 from benchmarks.quality.lesions import with_lesions
 from invsr.errors import InvsrWarning
-from invsr.pipeline.contrasts import JointTV, reconstruct_contrasts
+from invsr.pipeline.contrasts import reconstruct_contrasts
+from invsr.pipeline.joint import JointTV, JointUnrolled
 from invsr.testing.metrics import evaluate, head_mask
 
 SCENES = ("directions", "axial", "guide", "two", "noisy", "thick", "moved")
-NORMS = ("euclidean", "nuclear")
+ALONE = ("tv", "unrolled")
+TOGETHER = {
+    "joint tv, euclidean": JointTV(norm="euclidean"),
+    "joint tv, nuclear": JointTV(norm="nuclear"),
+    "joint unrolled": JointUnrolled(),
+}
 FARTHEST = 10.0  # mm and degrees about each axis
 
 
@@ -52,15 +59,14 @@ def moved(scan, grid, rng):
     return scan.with_data(scan.data, invsr.Grid(scan.grid.shape, matrix @ scan.grid.affine))
 
 
-def together(scans, grid, norm, motion="none"):
-    return reconstruct_contrasts(scans, method=JointTV(norm=norm), reference=grid, motion=motion)
+def solved(scans, grid, method, methods, motion="none"):
+    """The scans by a method: alone, or together."""
+    if method in ALONE:
+        return [invsr.reconstruct(scan, method=method, reference=grid) for scan in scans]
+    return reconstruct_contrasts(scans, method=methods[method], reference=grid, motion=motion)
 
 
-def psnr(found, truth, mask):
-    return evaluate(found.x[0, 0].numpy(), truth.numpy(), mask, quick=True)["psnr"]
-
-
-def leak(volumes, thickness, noise, seed):
+def leak(volumes, thickness, noise, seed, methods):
     """Lesions of the last contrast: recovered there, and what the others show of them, in shares of their contrast."""
     mask = head_mask(volumes[-1].numpy())
     spoilt, lesions = with_lesions(volumes[-1], mask, seed)
@@ -70,14 +76,8 @@ def leak(volumes, thickness, noise, seed):
     table(["slices", "method", "recovered", *(f"leaks into {stem(one)}" for one in volumes[:-1])])
     for scene in ("directions", "axial"):
         pairs = [simulated(scene, [*volumes[:-1], last], thickness, noise, seed) for last in (volumes[-1], spoilt)]
-        for method in ("tv", "unrolled", *NORMS):
-            grid = volumes[0].grid
-            both = [
-                together(scans, grid, method)
-                if method in NORMS
-                else [invsr.reconstruct(scan, method=method, reference=grid) for scan in scans]
-                for scans in pairs
-            ]
+        for method in (*ALONE, *methods):
+            both = [solved(scans, volumes[0].grid, method, methods) for scans in pairs]
             changes = [(b.x - a.x)[0, 0].numpy() / peak for a, b, peak in zip(*both, peaks, strict=True)]
             shares = []
             for change in changes:
@@ -90,11 +90,16 @@ def main():
     arguments = parser(__doc__, "volumes", "--crop", "--thickness", "--noise", "--seed")
     arguments.add_argument("--scenes", nargs="*", default=SCENES, choices=SCENES)
     arguments.add_argument("--leak", action="store_true")
+    arguments.add_argument("--methods", nargs="*", default=list(TOGETHER), choices=list(TOGETHER))
+    arguments.add_argument("--model", default=JointUnrolled.model, help="weights of the network of all contrasts")
     options = arguments.parse_args()
+    methods = {name: TOGETHER[name] for name in options.methods}
+    if "joint unrolled" in methods:
+        methods["joint unrolled"] = JointUnrolled(model=options.model)
     warnings.simplefilter("ignore", InvsrWarning)
     volumes = [normalised(one) for one in truths(options.volumes, options.crop)]
     if options.leak:
-        leak(volumes, options.thickness, options.noise, options.seed)
+        leak(volumes, options.thickness, options.noise, options.seed, methods)
         return
     table(["scene", "method", *map(stem, volumes), "mean gain over tv alone", "seconds"])
     for scene in options.scenes:
@@ -108,12 +113,11 @@ def main():
             else simulated("directions", given, options.thickness, options.noise, options.seed)
         )
         base = None
-        for method in ("tv", "unrolled", *NORMS):
+        for method in (*ALONE, *methods):
             begun = time.perf_counter()
-            if method in NORMS:
-                found = together(scans, grid, method, "stack" if scene == "moved" else "none")
-            else:  # alone, a scan lies where it lies
-                found = [invsr.reconstruct(scan, method=method, reference=grid) for scan in right]
+            # Alone, a scan lies where it lies.
+            given_scans = right if method in ALONE else scans
+            found = solved(given_scans, grid, method, methods, "stack" if scene == "moved" else "none")
             seconds = time.perf_counter() - begun
             scored = zip(found, given, masks, strict=True)
             scores = [
@@ -122,15 +126,7 @@ def main():
             base = base or scores
             gained = np.mean(np.subtract(scores, base)[1 if scene == "guide" else 0 :])
             cells = [f"{one:.2f}" for one in scores] + [""] * (len(volumes) - len(given))
-            row(
-                [
-                    scene,
-                    method if method not in NORMS else f"joint tv, {method}",
-                    *cells,
-                    f"{gained:+.2f}",
-                    f"{seconds:.0f}",
-                ]
-            )
+            row([scene, method, *cells, f"{gained:+.2f}", f"{seconds:.0f}"])
 
 
 if __name__ == "__main__":

@@ -91,6 +91,11 @@ def facts(kind, network, about, before, parameters):
                 f"; {about['stacks']:.0%} are two or three stacks of one volume, {about['oblique']:.0%} of those "
                 "turned by up to 30 degrees"
             )
+        if about.get("contrasts"):
+            rows["Acquisitions"] += (
+                f"; one to {about['contrasts']} contrasts of one head, one scan each; in a third of them all slices "
+                "are parallel, in a fifth one contrast is isotropic"
+            )
     rows["Optimisation"] = (
         f"{about['steps']:,} steps of {recipe['batch']} patches of {patch} voxels, Muon, "
         f"largest rate {recipe['rate']:g}, seed {recipe['seed']}"
@@ -116,6 +121,8 @@ def command(kind, about):
         ranges += f" --thin {recipe['thin']:g}"
     if recipe.get("stacks"):
         ranges += f" --stacks {recipe['stacks']:g} --oblique {recipe['oblique']:g}"
+    if recipe.get("contrasts", 1) > 1:
+        ranges += f" --contrasts {recipe['contrasts']}"
     steps = f"--{'max-iter' if kind == 'deq' else 'n-steps'} {recipe['n_steps']}"
     return (
         f"invsr train {kind} --data DIR --out W.safetensors --start-from START --step {recipe['step']} {steps} "

@@ -13,9 +13,9 @@ from invsr.errors import InvsrError
 
 # Heavy modules are imported inside the functions: `invsr --help` answers at once.
 
+# Where the results lie.
+COMMON, OWN = GRIDS = ("common", "own")
 ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh", ".nrrd", ".nhdr")
-# The names that mean the joint prior.
-METHODS = ("auto", "tv", "joint-tv")
 
 
 def run_contrasts(
@@ -26,9 +26,10 @@ def run_contrasts(
     how: dict[str, Any],
     unused: dict[str, Any],
     where: dict[str, Any],
+    *,
     motion: str | None,
     transforms: Path | None,
-    *,
+    own: bool,
     report: Path | None,
     quiet: bool,
 ) -> None:
@@ -42,20 +43,22 @@ def run_contrasts(
         Options of the method, and those that several contrasts have no use for.
     where : dict
         Spacing, reference, device and memory.
+    own : bool
+        Whether each contrast is written on its own scan's grid.
     """
     scans = inputs.scans
-    if method not in METHODS:
-        raise InvsrError(
-            f"--method {method} reconstructs each contrast alone: leave --contrasts out, or use --method tv, which is "
-            "that of all contrasts together"
-        )
+    if own and where["reference"] is not None:
+        raise InvsrError("--reference: with --contrast-grid own each contrast has a grid of its own: leave one out")
     for option, value in unused.items():
         if value is not None:
             raise InvsrError(f"--{option}: several contrasts have no use for it, leave it out")
     from invsr.io.files import check_folder, check_writable, make_folder
     from invsr.motion import motion_files, save_motion
-    from invsr.pipeline.contrasts import JointTV, members_of, motion_of_scans, reconstruct_contrasts
+    from invsr.pipeline.contrasts import members_of, motion_of_scans, reconstruct_contrasts
+    from invsr.pipeline.joint import together_of
+    from invsr.pipeline.own_grid import on_own_grid
 
+    chosen = together_of(method, how)
     outputs = outputs_of(scans, folder, names, members_of(names, len(scans)))
     check_folder(folder)
     for output in outputs if folder.is_dir() else []:
@@ -70,20 +73,22 @@ def run_contrasts(
         results = reconstruct_contrasts(
             volumes,
             names,
-            method=JointTV(**{name: value for name, value in how.items() if value is not None}),
+            method=chosen,
             motion=given,
             progress=bar.part("contrasts", 0.0, 0.95),
             **acquired,
             **where | {"reference": grid_of(where["reference"])},
         )
+        motion_found = motion_of_scans(results, names)
+        if own:
+            results = [on_own_grid(one, where["spacing"]) for one in results]
         bar.part("writing", 0.95)
         make_folder(folder)
         told = []
         for result, output in zip(results, outputs, strict=True):
             into = None if report is None else report / output.name.split(".")[0]
-            others = [one for one in results if one is not result]
+            others = [one for one in results if one is not result and one.grid == result.grid]
             told.append(finish(result, output, [], into, inputs.files, False, quiet, others))
-        motion_found = motion_of_scans(results, names)
         written = save_motion(motion_found, moved) if given != "none" else []
     for said, paths in told:
         tell(said, paths)

@@ -36,6 +36,12 @@ ContrastNames = Annotated[
     list[str] | None,
     typer.Option(help="Contrast of each scan; scans with one name are stacks of one contrast. Implies --contrasts."),
 ]
+ContrastGrid = Annotated[
+    str | None,
+    typer.Option(
+        help="common: all contrasts on one grid; own: each on its own scan's, where its header says. [common]"
+    ),
+]
 Masks = Annotated[list[Path] | None, typer.Option(help="Use only the data inside; one per scan.")]
 VolumeIndex = Annotated[int | None, typer.Option(help="Which volume of a 4-D file, from 0.")]
 ReportFolder = Annotated[Path | None, typer.Option(help="Folder for an HTML page and a JSON of the run.")]

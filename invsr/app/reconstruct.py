@@ -7,9 +7,10 @@ from typing import Any
 
 from invsr.app import options
 from invsr.app.arguments import Inputs, grid_of, motion_of, parsed_spacing, parsed_thickness, parsed_weight
-from invsr.app.contrasts import run_contrasts
+from invsr.app.contrasts import GRIDS, OWN, run_contrasts
 from invsr.app.outputs import figures_in_words, finish, prepare_outputs, require_distinct, tell
 from invsr.app.progress import progress, share_of_solving
+from invsr.errors import InvsrError
 
 # Heavy modules are imported inside the functions: `invsr --help` answers at once.
 
@@ -19,6 +20,7 @@ def reconstruct(
     output: options.ResultOutput,
     contrasts: options.Contrasts = False,
     contrast: options.ContrastNames = None,
+    contrast_grid: options.ContrastGrid = None,
     method: options.MethodName = "auto",
     solver: options.Solver = None,
     denoiser: options.DenoiserName = None,
@@ -62,9 +64,15 @@ def reconstruct(
     weights: dict[str, Any] = {"lam": parsed_weight(lam), "huber": huber, "max_iter": max_iter}
     rest: dict[str, Any] = {"solver": solver, "denoiser": denoiser, "adapt": adapt or None, "model": model}
     told: dict[str, Any] = {"report": report, "quiet": quiet}
+    if contrast_grid not in (None, *GRIDS):
+        raise InvsrError(f"--contrast-grid {contrast_grid}: use {' or '.join(GRIDS)}")
     if contrasts or contrast:
+        how = weights | {"model": rest.pop("model")}
         unused = rest | {"samples": samples, "uncertainty": uncertainty}
-        run_contrasts(inputs, output, contrast or None, method, weights, unused, where, motion, transforms, **told)
+        moved: dict[str, Any] = {"motion": motion, "transforms": transforms, "own": contrast_grid == OWN}
+        run_contrasts(inputs, output, contrast or None, method, how, unused, where, **moved, **told)
+    elif contrast_grid is not None:
+        raise InvsrError("--contrast-grid: one volume of all scans has one grid: leave it out, or add --contrasts")
     else:
         drawn: dict[str, Any] = {"samples": samples, "uncertainty": uncertainty, "seed": seed}
         _run(inputs, output, method, weights | rest, where, motion or "none", transforms, **drawn, **told)

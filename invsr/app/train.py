@@ -92,9 +92,11 @@ def _train_solver(options: SolverOptions, **own: Any) -> None:
     """Train the solver of a recipe from the common options and those of one kind of solver."""
     _require_other_start(options.start_from, options.out)
     files = volumes_in(options.data)
-    from invsr.training.solver import network_of, train_solver
+    from invsr.training.solver import joint, network_of, train_solver
 
     first = _first_solver(options.start_from)
+    if options.contrasts > 1:
+        first = joint(first)
     network: Any = network_of(first)
     recipe = SolverRecipe(
         architecture=type(network).__name__,
@@ -111,6 +113,7 @@ def _train_solver(options: SolverOptions, **own: Any) -> None:
         thin=options.thin,
         stacks=options.stacks,
         oblique=options.oblique,
+        contrasts=options.contrasts,
         rate=options.rate,
         seed=options.seed,
         **own,

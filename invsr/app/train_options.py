@@ -114,6 +114,9 @@ class SolverOptions(TrainOptions):
         SOLVER.stacks
     )
     oblique: Annotated[float, typer.Option(help="Share of those whose scans lie obliquely, 0 to 1.")] = SOLVER.oblique
+    contrasts: Annotated[
+        int, typer.Option(help="Largest number of contrasts that are reconstructed together, 1 to 4.")
+    ] = SOLVER.contrasts
     rate: Rate = SOLVER.rate
     seed: Seed = SOLVER.seed
     start_from: Annotated[

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.models.gradient_step import GradientStep
+from invsr.models.joint import Exchange, JointUNet
 from invsr.models.networks import CONVOLUTIONS, TRANSPOSED, DnCNN, Network, UNet
 from invsr.models.shuffled import ShuffledUNet
 
@@ -30,7 +31,12 @@ def build(architecture: str, config: dict[str, Any]) -> Network:
         if architecture == "GradientStep":
             inner = dict(config["network"])
             return GradientStep(build(inner.pop("architecture"), inner))
-        kinds: dict[str, type[Network]] = {"UNet": UNet, "ShuffledUNet": ShuffledUNet, "DnCNN": DnCNN}
+        kinds: dict[str, type[Network]] = {
+            "UNet": UNet,
+            "ShuffledUNet": ShuffledUNet,
+            "DnCNN": DnCNN,
+            "JointUNet": JointUNet,
+        }
         network: Network = kinds[architecture](**config)
         return network
     except (KeyError, IndexError, TypeError, AttributeError) as error:
@@ -46,13 +52,16 @@ def _require_sizes(config: dict[str, Any]) -> None:
 
 
 def multiply_adds(network: Network) -> float:
-    """Multiply-adds per voxel of one forward pass, from the sizes of the convolutions."""
+    """Multiply-adds per voxel of one forward pass, from the sizes of the layers."""
     size = 4 * network.multiple
     image = torch.zeros((1, 1 + 2 * network.neighbours, *[size] * network.dim))
     total: int = 0
 
     def count(layer: Any, _: Any, out: Tensor) -> None:
         nonlocal total
+        if isinstance(layer, Exchange):
+            total += sum(one.numel() for one in layer.parameters()) * (out.numel() // out.shape[1])
+            return
         kernel = math.prod(layer.kernel_size) * layer.in_channels * layer.out_channels // layer.groups
         sites = out.numel() // layer.out_channels
         total += kernel * (sites // math.prod(layer.stride) if layer.transposed else sites)
@@ -60,7 +69,7 @@ def multiply_adds(network: Network) -> float:
     hooks = [
         layer.register_forward_hook(count)
         for layer in network.modules()
-        if isinstance(layer, (*CONVOLUTIONS.values(), *TRANSPOSED.values()))
+        if isinstance(layer, (*CONVOLUTIONS.values(), *TRANSPOSED.values(), Exchange))
     ]
     try:
         with torch.no_grad():

@@ -146,7 +146,7 @@ def choose(network: Any, device: torch.device, *, bfloat16: bool = True, anew: b
         coarse = bfloat16 and multiplies_bfloat16(device)
         return Choice(Way(TORCH, BFLOAT16 if coarse else FLOAT32), "by what the device multiplies")
     wanted = _wanted()
-    ways = [way for way in _ways(wanted) if bfloat16 or way.number_format == FLOAT32]
+    ways = [way for way in _ways(wanted if network.compiles else TORCH) if bfloat16 or way.number_format == FLOAT32]
     if len(ways) == 1:
         return Choice(ways[0], f"by {VARIABLE}" if wanted else "no other is here")
     timing = _timing(network, ways, anew)

@@ -83,6 +83,8 @@ class Network(nn.Module):
     streams : bool
         Whether large volumes go through on the CPU a few planes at a time, where no gradient is asked for: those of
         networks of volumes that define `stages`.
+    compiles : bool
+        Whether OpenVINO may run the body.
 
     Shape
     -----
@@ -96,6 +98,7 @@ class Network(nn.Module):
     reach: int = 0
     width: float = 1.0
     is_gradient_step: bool = False
+    compiles: bool = True
 
     def __init__(self, dim: int, neighbours: int = 0) -> None:
         super().__init__()
@@ -144,8 +147,12 @@ class Network(nn.Module):
     def _streamed(self, x: Tensor, level: Tensor) -> Tensor:
         """The same for a volume, a few planes at a time."""
         note_torch(self, x)
-        stages, out, at = self.stages(planes_at_once(x.shape[2:])), torch.empty_like(x), 0
         noise_map = level.expand((len(x), 1, *x.shape[2:]))
+        return self._through_planes(x, noise_map, self.stages(planes_at_once(x.shape[2:])))
+
+    def _through_planes(self, x: Tensor, noise_map: Tensor, stages: list[Stage]) -> Tensor:
+        """x less the noise that the stages of the body find in it."""
+        out, at = torch.empty_like(x), 0
         for planes, last in in_parts(x):
             noise = through(stages, torch.cat([x[:, :, planes], noise_map[:, :, planes]], 1), last)
             done = slice(at, at + noise.shape[2])
@@ -217,7 +224,7 @@ class UNet(Network):
         self.reach = 2 + sum(per_scale) + 2 * bottom * 2 ** (scales - 1) + self.multiple - 1
 
     def body(self, x: Tensor) -> Tensor:
-        out = _first(self.head, x)
+        out = first_layer(self.head, x)
         skips = []
         for encode, down in zip(self.encode, self.down, strict=True):
             skips.append(encode(out))
@@ -229,13 +236,13 @@ class UNet(Network):
         return found
 
     def stages(self, planes: int) -> list[Stage]:
-        inner: list[Stage] = [block.stage() for block in _of(self.bottom)]
+        inner: list[Stage] = stages_of(self.bottom)
         scales = list(enumerate(zip(self.encode, self.down, self.up, self.decode, strict=True), start=1))
         for n, (encode, down, up, decode) in reversed(scales):
-            blocks = [[block.stage() for block in _of(one)] for one in (encode, decode)]
+            blocks = [stages_of(one) for one in (encode, decode)]
             # Half as many planes on a scale of half the resolution: more would have to wait for each other.
             inner = [Scale(blocks[0], down, inner, up, blocks[1], max(1, planes // 2**n))]
-        return [_head(self.head), *inner, *self._tail()]
+        return [head_stage(self.head), *inner, *self._tail()]
 
     def _tail(self) -> list[Stage]:
         return [Convolution.of(self.tail)]
@@ -262,20 +269,21 @@ class DnCNN(Network):
         self.width = channels
 
     def body(self, x: Tensor) -> Tensor:
-        found: Tensor = self.layers[1:](_first(self.layers[0], x))
+        found: Tensor = self.layers[1:](first_layer(self.layers[0], x))
         return found
 
     def stages(self, planes: int) -> list[Stage]:
         first, *others = list(self.layers)
-        stages: list[Stage] = [_head(first)]
+        stages: list[Stage] = [head_stage(first)]
         return stages + [Each(one) if isinstance(one, nn.ReLU) else Convolution.of(one) for one in others]
 
 
-def _head(layer: Any) -> Convolution:
-    return Convolution(lambda part: _first(layer, part, padding=(0, 1, 1)), layer.out_channels)
+def head_stage(layer: Any) -> Convolution:
+    """The first layer, for planes that come one after the other."""
+    return Convolution(lambda part: first_layer(layer, part, padding=(0, 1, 1)), layer.out_channels)
 
 
-def _first(layer: Any, x: Tensor, padding: Any = None) -> Tensor:
+def first_layer(layer: Any, x: Tensor, padding: Any = None) -> Tensor:
     """The first layer. Small noise on a bright image does not survive bfloat16: it enters in two parts there."""
     padding = layer.padding if padding is None else padding
     if not torch.is_autocast_enabled(x.device.type):
@@ -291,8 +299,9 @@ def _first(layer: Any, x: Tensor, padding: Any = None) -> Tensor:
     return convolve(both.contiguous(memory_format=layout), weight, padding=padding)
 
 
-def _of(blocks: Any) -> list[_Residual]:
-    return list(blocks)
+def stages_of(blocks: Any) -> list[Stage]:
+    """Residual blocks, for planes that come one after the other."""
+    return [block.stage() for block in blocks]
 
 
 def _numbers_of_blocks(blocks: int | Sequence[int], scales: int) -> tuple[list[int], int, list[int]]:

@@ -14,7 +14,7 @@ from invsr.numerics.differences import NEUMANN, PERIODIC
 from invsr.numerics.iteration import Status
 from invsr.numerics.linear import LinearSolution
 from invsr.operators.base import LinearOperator
-from invsr.operators.normal_equations import check_shape
+from invsr.operators.normal_equations import IDENTITY, check_shape
 
 
 class Contrasts(LinearOperator):
@@ -110,18 +110,35 @@ class Contrasts(LinearOperator):
 
     __rmul__ = __mul__
 
+    def solve(
+        self,
+        b: Tensor,
+        rho: float | Tensor,
+        regulariser: str = IDENTITY,
+        x0: Tensor | None = None,
+        rtol: float = 1e-6,
+        max_iter: int = 200,
+    ) -> LinearSolution:
+        """As `LinearOperator.solve`; `rho` is one number, or one for each contrast, shape (contrast, 1, 1, 1)."""
+        if not isinstance(rho, Tensor) or rho.ndim == 0:
+            return super().solve(b, rho, regulariser, x0, rtol, max_iter)
+        check_shape(b, self.domain, self, "b")
+        if rho.numel() != len(self.channels):
+            raise InvsrError(f"{rho.numel()} penalties for {len(self.channels)} contrasts: give one, or one for each")
+        channels = zip(self.channels, self._each(b), rho.flatten(), self._starts(x0), strict=True)
+        return _together([one.solve(part, r, regulariser, start, rtol, max_iter) for one, part, r, start in channels])
+
     def _solve(
         self, b: Tensor, rho: float | Tensor, regulariser: str, x0: Tensor | None, rtol: float, max_iter: int
     ) -> LinearSolution:
         """Contrast by contrast, each as its own operator does."""
         if any(one.boundary != self.boundary for one in self.channels):
             return super()._solve(b, rho, regulariser, x0, rtol, max_iter)
-        starts = [None] * len(self.channels) if x0 is None else self._each(x0)
-        channels = zip(self.channels, self._each(b), starts, strict=True)
-        found = [one._solve(part, rho, regulariser, start, rtol, max_iter) for one, part, start in channels]
-        worst = max(found, key=lambda one: (one.status is not Status.CONVERGED, one.residual))
-        iterations = max(one.n_iter for one in found)
-        return LinearSolution(torch.cat([one.x for one in found], 1), worst.status, iterations, worst.residual)
+        channels = zip(self.channels, self._each(b), self._starts(x0), strict=True)
+        return _together([one._solve(part, rho, regulariser, start, rtol, max_iter) for one, part, start in channels])
+
+    def _starts(self, x0: Tensor | None) -> Sequence[Tensor | None]:
+        return [None] * len(self.channels) if x0 is None else self._each(x0)
 
     def _each(self, x: Tensor) -> list[Tensor]:
         """The channels of a volume, each (batch, 1, *domain.shape)."""
@@ -143,3 +160,10 @@ class Contrasts(LinearOperator):
 def _data(group: Sequence[Tensor]) -> Tensor:
     """Of one scan its tensor; of several what a stack takes."""
     return group[0] if len(group) == 1 else tuple(group)  # type: ignore[return-value]  # a stack takes a tuple
+
+
+def _together(found: Sequence[LinearSolution]) -> LinearSolution:
+    """The solutions of all contrasts as one, with the status of the worst."""
+    worst = max(found, key=lambda one: (one.status is not Status.CONVERGED, one.residual))
+    iterations = max(one.n_iter for one in found)
+    return LinearSolution(torch.cat([one.x for one in found], 1), worst.status, iterations, worst.residual)

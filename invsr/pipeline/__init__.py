@@ -2,8 +2,9 @@
 
 from invsr.pipeline import methods
 from invsr.pipeline.choice import choose_method
-from invsr.pipeline.contrasts import JointTV, reconstruct_contrasts
+from invsr.pipeline.contrasts import reconstruct_contrasts
 from invsr.pipeline.grids import choose_grid
+from invsr.pipeline.joint import JointTV, JointUnrolled
 from invsr.pipeline.moved import estimate_motion
 from invsr.pipeline.problem import InverseProblem, build_problem
 from invsr.pipeline.reconstruction import Reconstruction
@@ -13,6 +14,7 @@ from invsr.pipeline.scan import Scan
 __all__ = [
     "InverseProblem",
     "JointTV",
+    "JointUnrolled",
     "Reconstruction",
     "Scan",
     "build_problem",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,25 +17,18 @@ from invsr.grid import Grid
 from invsr.motion import NONE, STACK, Motion, ScanMotion
 from invsr.motion.align import composed
 from invsr.motion.contrasts import Alignment, align_contrasts
-from invsr.noise.likelihoods import Likelihood, Masked
 from invsr.numerics.iteration import ProgressCallback, Steps, split, whole
-from invsr.operators.contrasts import Contrasts
 from invsr.operators.transforms import rigid_matrices
 from invsr.pipeline.grids import choose_grid
+from invsr.pipeline.joint import JointTV, JointUnrolled, Together
 from invsr.pipeline.memory import Budget, require_memory
-from invsr.pipeline.methods import TV
 from invsr.pipeline.moved import estimate_motion
 from invsr.pipeline.preparation import mask_of_each, per_scan, scans_of
 from invsr.pipeline.problem import InverseProblem, build_problem
 from invsr.pipeline.reconstruction import Reconstruction
 from invsr.pipeline.run import find_device
 from invsr.pipeline.scan import Scan
-from invsr.priors.joint_tv import NUCLEAR
-from invsr.priors.joint_tv import JointTV as JointPrior
-from invsr.solvers.plug_and_play import iterate, smooth_guess
-from invsr.solvers.residuals import as_tuple, chi2, gain
-from invsr.solvers.solution import Solution
-from invsr.solvers.steps import ADMM
+from invsr.solvers.plug_and_play import smooth_guess
 from invsr.volume import Volume
 
 Array = npt.NDArray[np.float64]
@@ -51,69 +44,11 @@ REGISTERING = 0.3
 REGISTRATION_SPACING = 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class JointTV(TV):
-    """Total variation of all contrasts together, by ADMM: see `invsr.priors.JointTV`.
-
-    Parameters
-    ----------
-    lam, huber, max_iter
-        As of `TV`; one weight for all contrasts, scaled to the noise level of the first one, whose peak is 1.
-    norm : {"nuclear", "euclidean"}
-        As of the prior.
-    """
-
-    name: ClassVar[str] = "joint-tv"
-    norm: str = NUCLEAR
-
-    def solve_together(
-        self, problems: Sequence[InverseProblem], progress: ProgressCallback | None = None
-    ) -> list[Solution]:
-        """A solution for each contrast, in its problem's scaled intensities; they share history and weight."""
-        # All contrasts are brought to the first one's noise level: the best weight of total variation grows with noise,
-        # and one weight then suits all.
-        sigma = problems[0].sigma
-        levels = [one.sigma / sigma for one in problems]
-        pairs = list(zip(problems, levels, strict=True))
-        found = iterate(
-            ADMM(),
-            Contrasts([one.operator for one in problems]),
-            tuple(part / level for one, level in pairs for part in as_tuple(one.y)),
-            JointPrior(self.huber, self.norm),
-            lam=self.lam,
-            sigma=sigma,
-            likelihood=tuple(_of_noise(kind, sigma) for one in problems for kind in one.likelihoods),
-            x0=torch.cat([one.guess() / level for one, level in pairs], 1),
-            max_iter=self.max_iter,
-            progress=progress,
-        )
-        solutions = []
-        for (one, level), channel in zip(pairs, torch.split(found.x, 1, 1), strict=True):
-            x = level * channel
-            prediction = one.operator(x)
-            misfit = chi2(one.operator, one.likelihoods, one.y, prediction)
-            kept = gain(one.likelihoods, one.y, prediction)
-            solutions.append(replace(found, x=x, sigma=one.sigma, chi2=misfit, gain=kept))
-        return solutions
-
-    def memory_together(self, problems: Sequence[InverseProblem]) -> int:
-        """Bytes that solving all contrasts takes."""
-        return sum(self.memory(one) for one in problems)
-
-
-def _of_noise(kind: Likelihood, sigma: float) -> Likelihood:
-    """The likelihood at another noise level."""
-    if isinstance(kind, Masked):
-        return replace(kind, likelihood=_of_noise(kind.likelihood, sigma))
-    scaled: Likelihood = replace(kind, sigma=sigma)  # type: ignore[type-var]  # all of them are dataclasses
-    return scaled
-
-
 def reconstruct_contrasts(
     scans: Sequence[Volume | Scan],
     contrasts: Sequence[str] | None = None,
     *,
-    method: JointTV | None = None,
+    method: Together | None = None,
     spacing: float | Sequence[float] | None = None,
     reference: Grid | None = None,
     motion: str | Motion = STACK,
@@ -130,7 +65,8 @@ def reconstruct_contrasts(
         Thick-slice scans, at least two.
     contrasts : sequence of str, optional
         The contrast of each scan; scans with the same word are stacks of one contrast. By default each is its own.
-    method : invsr.pipeline.JointTV, optional
+    method : invsr.pipeline.JointUnrolled or invsr.pipeline.JointTV, optional
+        By default the first, where it was trained for what is asked and the memory allows it, else the second.
     spacing, reference
         As of `invsr.reconstruct`, for the grid that all contrasts share.
     motion : {"stack", "none"} or Motion
@@ -152,7 +88,6 @@ def reconstruct_contrasts(
     InvsrError
         When there are fewer than two contrasts, or as `invsr.reconstruct`.
     """
-    method = method or JointTV()
     if isinstance(motion, str) and motion not in (NONE, STACK):
         raise InvsrError(f"motion {motion!r} of several contrasts: use {NONE} or {STACK}, each scan as a whole")
     members = members_of(contrasts, len(scans))
@@ -175,6 +110,8 @@ def reconstruct_contrasts(
             moved = _given(motion, found, members)
         problems = [build_problem(group, grid, one) for group, one in zip(found, moved, strict=True)]
         budget = Budget.on(where, memory)
+        method = best_together(problems, budget) if method is None else method
+        method = method.within_together(problems, budget.comfortable)
         require_memory(f"{method} of {len(problems)} contrasts", method.memory_together(problems), grid, budget)
         solutions = method.solve_together(problems, solving)
     results = []
@@ -183,6 +120,15 @@ def reconstruct_contrasts(
         x = solution.x * problem.scale * (problem.seen() if masked else 1.0)
         results.append(Reconstruction(x, problem, method, solution))
     return results
+
+
+def best_together(problems: Sequence[InverseProblem], budget: Budget) -> Together:
+    """The best method for the contrasts that the benchmarks show, and that fits into the memory."""
+    network = JointUnrolled()
+    suits = all(one.is_gaussian and not network.objections(one) for one in problems)
+    if suits and network.memory_together(problems) <= budget.available:
+        return network
+    return JointTV()
 
 
 def members_of(contrasts: Sequence[str] | None, count: int) -> list[list[int]]:

@@ -135,18 +135,24 @@ class PnP(NetworkMethod):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedMethod(NetworkMethod):
-    """A method whose whole solver was trained; its name is the kind of solver.
+    """A method whose whole solver was trained.
 
     Parameters
     ----------
     model : name or path
         Trained weights, of the package or from `invsr train`.
+
+    Attributes
+    ----------
+    kind : str
+        The kind of solver that the weights are to be of.
     """
 
+    kind: ClassVar[str] = ""
     model: str | Path = ""
 
     def prior_in_use(self) -> Prior:
-        solver, _ = load_solver(self.model, self.name)
+        solver, _ = load_solver(self.model, self.kind)
         return next(one for one in solver.modules() if isinstance(one, Denoiser))
 
     def objections(self, problem: InverseProblem) -> list[str]:
@@ -154,11 +160,11 @@ class TrainedMethod(NetworkMethod):
 
     def outside(self, problem: InverseProblem) -> dict[str, str]:
         """What of the problem lies outside the ranges of training (`invsr.pipeline.ranges.outside`)."""
-        return outside(load_solver(self.model, self.name)[1], problem)
+        return outside(load_solver(self.model, self.kind)[1], problem)
 
     def prepared(self, problem: InverseProblem) -> Any:
         """The solver, where the problem's data are; warns where it was trained for other acquisitions."""
-        solver, about = load_solver(self.model, self.name)
+        solver, about = load_solver(self.model, self.kind)
         warn_outside(about, problem)
         for one in solver.modules():
             if isinstance(one, Denoiser) and self.tile is not None:
@@ -171,6 +177,7 @@ class Unrolled(TrainedMethod):
     """A fixed number of steps, trained end to end over random acquisitions; options as of `TrainedMethod`."""
 
     name: ClassVar[str] = UNROLLED
+    kind: ClassVar[str] = UNROLLED
     volumes_in_memory: ClassVar[float] = 13
     model: str | Path = f"mri-{UNROLLED}"
 
@@ -186,6 +193,7 @@ class Equilibrium(TrainedMethod):
     """The fixed point of a trained step, a deep equilibrium model; options as of `TrainedMethod`."""
 
     name: ClassVar[str] = DEQ
+    kind: ClassVar[str] = DEQ
     volumes_in_memory: ClassVar[float] = 28
     model: str | Path = f"mri-{DEQ}"
 

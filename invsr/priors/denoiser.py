@@ -14,9 +14,9 @@ from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.models import engines
+from invsr.models.joint import JointUNet
 from invsr.models.networks import Network
 from invsr.numerics.iteration import each
-from invsr.numerics.linear import number
 from invsr.priors.base import Prior
 from invsr.priors.phase import smooth_phase, wiener_gain
 from invsr.priors.tiling import tiles
@@ -107,6 +107,7 @@ class Denoiser(Prior):
         self.neighbours = int(getattr(network, "neighbours", 0))
         self.multiple = int(getattr(network, "multiple", 8))
         self.reach = int(getattr(network, "reach", 32))
+        self.joint = isinstance(network, JointUNet)
         self.name = name or type(network).__name__
         self._generator = torch.Generator().manual_seed(seed)
 
@@ -126,10 +127,12 @@ class Denoiser(Prior):
         return not self.symmetries and not (self.dim == 2 and self.planes == "random")
 
     def prox(self, v: Tensor, sigma: float | Tensor) -> Tensor:
-        if not number(sigma) > 0:
+        if not bool(torch.as_tensor(sigma).detach().min() > 0):
             return v
         if v.is_complex():
             return self._complex(v, sigma)
+        if self.joint:  # it takes all channels together
+            return torch.cat([self._volume(one, sigma) for one in torch.split(v, 1)])
         images = v.reshape(-1, 1, *v.shape[2:])
         return torch.cat([self._volume(one, sigma) for one in torch.split(images, 1)]).reshape(v.shape)
 
@@ -214,7 +217,7 @@ class Denoiser(Prior):
 
     def _tiled(self, v: Tensor, sigma: float | Tensor) -> Tensor:
         shape = v.shape[2:]
-        if v.numel() <= self.tile:
+        if math.prod(shape) <= self.tile:
             return self._call(v, sigma)
         out = torch.empty_like(v)
         for core, padded, inside in each(list(tiles(shape, self.tile, self.reach, self.multiple))):

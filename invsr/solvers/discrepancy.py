@@ -64,20 +64,20 @@ def run_with_enough_noise(
         with steps.step(left / 2) as inner:  # one or two will do, as a rule
             result, misfit = run(part or observation, level, inner)
         found.append((level, misfit))
-        if _fits(found) and (part is None or left == tries):  # two runs of the part tell the level more exactly
+        if fits(found) and (part is None or left == tries):  # two runs of the part tell the level more exactly
             break
-        level = _next_level(found)
+        level = next_level(found)
     steps.finish()
     return result if part is None else run(observation, level, last)[0]
 
 
-def _fits(found: list[tuple[float, float]]) -> bool:
+def fits(found: list[tuple[float, float]]) -> bool:
     """Whether the last noise level will do, of levels and their chi2; the first one that is no less than expected."""
     low, high = CHI2_EXPECTED
     return low <= found[-1][1] <= (high if len(found) > 1 else math.inf)
 
 
-def _next_level(found: list[tuple[float, float]]) -> float:
+def next_level(found: list[tuple[float, float]]) -> float:
     """The noise level that should bring chi2 to `CHI2_LEAST`: chi2 follows a power of it."""
     level, misfit = found[-1]
     power = POWER

@@ -20,6 +20,9 @@ from invsr.solvers.residuals import as_tuple, back_project, target
 
 # A weight or a penalty; trained drivers differentiate it.
 Weight: TypeAlias = float | Tensor
+# Most iterations of conjugate gradients in a data step: of total variation, and of denoisers. Three oblique contrasts
+# gain 0.003 dB from 50 instead of 5 (64^3), which take the longer the larger the volume.
+WARM, COLD = 5, 50
 
 
 @dataclass(frozen=True)
@@ -206,9 +209,12 @@ def data_step(problem: Problem, z: Tensor, rho: Weight, x0: Tensor) -> Tensor:
 
 def data_solve(problem: Problem, rhs: Tensor, rho: Weight, x0: Tensor) -> Tensor:
     """``(A*A + rho K*K)^-1 rhs``."""
-    # Inexact data steps (CG) only need to keep ahead of the outer iteration. It is the prior that tells of the step.
+    # Inexact data steps (CG) only need to keep ahead of the outer iteration: those of total variation, of which there
+    # are many and each starts where the last one ended, by few iterations.
+    most = WARM if problem.prior.analysis == GRADIENT else COLD
+    # It is the prior that tells of the step.
     with within(0.0, 0.0):
-        return problem.operator.solve(rhs, rho, problem.prior.analysis, x0=x0, rtol=1e-4, max_iter=50).x
+        return problem.operator.solve(rhs, rho, problem.prior.analysis, x0=x0, rtol=1e-4, max_iter=most).x
 
 
 def rescaled(problem: Problem, x: Tensor, v: Tensor, factor: Weight) -> Tensor:

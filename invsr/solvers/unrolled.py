@@ -21,7 +21,7 @@ from invsr.solvers.plug_and_play import FIRST_LEVEL, LAST_LEVEL, PRIOR_WEIGHT, s
 from invsr.solvers.residuals import as_tuple, back_project, gain, intensity_scale, target
 from invsr.solvers.solution import Solution
 from invsr.solvers.state import Problem, State, Step
-from invsr.solvers.weighting import LEAST_NOISE, log_level
+from invsr.solvers.weighting import LEAST_NOISE, log_share
 
 
 class Unrolled(nn.Module):
@@ -87,7 +87,7 @@ class Unrolled(nn.Module):
         self.level = nn.Parameter(torch.zeros(n_steps))
         self.weight = nn.Parameter(torch.zeros(n_steps))
 
-    def forward(self, operator: LinearOperator, y: Data, sigma: float, x0: Tensor | None = None) -> Tensor:
+    def forward(self, operator: LinearOperator, y: Data, sigma: float | Tensor, x0: Tensor | None = None) -> Tensor:
         """The volume.
 
         Parameters
@@ -95,12 +95,12 @@ class Unrolled(nn.Module):
         operator : LinearOperator
         y : Tensor (or tuple of them for a stack)
             Data, scaled so that bright tissue is near 1 (`solve` takes any unit).
-        sigma : float
-            Standard deviation of their noise.
+        sigma : float or Tensor, shape (contrast, 1, 1, 1)
+            Standard deviation of their noise; of `Contrasts` one number for all, or one for each.
         x0 : Tensor, optional
             First guess; by default the smoothest volume that explains the data.
         """
-        for state, _, _, _ in self._states(operator, y, sigma, x0):
+        for state, _, _, _ in self.states(operator, y, sigma, x0):
             last = state
         return last.x
 
@@ -131,7 +131,7 @@ class Unrolled(nn.Module):
         ) -> tuple[tuple[Tensor, Tensor, Tensor, Data], float]:
             history.clear()
             steps = Steps(inner)
-            states = self._states(seen.operator, seen.y, assumed_sigma, seen.guess, seen.likelihoods, scale)
+            states = self.states(seen.operator, seen.y, assumed_sigma, seen.guess, seen.likelihoods, scale)
             for state, before, lam, rho in steps.over(states, self.n_steps):
                 prediction = seen.operator(state.x)
                 entry = {
@@ -159,25 +159,29 @@ class Unrolled(nn.Module):
         status = Status.CONVERGED if bool(x.isfinite().all()) else Status.DIVERGED
         return Solution.of_run(x, operator.domain, status, history, sigma, gain(likelihoods, y, prediction))
 
-    def _states(
+    def states(
         self,
         operator: LinearOperator,
         y: Data,
-        sigma: float,
+        sigma: float | Tensor,
         x0: Tensor | None,
         likelihoods: tuple[Likelihood, ...] = (),
         scale: float = 1.0,
     ) -> Iterator[tuple[State, State, Tensor, Tensor]]:
         """After each step: the state, the one before, lam and rho."""
-        if not sigma > 0:
+        back = back_project(operator, y)
+        noise = torch.as_tensor(sigma, dtype=back.real.dtype, device=back.device)
+        if not bool((noise > 0).all()):
             raise InvsrError(f"sigma is {sigma}: an unrolled network needs the noise level of the data, above zero")
-        noise = max(float(sigma), LEAST_NOISE * scale)
+        noise = noise.clamp(min=LEAST_NOISE * scale)
         last = LAST_LEVEL * noise
-        first = max(FIRST_LEVEL * scale, last)
-        problem = Problem(operator, self._prior(0).scaled(scale), back_project(operator, y), y)
+        first = last.clamp(min=FIRST_LEVEL * scale)
+        problem = Problem(operator, self._prior(0).scaled(scale), back, y)
         state = self.step.start(problem, smooth_guess(operator, y) if x0 is None else x0)
         for k in range(self.n_steps):
-            variance = (2 * (self.level[k] + log_level(first, last, k, self.n_steps))).exp()
+            share = log_share(k, self.n_steps)
+            between = (1 - share) * first.log() + share * last.log()
+            variance = (2 * (self.level[k] + between)).exp()
             free = PRIOR_WEIGHT * noise**2 * self.weight[k].exp()
             lam = problem.norm * variance if self.step.rho_is_norm else free
             rho = lam / variance

@@ -187,8 +187,13 @@ class Schedule:
 
 def log_level(first: float, last: float, n: int, n_levels: int) -> float:
     """Logarithm of the n-th of `n_levels` noise levels from `first` to `last`, evenly spaced in it; then of `last`."""
-    share = min(1.0, n / (n_levels - 1)) if n_levels > 1 else 1.0
+    share = log_share(n, n_levels)
     return (1 - share) * math.log(first) + share * math.log(last)
+
+
+def log_share(n: int, n_levels: int) -> float:
+    """How far the n-th of `n_levels` levels lies from the first to the last, from 0 to 1; beyond it 1."""
+    return min(1.0, n / (n_levels - 1)) if n_levels > 1 else 1.0
 
 
 def require_weight(lam: float | None, sigma: float | None) -> None:

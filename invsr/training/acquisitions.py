@@ -10,11 +10,14 @@ import numpy as np
 import torch
 
 from invsr.grid import Grid
+from invsr.noise.likelihoods import Gaussian
 from invsr.operators.base import LinearOperator
+from invsr.operators.contrasts import Contrasts
 from invsr.operators.profiles import PROFILES
 from invsr.operators.scan_model import acquisition
 from invsr.operators.stack import Stack
 from invsr.operators.transforms import rigid_matrices
+from invsr.solvers.contrasts import Contrast
 from invsr.training.random_draws import integer, log_uniform, mixed_uniform, uniform, zero_or_uniform
 from invsr.training.recipe import THINNEST
 
@@ -72,6 +75,25 @@ class Acquisitions:
             for _ in range(1 + integer(generator, 2)):
                 scans.append(self._another(scans, shape[0], turned, generator))
         return RandomAcquisition(tuple(shape), tuple(scans), sigma=noise, assumed_sigma=noise * misjudged)
+
+    def draw_contrasts(self, count: int, shape: Sequence[int], generator: torch.Generator) -> RandomContrasts:
+        """Random acquisitions of several contrasts of a cube of about as many voxels as a patch has.
+
+        One time in three all have their slices across the same axis, else each across one of its own, as long as there
+        are; one time in five the last one is isotropic.
+        """
+        side = _side_of_cube(shape)
+        order = torch.randperm(3, generator=generator).tolist()
+        alike = uniform(generator) < 1 / 3
+        guided = count > 1 and uniform(generator) < 0.2
+        found = []
+        for n in range(count):
+            one = replace(self, stacks=0.0).draw((side,) * 3, generator)
+            scan = replace(one.scans[0], axis=order[0 if alike else n % 3])
+            if guided and n == count - 1:
+                scan = replace(scan, thickness=1.0, distance=1.0)
+            found.append(replace(one, scans=(scan,)))
+        return RandomContrasts(tuple(found))
 
     def _scan(self, side: int, axis: int, generator: torch.Generator) -> RandomScan:
         gap = zero_or_uniform(generator, self.gap)
@@ -184,3 +206,45 @@ class RandomAcquisition:
         parts = y if isinstance(y, tuple) else (y,)
         noisy = tuple(part + self.sigma * torch.randn(part.shape, generator=generator) for part in parts)
         return noisy if isinstance(y, tuple) else noisy[0]
+
+
+@dataclass(frozen=True)
+class RandomContrasts:
+    """One acquisition of patches of several contrasts, a channel each.
+
+    Attributes
+    ----------
+    members : tuple of RandomAcquisition
+    """
+
+    members: tuple[RandomAcquisition, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the patches."""
+        return self.members[0].shape
+
+    @property
+    def assumed_sigma(self) -> torch.Tensor:
+        """The noise levels that the network is given, shape (contrast, 1, 1, 1)."""
+        return torch.tensor([one.assumed_sigma for one in self.members]).view(-1, 1, 1, 1)
+
+    def operator(self) -> Contrasts:
+        """The operator from patches to the slices of all contrasts."""
+        return Contrasts([one.operator() for one in self.members])
+
+    def seen(self, y: Sequence[torch.Tensor]) -> list[Contrast]:
+        """What is measured of each contrast, with the noise levels that the network is given."""
+        operators = [one.operator().to(part.device) for one, part in zip(self.members, y, strict=True)]
+        channels = zip(operators, y, self.members, strict=True)
+        told = [(one, part, member.assumed_sigma) for one, part, member in channels]
+        return [Contrast(one, part, sigma, (Gaussian(sigma),)) for one, part, sigma in told]
+
+    def measured(self, clean: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+        """Noisy data of patches, shape (batch, contrast, *shape)."""
+        channels = torch.split(clean, 1, 1)
+        parts: list[torch.Tensor] = []
+        for one, channel in zip(self.members, channels, strict=True):
+            y = one.measured(channel, generator)
+            parts += y if isinstance(y, tuple) else (y,)
+        return tuple(parts)

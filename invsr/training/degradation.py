@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from invsr.training.fields import apodised
 from invsr.training.random_draws import log_uniform, mixed_uniform, uniform, zero_or_uniform
-from invsr.training.synthesis import apodised
 
 # Most white noise that is added to a measured patch, share of the peak.
 MOST_ADDED_NOISE = 0.1

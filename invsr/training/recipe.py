@@ -94,6 +94,9 @@ class SolverRecipe:
         Optimiser steps; patches per step; sides of a patch in voxels; the slices lie across the longest.
     thickness, gap, noise, thin, stacks, oblique
         Ranges of the acquisitions: see `Acquisitions`.
+    contrasts : int
+        Largest number of contrasts that are reconstructed together, for architecture "JointUNet"; then each has one
+        scan, and patches are cubes.
     rate, seed, average
         As in `Recipe`.
 
@@ -122,6 +125,7 @@ class SolverRecipe:
     thin: float = 0.0
     stacks: float = 0.0
     oblique: float = 0.0
+    contrasts: int = 1
     rate: float = 5e-4
     seed: int = 0
     average: float = 0.998
@@ -143,6 +147,11 @@ class SolverRecipe:
             (0 <= self.thin <= 1, f"thin is {self.thin:g}: give a share between 0 and 1"),
             (0 <= self.stacks <= 1, f"stacks is {self.stacks:g}: give a share between 0 and 1"),
             (0 <= self.oblique <= 1, f"oblique is {self.oblique:g}: give a share between 0 and 1"),
+            (1 <= self.contrasts <= 4, f"contrasts is {self.contrasts}: train on one to four"),
+            (
+                self.contrasts == 1 or (self.kind == "unrolled" and self.supervision == "truth" and not self.stacks),
+                "several contrasts are trained on with kind unrolled, supervision truth and stacks 0",
+            ),
             (0 < self.noise[0] <= self.noise[1] < math.inf, f"noise range is {self.noise}: above zero, low first"),
             (0 < self.rate < math.inf, f"rate is {self.rate:g}: give a learning rate above zero"),
             (0 <= self.average < 1, f"average is {self.average:g}: give a decay from 0 to below 1"),

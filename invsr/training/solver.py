@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,23 +15,30 @@ from torch.utils.data import Dataset
 
 from invsr.errors import InvsrError
 from invsr.models.architectures import build, multiply_adds
-from invsr.models.networks import Network
-from invsr.operators.base import Data
+from invsr.models.joint import JointUNet
+from invsr.models.networks import Network, UNet
+from invsr.operators.base import Data, LinearOperator
+from invsr.operators.contrasts import Contrasts
+from invsr.solvers.contrasts import joint_start
 from invsr.solvers.equilibrium import Equilibrium
 from invsr.solvers.plug_and_play import smooth_guess
-from invsr.solvers.trained import DEQ, equilibrium_of, save_solver, unrolled_of
+from invsr.solvers.residuals import as_tuple
+from invsr.solvers.trained import DEQ, TRAINABLE_STEPS, equilibrium_of, save_solver, unrolled_of
 from invsr.solvers.unrolled import Unrolled
-from invsr.training.acquisitions import Acquisitions, RandomAcquisition
+from invsr.solvers.weighting import log_share
+from invsr.training.acquisitions import Acquisitions, RandomAcquisition, RandomContrasts
 from invsr.training.denoising_loss import square_error
 from invsr.training.loop import Objective, TrainingCallback, check, fabric_for, train
-from invsr.training.losses import combined
+from invsr.training.losses import Mix, combined
 from invsr.training.measurements import ScanPatches, objective_without_truth
-from invsr.training.random_draws import STEPS, integer, seeded
+from invsr.training.random_draws import STEPS, integer, seeded, uniform
 from invsr.training.recipe import SolverRecipe
 from invsr.training.synthesis import Anatomies
 
 # Weight of an equilibrium's expansion beyond the recipe's limit; the loss itself is about 1.
 EXPANSION_WEIGHT = 1.0
+# Factor of the first noise level of a solver for several contrasts.
+NEARER = 0.5
 
 
 class SimulatedPatches(Dataset[tuple[Tensor, Data, Tensor]]):
@@ -51,9 +59,14 @@ class SimulatedPatches(Dataset[tuple[Tensor, Data, Tensor]]):
     def __len__(self) -> int:
         return self.recipe.steps * self.recipe.batch
 
-    def acquisition(self, step: int) -> RandomAcquisition:
+    def acquisition(self, step: int) -> RandomAcquisition | RandomContrasts:
         """The acquisition of a step, its slices across a random axis of the patches."""
         generator = seeded(self.recipe.seed, step, STEPS)
+        if self.recipe.contrasts > 1:
+            # As many as there may be one time in two.
+            fewer = 1 + integer(generator, self.recipe.contrasts)
+            count = self.recipe.contrasts if uniform(generator) < 0.5 else fewer
+            return self.acquisitions.draw_contrasts(count, self.recipe.patch, generator)
         sides = sorted(self.recipe.patch)
         sides.insert(integer(generator, 3), sides.pop())
         return self.acquisitions.draw(sides, generator)
@@ -61,7 +74,8 @@ class SimulatedPatches(Dataset[tuple[Tensor, Data, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Data, Tensor]:
         step = index // self.recipe.batch
         acquisition, generator = self.acquisition(step), seeded(self.recipe.seed, index)
-        clean = self.anatomies.patch(acquisition.shape, generator)
+        contrasts = len(acquisition.members) if isinstance(acquisition, RandomContrasts) else 1
+        clean = self.anatomies.patch(acquisition.shape, generator, contrasts)
         y = acquisition.measured(clean[None], generator)
         slices = tuple(part[0] for part in y) if isinstance(y, tuple) else y[0]
         return clean, slices, torch.tensor(step)
@@ -121,6 +135,7 @@ def train_solver(
         seen = {
             **{"thickness": list(recipe.thickness), "gap": recipe.gap, "noise": list(recipe.noise)},
             **{"thin": recipe.thin, "stacks": recipe.stacks, "oblique": recipe.oblique},
+            **({"contrasts": recipe.contrasts} if recipe.contrasts > 1 else {}),
         }
         described = f"{len(anatomies.labels)} label maps, {len(anatomies.images)} volumes"
     else:
@@ -163,7 +178,11 @@ def _objective(patches: SimulatedPatches, recipe: SolverRecipe) -> Objective:
         y = data if isinstance(data, Tensor) else tuple(data)
         acquisition = patches.acquisition(int(step[0]))
         operator = acquisition.operator().to(clean.device)
-        guess, sigma = smooth_guess(operator, y), acquisition.assumed_sigma
+        guess = first = smooth_guess(operator, y)
+        sigma: Any = acquisition.assumed_sigma
+        if isinstance(acquisition, RandomContrasts):
+            first = joint_start(acquisition.seen(as_tuple(y)), guess)
+            sigma = sigma.to(clean.device)
         figures: dict[str, float] = {}
         penalty: Tensor | float = 0.0
         if recipe.kind == DEQ:
@@ -173,15 +192,32 @@ def _objective(patches: SimulatedPatches, recipe: SolverRecipe) -> Objective:
             penalty = EXPANSION_WEIGHT * (expansion - recipe.expansion).clamp(min=0)
             figures["expansion"] = float(expansion.detach())
         else:
-            estimate = model(operator, y, sigma, guess)
-        before = square_error(guess, clean)
-        # Patches differ in the error of the first guess: each counts by the share of it that is left.
-        scale = before.sqrt().mean() + 1e-3
-        value = loss(estimate, clean, operator, y, acquisition.sigma) / scale + penalty
-        gained = 10 * torch.log10((before + 1e-12) / (square_error(estimate.detach(), clean) + 1e-12))
+            estimate = model(operator, y, sigma, first)
+        value = _share_left(loss, estimate, guess, clean, operator, y, acquisition) + penalty
+        before, after = square_error(guess, clean), square_error(estimate.detach(), clean)
+        gained = 10 * torch.log10((before + 1e-12) / (after + 1e-12))
         return value, {"gain_db": float(gained.mean())} | figures
 
     return objective
+
+
+def _share_left(
+    loss: Mix,
+    estimate: Tensor,
+    guess: Tensor,
+    clean: Tensor,
+    operator: LinearOperator,
+    y: Data,
+    acquisition: RandomAcquisition | RandomContrasts,
+) -> Tensor:
+    """The loss as a share of the first guess's error: patches, and contrasts, differ in that."""
+    if isinstance(acquisition, RandomContrasts):
+        assert isinstance(operator, Contrasts)  # for the type checker
+        volumes = (torch.split(one, 1, 1) for one in (estimate, guess, clean))
+        channels = zip(*volumes, operator.channels, y, acquisition.members, strict=True)
+        return torch.stack([_share_left(loss, *channel) for channel in channels]).mean()
+    scale = square_error(guess, clean).sqrt().mean() + 1e-3
+    return loss(estimate, clean, operator, y, acquisition.sigma) / scale
 
 
 def network_of(start: Network | Unrolled | Equilibrium | None) -> Network | None:
@@ -191,6 +227,30 @@ def network_of(start: Network | Unrolled | Equilibrium | None) -> Network | None
         found: Network = prior.network
         return found
     return start
+
+
+def joint(start: Network | Unrolled | Equilibrium) -> Network | Unrolled:
+    """The same weights in a network that takes several contrasts (`JointUNet`).
+
+    Raises
+    ------
+    InvsrError
+        When it is no `UNet`, nor an unrolled solver with one.
+    """
+    network = network_of(start)
+    if isinstance(start, Equilibrium) or not isinstance(network, UNet):
+        raise InvsrError(f"{type(start).__name__}: several contrasts take a UNet, or an unrolled solver with one")
+    both = network if isinstance(network, JointUNet) else JointUNet.of(network)
+    if not isinstance(start, Unrolled):
+        return both
+    step = {kind: name for name, kind in TRAINABLE_STEPS.items()}[type(start.step)]
+    solver = unrolled_of([both] * len(start.priors), step, start.n_steps)
+    with torch.no_grad():
+        # It begins with joint total variation, nearer to the truth than what `start` begins with.
+        shares = [log_share(n, start.n_steps) for n in range(start.n_steps)]
+        solver.level.copy_(start.level + math.log(NEARER) * (1 - torch.tensor(shares)))
+        solver.weight.copy_(start.weight)
+    return solver
 
 
 def _take_over(solver: Unrolled | Equilibrium, trained: Any) -> None:

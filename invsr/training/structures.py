@@ -28,14 +28,19 @@ LESION_ZOOM = (0.7, 1.6)
 # Intensity that a structure takes, as a share of the peak of the patch.
 INTENSITY = (0.0, 1.3)
 TEXTURE = 0.08
+# Share of the structures that one of several contrasts shows alone.
+ALONE = 0.6
 
 
-def insert(image: Tensor, lesions: Sequence[Tensor], generator: torch.Generator) -> Tensor:
-    """The image with one to three random structures, which end where the anatomy ends.
+def insert(images: Tensor, lesions: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+    """The images with one to three random structures, which end where the anatomy ends.
+
+    Of several contrasts most structures appear in one alone, the others in all of them, each with an intensity of its
+    own.
 
     Parameters
     ----------
-    image : Tensor, shape (i, j, k)
+    images : Tensor, shape (contrast, i, j, k)
         Not negative; air is dark.
     lesions : sequence of Tensor, shape (1, 1, i, j, k)
         Lesion masks, 0 to 1, cropped; without any, all structures are drawn.
@@ -43,26 +48,32 @@ def insert(image: Tensor, lesions: Sequence[Tensor], generator: torch.Generator)
 
     Returns
     -------
-    Tensor, shape (i, j, k)
+    Tensor, shape (contrast, i, j, k)
     """
-    peak = float(image.max())
+    peaks = images.amax((1, 2, 3))
     # The share of anatomy among a voxel and its neighbours: noise makes no holes.
-    inside = F.avg_pool3d((image > ANATOMY * peak).float()[None, None], 3, 1, 1)[0, 0]
+    bright = (images > ANATOMY * peaks.view(-1, 1, 1, 1)).any(0)
+    inside = F.avg_pool3d(bright.float()[None, None], 3, 1, 1)[0, 0]
     inside = (2 * inside - 0.5).clamp(0, 1)
     places = (inside == 1).nonzero()
     if not len(places):
-        return image
+        return images
+    found, shape = list(images), images.shape[1:]
     for _ in range(1 + integer(generator, MOST)):
         centre = places[integer(generator, len(places))].float()
         if lesions and uniform(generator) < 0.5:
-            shape = _segmented(lesions[integer(generator, len(lesions))], image.shape, centre, generator)
+            form = _segmented(lesions[integer(generator, len(lesions))], shape, centre, generator)
         else:
-            shape = _drawn(image.shape, centre, generator)
-        weight = shape * inside * uniform(generator, 0.3, 1.0)
-        texture = TEXTURE * uniform(generator) * torch.randn(image.shape, generator=generator)
-        value = peak * (uniform(generator, *INTENSITY) + texture)
-        image = (image + weight * (value - image)).clamp(min=0)
-    return image
+            form = _drawn(shape, centre, generator)
+        affected = list(range(len(found)))
+        if len(found) > 1 and uniform(generator) < ALONE:
+            affected = [integer(generator, len(found))]
+        for n in affected:
+            weight = form * inside * uniform(generator, 0.3, 1.0)
+            texture = TEXTURE * uniform(generator) * torch.randn(shape, generator=generator)
+            value = float(peaks[n]) * (uniform(generator, *INTENSITY) + texture)
+            found[n] = (found[n] + weight * (value - found[n])).clamp(min=0)
+    return torch.stack(found)
 
 
 def _segmented(mask: Tensor, shape: Sequence[int], centre: Tensor, generator: torch.Generator) -> Tensor:

@@ -14,7 +14,7 @@ Iglesias, Billot, Balbastre, Tabari, Conklin, Gonzalez, Alexander, Golland, Edlo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,13 +24,21 @@ from torch import Tensor
 from invsr.errors import InvsrError
 from invsr.io.nifti import load
 from invsr.training import structures
+from invsr.training.fields import apodised, bias, blend, smooth
 from invsr.training.random_draws import integer, uniform, zero_or_uniform
 
 # Voxels drawn around a patch and cropped again, so that blurs and k-space filters see no edge of the patch.
 PATCH_MARGIN = 6
 LABELS = 64
+# Labels from here on are tissues outside the brain.
+SCALP = 45
 # Least voxel size of a patch in voxels of its source: interpolated finer, a volume would teach blur.
 FINEST_ZOOM = 0.75
+# Share of label maps among patches of several contrasts.
+LABEL_SHARE_OF_CONTRASTS = 0.6
+# Share of the further contrasts that lie elsewhere, and the standard deviation of that along each axis, source voxels:
+# what registration leaves.
+MISALIGNED, MISALIGNMENT = 0.3, 0.15
 # Tissue classes of the label maps in the shared data (FreeSurfer ids recoded to 0..55), by what looks alike on MR.
 CLASSES = (
     (1, 5, 13, 19, 23, 27, 37, 40),  # white matter, brain stem
@@ -132,60 +140,78 @@ class Anatomies:
         if not self.labels and not self.images:
             raise InvsrError("no training volume given: name a folder with images or label maps besides lesion masks")
 
-    def patch(self, size: Sequence[int], generator: torch.Generator) -> Tensor:
-        """One patch, shape (1, *size): but for noise at least 0, and but for its brightest few
-        percent at most about 1."""
+    def patch(self, size: Sequence[int], generator: torch.Generator, contrasts: int = 1) -> Tensor:
+        """One patch of one or several contrasts, shape (contrasts, *size): but for noise at least 0, and but for the
+        brightest few percent at most about 1."""
+        pools = [(self.labels, self._from_labels), (self.images, self._real)]
+        # Tissues that look alike in one contrast differ in another: label maps know that, single volumes do not.
+        share = self.label_share if contrasts == 1 else LABEL_SHARE_OF_CONTRASTS
         for _ in range(20):
-            from_labels = bool(self.labels) and (not self.images or uniform(generator) < self.label_share)
-            pool = self.labels if from_labels else self.images
-            source = pool[integer(generator, len(pool))]
-            patch = self._from_labels(source, size, generator) if from_labels else self._real(source, size, generator)
+            from_labels = bool(self.labels) and (not self.images or uniform(generator) < share)
+            pool, make = pools[not from_labels]
+            patch = make(pool[integer(generator, len(pool))], size, generator, contrasts)
             if float((patch > 0.03).float().mean()) > 0.25:
                 break
         return patch
 
-    def _from_labels(self, source: Anatomy, size: Sequence[int], generator: torch.Generator) -> Tensor:
+    def _from_labels(self, source: Anatomy, size: Sequence[int], generator: torch.Generator, contrasts: int) -> Tensor:
         draw, shape = self.draw, [n + 2 * PATCH_MARGIN for n in size]
         points = _positions(source, shape, draw, generator)
-        # Partial volume: labels at four jittered places in each voxel, nearest neighbour, averaged.
-        means, spreads = _contrast(draw, generator)
-        image = torch.zeros(shape)
-        spread = torch.zeros(shape)
-        for _ in range(4):
-            jitter = torch.rand((*shape, 3), generator=generator) - 0.5
-            index = _nearest(source.data, points + jitter)
-            image += means[index] / 4
-            spread += spreads[index] / 4
-        scale = 0.5 + 2.0 * uniform(generator)
-        fine = torch.randn((1, 1, *shape), generator=generator)
-        coarse = _smooth(torch.randn((1, 1, *shape), generator=generator), scale)
-        share = uniform(generator)
-        texture = share * _smooth(fine, 0.5) / 0.35 + (1 - share) * coarse / coarse.std().clamp(min=1e-6)
-        image = (image + spread * texture[0, 0]).clamp(min=0)
-        return self._finish(image, size, generator, least_blur=0.4)
+        images = []
+        indices: list[Tensor] = []
+        for n in range(contrasts):
+            means, spreads = _contrast(draw, generator)
+            if n == 0:  # all contrasts of a head are stripped, or none
+                draw = replace(draw, strip=0.0 if bool(means[SCALP:].any()) else 1.0)
+            image, spread = torch.zeros(shape), torch.zeros(shape)
+            # Partial volume: labels at four jittered places in each voxel, nearest neighbour, averaged.
+            if not indices or uniform(generator) < MISALIGNED:
+                moved = points + (MISALIGNMENT * torch.randn(3, generator=generator) if n else 0.0)
+                indices = [
+                    _nearest(source.data, moved + torch.rand((*shape, 3), generator=generator) - 0.5) for _ in range(4)
+                ]
+            for index in indices:
+                image += means[index] / 4
+                spread += spreads[index] / 4
+            scale = 0.5 + 2.0 * uniform(generator)
+            fine = torch.randn((1, 1, *shape), generator=generator)
+            coarse = smooth(torch.randn((1, 1, *shape), generator=generator), scale)
+            share = uniform(generator)
+            texture = share * smooth(fine, 0.5) / 0.35 + (1 - share) * coarse / coarse.std().clamp(min=1e-6)
+            images.append((image + spread * texture[0, 0]).clamp(min=0))
+        return self._finish(torch.stack(images), size, generator, least_blur=0.4)
 
-    def _real(self, source: Anatomy, size: Sequence[int], generator: torch.Generator) -> Tensor:
+    def _real(self, source: Anatomy, size: Sequence[int], generator: torch.Generator, contrasts: int) -> Tensor:
         draw, shape = self.draw, [n + 2 * PATCH_MARGIN for n in size]
         if uniform(generator) < draw.straight:
             image = _cut(source.data, shape, generator)
         else:
             image = _linear(source.data, _positions(source, shape, draw, generator))
-        if uniform(generator) < 0.75:
-            image = _mapped(image, generator)
-        return self._finish(image, size, generator, least_blur=0.0)
+        images = []
+        for _ in range(contrasts):
+            one = _mapped(image, generator) if uniform(generator) < 0.75 else image
+            if contrasts > 1 and uniform(generator) < 0.5:
+                # No contrast is a function of another: here one map holds, there another.
+                one = one.lerp(_mapped(image, generator), blend(shape, generator))
+            images.append(one)
+        return self._finish(torch.stack(images), size, generator, least_blur=0.0)
 
-    def _finish(self, image: Tensor, size: Sequence[int], generator: torch.Generator, least_blur: float) -> Tensor:
+    def _finish(self, images: Tensor, size: Sequence[int], generator: torch.Generator, least_blur: float) -> Tensor:
+        if uniform(generator) < self.draw.structure:
+            images = structures.insert(images, self.lesions, generator)
+        return torch.cat([self._seen(image, size, generator, least_blur) for image in images])
+
+    def _seen(self, image: Tensor, size: Sequence[int], generator: torch.Generator, least_blur: float) -> Tensor:
+        """One contrast with shading, resolution, scale and noise of its own, shape (1, *size)."""
         draw = self.draw
-        if uniform(generator) < draw.structure:
-            image = structures.insert(image, self.lesions, generator)
-        image = image * _bias(image.shape, draw.bias * uniform(generator), generator)
+        image = image * bias(image.shape, draw.bias * uniform(generator), generator)
         out = image[None, None]
         for axis in range(3):
             if uniform(generator) < 0.6:
                 width = least_blur + (draw.blur - least_blur) * uniform(generator)
-                out = _smooth(out, width, (axis,))
+                out = smooth(out, width, (axis,))
             elif least_blur:
-                out = _smooth(out, least_blur, (axis,))
+                out = smooth(out, least_blur, (axis,))
         if uniform(generator) < draw.apodise:
             out = apodised(out, integer(generator, 3), 0.65 + 0.35 * uniform(generator), uniform(generator))
         i, j, k = (slice(PATCH_MARGIN, PATCH_MARGIN + n) for n in size)
@@ -284,8 +310,8 @@ def _contrast(draw: Draw, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         ids = torch.tensor(members)
         means[ids] = (centre + (1 - alike) ** 2 * 0.5 * (means[ids] - 0.5)).clamp(0.02, 1)
     if uniform(generator) < draw.strip:
-        means[45:] = 0
-        spreads[45:] = 0
+        means[SCALP:] = 0
+        spreads[SCALP:] = 0
     # Air outside the head; bone and air spaces are dark as a rule.
     means[0] = spreads[0] = 0
     return means, spreads
@@ -307,37 +333,3 @@ def _mapped(image: Tensor, generator: torch.Generator) -> Tensor:
     low = position.floor().long().clamp(max=knots - 2)
     share = position - low
     return values[low] * (1 - share) + values[low + 1] * share
-
-
-def _bias(shape: Sequence[int], level: float, generator: torch.Generator) -> Tensor:
-    knots = torch.randn((1, 1, 3, 3, 3), generator=generator) * level
-    field = F.interpolate(knots, size=tuple(shape), mode="trilinear", align_corners=True)
-    return field[0, 0].exp()
-
-
-def _smooth(x: Tensor, width: float, axes: Sequence[int] = (0, 1, 2)) -> Tensor:
-    """Gaussian smoothing, standard deviation `width` voxels, of (1, 1, i, j, k)."""
-    if width <= 0:
-        return x
-    radius = max(1, round(3 * width))
-    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / width) ** 2)
-    taps = taps / taps.sum()
-    for axis in axes:
-        size = [1, 1, 1, 1, 1]
-        size[axis + 2] = 2 * radius + 1
-        pad = [radius * (axis == n) for n in range(3)]
-        padded = F.pad(x, [p for n in reversed(range(3)) for p in (pad[n], pad[n])], mode="replicate")
-        x = F.conv3d(padded, taps.reshape(size))
-    return x
-
-
-def apodised(x: Tensor, axis: int, keep: float, window: float) -> Tensor:
-    """k-space along one axis cut to a share `keep` and tapered, between a boxcar (window 0) and Hamming's (1)."""
-    n = x.shape[axis + 2]
-    frequency = torch.fft.rfftfreq(n) * 2 / keep
-    taper = 1 - window * 0.46 * (1 - torch.cos(torch.pi * frequency.clamp(max=1)))
-    weights = torch.where(frequency <= 1, taper, 0.0)
-    size = [1] * 5
-    size[axis + 2] = -1
-    out: Tensor = torch.fft.irfft(torch.fft.rfft(x, dim=axis + 2) * weights.reshape(size), n=n, dim=axis + 2)
-    return out

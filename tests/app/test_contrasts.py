@@ -33,7 +33,7 @@ def test_a_folder_with_a_volume_and_a_report_for_each(folder, tmp_path):
     assert code == 0, err
     first, second = (invsr.load(out / one.name) for one in scans)
     assert first.grid == second.grid and first.grid.shape == (24, 24, 24)
-    assert "joint-tv" in said
+    assert "joint-unrolled" in said
     page = (report / "t2" / "report.html").read_text()
     assert "contrast 2: t1" in page and '"Contrasts"' in page
     assert sorted(path.name for path in out.iterdir()) == [
@@ -47,14 +47,27 @@ def test_a_folder_with_a_volume_and_a_report_for_each(folder, tmp_path):
     np.testing.assert_allclose(again.numpy(), second.numpy(), atol=1e-3 * float(second.data.max()))
 
 
+def test_each_on_its_own_grid(folder, tmp_path):
+    scans = [folder / "t1.nii.gz", folder / "t2.nii.gz"]
+    words = ("--contrasts", "--contrast-grid", "own", "--motion", "none", "--method", "tv", "-o", tmp_path / "out")
+    code, _, err = run("reconstruct", *scans, *words)
+    assert code == 0, err
+    for one in scans:
+        assert invsr.load(tmp_path / "out" / one.name).grid == invsr.load(one).grid.isotropic()
+    code, _, err = run("reconstruct", *scans, *words, "--reference", folder / "t1.nii.gz")
+    assert code == 1 and "--reference: with --contrast-grid own" in err
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("--contrasts", "--method", "pnp"), "--method pnp reconstructs each contrast alone"),
-        (("--contrasts", "--model", "mri-unrolled"), "--model: several contrasts have no use for it"),
+        (("--contrasts", "--method", "pnp"), "method pnp reconstructs each contrast alone"),
+        (("--contrasts", "--denoiser", "mri-denoiser"), "--denoiser: several contrasts have no use for it"),
         (("--contrast", "a", "--contrast", "a"), "one contrast: leave contrasts out"),
         (("--contrast", "a/b", "--contrast", "c"), "give a word that a file may be called by"),
         (("--contrasts", "--motion", "slice"), "use none or stack"),
+        (("--contrasts", "--contrast-grid", "mine"), "--contrast-grid mine: use common or own"),
+        (("--contrast-grid", "own"), "one volume of all scans has one grid"),
     ],
 )
 def test_refuses(folder, tmp_path, words, complaint):

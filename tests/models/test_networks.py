@@ -10,10 +10,21 @@ from torch import nn
 from invsr.errors import InvsrError
 from invsr.models.architectures import build, multiply_adds
 from invsr.models.gradient_step import RANGE, GradientStep
+from invsr.models.joint import JointUNet
 from invsr.models.networks import DnCNN, UNet
 from invsr.models.shuffled import ShuffledUNet, depth_to_space, space_to_depth
 
 F64 = torch.float64
+
+
+def _exchanging(network):
+    """A joint network as after training: what contrasts tell each other counts."""
+    for module in network.modules():
+        if hasattr(module, "give"):
+            nn.init.normal_(module.give.weight, std=0.1)
+    return network
+
+
 PLAIN = {
     "UNet 2-D": lambda: UNet(2, (4, 6, 8), blocks=1),
     "UNet 2.5-D": lambda: UNet(2, (4, 6), blocks=1, neighbours=2),
@@ -22,6 +33,7 @@ PLAIN = {
     "UNet 3-D, blocks by place": lambda: UNet(3, (4, 6, 8), blocks=(1, 0, 0, 2, 1), activation="leaky"),
     "shuffled UNet 2-D": lambda: ShuffledUNet(2, (4, 6), blocks=1, detail=3),
     "shuffled UNet 3-D": lambda: ShuffledUNet(3, (4, 6), blocks=1, detail=2),
+    "joint UNet": lambda: _exchanging(JointUNet(3, (4, 6))),
     "DnCNN 2.5-D": lambda: DnCNN(2, 4, depth=4, neighbours=1),
     "DnCNN 3-D": lambda: DnCNN(3, 4, depth=4),
 }

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from invsr.models import networks, streaming
+from invsr.models.joint import JointUNet
 from invsr.models.networks import DnCNN, Network, UNet
 from invsr.models.shuffled import ShuffledUNet
 from invsr.models.streaming import Convolution, in_parts
@@ -15,6 +16,7 @@ NETWORKS = {
     "dncnn": lambda: DnCNN(dim=3, channels=4, depth=5),
     "more layers than planes at once": lambda: DnCNN(dim=3, channels=4, depth=12),
     "more blocks than planes at once": lambda: UNet(dim=3, channels=(4, 6), blocks=5),
+    "joint": lambda: JointUNet(channels=(4, 6, 8), blocks=(1, 1, 0, 1, 1)),
     "shuffled": lambda: ShuffledUNet(channels=(4, 6, 8), detail=3),
 }
 
@@ -41,6 +43,17 @@ def test_planes_in_parts_and_the_whole_volume(name, n_planes, at_once, monkeypat
     with torch.no_grad():
         expected = network(x, level)
         in_parts_of(at_once, monkeypatch)
+        found = network(x, level)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
+
+
+def test_several_contrasts_in_parts(monkeypatch):
+    network = random(NETWORKS["joint"]().double())
+    x = torch.rand((2, 3, 24, 8, 16), dtype=torch.float64)
+    level = torch.tensor([0.05, 0.1, 0.2]).reshape(3, 1, 1, 1)
+    with torch.no_grad():
+        expected = network(x, level)
+        in_parts_of(8, monkeypatch)
         found = network(x, level)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
 

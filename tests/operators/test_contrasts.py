@@ -36,6 +36,22 @@ def test_solve_is_that_of_each_contrast_alone(regulariser):
     assert found.n_iter == 0  # exact, as each is
 
 
+def test_each_contrast_may_have_its_own_penalty():
+    operator, rho = Contrasts([THICK, ACROSS]), torch.tensor([0.3, 2.0], dtype=torch.float64).reshape(2, 1, 1, 1)
+    b = noise(1, 2, *VOLUME.shape)
+    found = operator.solve(b, rho).x
+    torch.testing.assert_close(operator.gram(found) + rho * found, b)
+    alone = Contrasts([THICK]).solve(b[:, :1], rho[:1]).x
+    torch.testing.assert_close(alone, found[:, :1])
+    gradients = torch.autograd.grad(operator.solve(b, rho.requires_grad_()).x.square().sum(), rho)[0]
+    step = 1e-6 * torch.tensor([1.0, 0.0]).reshape(2, 1, 1, 1)
+    sides = [operator.solve(b, rho.detach() + sign * step) for sign in (1, -1)]
+    slope = (sides[0].x.square().sum() - sides[1].x.square().sum()) / 2e-6
+    torch.testing.assert_close(gradients[0, 0, 0, 0], slope, rtol=1e-6, atol=0)
+    with pytest.raises(InvsrError, match="3 penalties for 2 contrasts"):
+        operator.solve(b, torch.ones(3))
+
+
 def test_a_solve_reports_the_contrast_that_is_worst():
     hard = Stack([THICK, acquisition(VOLUME.coarsen((1, 1, 3)), reference=VOLUME, motion=[0.1, 0, 0, 1, 0, 0])])
     found = Contrasts([ACROSS, hard]).solve(noise(1, 2, *VOLUME.shape), 1e-3, rtol=1e-12, max_iter=2)

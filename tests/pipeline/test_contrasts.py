@@ -1,5 +1,7 @@
 """Several contrasts of one head together: better than alone, each in its own units, and registered."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,14 @@ from scipy.spatial.transform import Rotation
 import invsr
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.examples import crop, example
+from invsr.models.joint import JointUNet
+from invsr.models.networks import UNet
 from invsr.motion import Motion
-from invsr.pipeline.contrasts import JointTV, motion_of_scans, reconstruct_contrasts
+from invsr.noise.likelihoods import Rician
+from invsr.pipeline.contrasts import best_together, motion_of_scans, reconstruct_contrasts
+from invsr.pipeline.joint import JointTV, JointUnrolled, together_of
+from invsr.pipeline.memory import Budget
+from invsr.solvers.trained import save_solver, unrolled_of
 from invsr.testing.metrics import evaluate
 from invsr.testing.phantoms import centred_grid, shapes
 
@@ -61,7 +69,7 @@ def moved(scan, matrix):
 
 
 def test_each_contrast_gains_from_the_other(truths, scans):
-    together = reconstruct_contrasts(scans, reference=GRID, motion="none")
+    together = reconstruct_contrasts(scans, method=JointTV(), reference=GRID, motion="none")
     for truth, scan, one in zip(truths, scans, together, strict=True):
         alone = invsr.reconstruct(scan, method="tv", reference=GRID)
         assert psnr(one, truth) > psnr(alone, truth) + 0.5
@@ -79,9 +87,9 @@ def test_the_nuclear_norm_gains_more_than_the_euclidean_one(truths, scans):
 
 
 def test_units_do_not_matter(scans):
-    plain = reconstruct_contrasts(scans, reference=GRID, motion="none")
+    plain = reconstruct_contrasts(scans, method=JointTV(), reference=GRID, motion="none")
     scaled = [scans[0], scans[1].with_data(1e-3 * scans[1].data)]
-    other = reconstruct_contrasts(scaled, reference=GRID, motion="none")
+    other = reconstruct_contrasts(scaled, method=JointTV(), reference=GRID, motion="none")
     torch.testing.assert_close(other[0].x, plain[0].x, rtol=1e-3, atol=1e-3 * float(plain[0].x.max()))
     torch.testing.assert_close(1e3 * other[1].x, plain[1].x, rtol=1e-3, atol=1e-3 * float(plain[1].x.max()))
 
@@ -151,3 +159,57 @@ def test_a_scan_one_pixel_wide_is_not_registered(scans):
 def test_refuses(scans, how, words):
     with pytest.raises(InvsrError, match=words):
         reconstruct_contrasts(scans, reference=GRID, **how)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A network of several contrasts that was not trained, and one of a single contrast."""
+    files = {}
+    for kind in (JointUNet, UNet):
+        torch.manual_seed(0)
+        files[kind] = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+        about = {"thickness": [2.0, 6.0], "gap": 0.2, "noise": [0.001, 0.04]}
+        save_solver(unrolled_of([kind(channels=(4, 8))], n_steps=3), files[kind], about)
+    return files
+
+
+def test_a_network_takes_all_contrasts_together(truths, scans, weights):
+    method = JointUnrolled(model=weights[JointUNet])
+    found = reconstruct_contrasts(scans, method=method, reference=GRID, motion="none")
+    for one, scan in zip(found, scans, strict=True):
+        assert str(one.method) == "joint-unrolled" and one.volume.name == scan.name
+        assert one.gain == pytest.approx(1, abs=0.05) and 0.6 < one.chi2 < 1.4
+    scaled = [scans[0], scans[1].with_data(1e-3 * scans[1].data)]
+    other = reconstruct_contrasts(scaled, method=method, reference=GRID, motion="none")
+    torch.testing.assert_close(1e3 * other[1].x, found[1].x, rtol=1e-3, atol=5e-3 * float(found[1].x.max()))
+
+
+def test_a_network_is_told_in_words_what_it_was_not_trained_for(scans, weights):
+    with pytest.warns(InvsrWarning, match="slices 8 target voxels thick: the network was trained on 2 to 6"):
+        reconstruct_contrasts(
+            scans, method=JointUnrolled(model=weights[JointUNet]), reference=GRID.refine(0.5), motion="none"
+        )
+    with pytest.raises(InvsrError, match="holds a network for one contrast: train one with --contrasts"):
+        reconstruct_contrasts(scans, method=JointUnrolled(model=weights[UNet]), reference=GRID, motion="none")
+
+
+def test_the_default_is_the_network_where_it_was_trained_for_it(scans):
+    problems = [one.problem for one in reconstruct_contrasts(scans, reference=GRID, method=JointTV(), motion="none")]
+    budget = Budget.on(torch.device("cpu"))
+    assert best_together(problems, budget) == JointUnrolled()
+    assert best_together(problems, replace(budget, available=10**6)) == JointTV()
+    noisy = [replace(one, likelihoods=(Rician(one.sigma),)) for one in problems]
+    assert best_together(noisy, budget) == JointTV()
+    thick = [invsr.simulate(one, slice_thickness=12.0, axis=0, noise=0.01) for one in two_contrasts(scans[0])]
+    found = reconstruct_contrasts(thick, reference=GRID.refine(0.5), motion="none", method=JointTV(max_iter=1))
+    assert best_together([one.problem for one in found], budget) == JointTV()
+
+
+def test_methods_by_name():
+    assert together_of("auto", {"lam": None}) is None
+    assert together_of("auto", {"lam": 0.1}) == JointTV(lam=0.1) == together_of("tv", {"lam": 0.1})
+    assert together_of("unrolled", {"model": "w"}) == JointUnrolled(model="w") == together_of("auto", {"model": "w"})
+    with pytest.raises(InvsrError, match="method pnp reconstructs each contrast alone"):
+        together_of("pnp", {})
+    with pytest.raises(InvsrError, match="does not use all of the options lam"):
+        together_of("unrolled", {"lam": 0.1})

@@ -92,3 +92,21 @@ def test_a_turned_scan_lies_where_its_turn_puts_it():
     read = operator(ramp)[0, 0]
     inner = (slice(8, 16), slice(8, 16), slice(3, 5))
     np.testing.assert_allclose(read[inner], operator.range.points()[inner][..., 2], atol=2e-2)
+
+
+def test_contrasts_have_an_acquisition_each():
+    ranges = Acquisitions(stacks=0.5, thin=0.1)
+    found = [ranges.draw_contrasts(3, (48, 24, 24), torch.Generator().manual_seed(n)) for n in range(300)]
+    assert {one.shape for one in found} == {(32, 32, 32)}
+    scans = [[member.scans[0] for member in one.members] for one in found]
+    assert all(len(member.scans) == 1 for one in found for member in one.members)
+    axes = [len({scan.axis for scan in three}) for three in scans]
+    assert set(axes) == {1, 3} and np.mean(np.equal(axes, 1)) == pytest.approx(1 / 3, abs=0.1)
+    guided = [three[-1].distance == 1 for three in scans]
+    assert np.mean(guided) == pytest.approx(0.2, abs=0.08)
+    assert len({member.sigma for member in found[0].members}) == 3
+    assert found[0].assumed_sigma.shape == (3, 1, 1, 1)
+    clean = torch.rand(2, 3, 32, 32, 32)
+    exact, measured = found[0].operator()(clean), found[0].measured(clean, torch.Generator().manual_seed(0))
+    for y, part, member in zip(measured, exact, found[0].members, strict=True):
+        assert float((y - part).std()) == pytest.approx(member.sigma, rel=0.1)

@@ -3,19 +3,22 @@
 import warnings
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from invsr.errors import InvsrError, InvsrWarning
+from invsr.grid import Grid
 from invsr.io.nifti import load
 from invsr.models.architectures import build
 from invsr.models.networks import UNet
 from invsr.models.registry import holds_solver
+from invsr.operators import Contrasts, acquisition
 from invsr.pipeline.run import reconstruct
-from invsr.solvers.trained import load_solver
+from invsr.solvers.trained import load_solver, unrolled_of
 from invsr.testing.simulation import simulate
 from invsr.training.recipe import SolverRecipe
-from invsr.training.solver import SimulatedPatches, network_of, train_solver
+from invsr.training.solver import SimulatedPatches, joint, network_of, train_solver
 from invsr.training.synthesis import Anatomies
 
 TINY = {"dim": 3, "channels": [4, 8]}
@@ -63,6 +66,59 @@ def test_it_learns_from_stacks(paths, tmp_path):
     train_solver(paths, tmp_path / "w.safetensors", recipe, log=None, report=lambda s, n, e: entries.append(e))
     assert sum(one["loss"] for one in entries[-8:]) < 0.95 * sum(one["loss"] for one in entries[:8])
     assert load_solver(tmp_path / "w.safetensors")[1]["stacks"] == 1.0
+
+
+CONTRASTS = replace(SHORT, architecture="JointUNet", contrasts=3, patch=(16, 16, 16), thickness=(3.0, 3.0), gap=0.0)
+
+
+def test_contrasts_of_a_step_share_their_acquisitions(paths):
+    patches = SimulatedPatches(Anatomies(paths), CONTRASTS)
+    counts = set()
+    for step in range(12):
+        acquisition, (clean, slices, _) = patches.acquisition(step), patches[step * SHORT.batch]
+        counts.add(len(clean))
+        assert len(clean) == len(slices) == len(acquisition.members)
+    assert counts == {1, 2, 3}
+
+
+def test_it_learns_from_contrasts(paths, tmp_path):
+    entries = []
+    recipe = replace(CONTRASTS, steps=40, noise=(0.01, 0.01), average=0.5)
+    out = tmp_path / "w.safetensors"
+    train_solver(paths, out, recipe, log=None, report=lambda s, n, e: entries.append(e))
+    assert sum(one["loss"] for one in entries[-8:]) < 0.95 * sum(one["loss"] for one in entries[:8])
+    solver, about = load_solver(out)
+    assert about["contrasts"] == 3 and solver.priors[0].joint
+
+
+@pytest.mark.parametrize("kind", ["denoiser", "solver"])
+def test_a_joint_network_starts_from_one_for_single_contrasts(kind):
+    """The same result for each contrast, until it is trained, but from lower noise levels on."""
+    network = UNet(**TINY).double()
+    start = network if kind == "denoiser" else unrolled_of([network], n_steps=2)
+    if kind == "solver":
+        start.level.data, start.weight.data = torch.tensor([0.3, -0.2]), torch.tensor([0.1, 0.4])
+    found = joint(start)
+    if kind == "denoiser":
+        found, start = (unrolled_of([one.double()], n_steps=2) for one in (found, start))
+    if kind == "solver":
+        torch.testing.assert_close(found.level - start.level, torch.tensor([0.5, 1.0]).log())
+        start.level.data = found.level.data
+    for solver in (found, start):
+        solver.priors[0].coarse = False
+    volume = Grid((12, 12, 12), np.eye(4))
+    scans = [acquisition(volume.coarsen(steps), reference=volume) for steps in ((1, 1, 3), (3, 1, 1))]
+    x = torch.rand(1, 2, 12, 12, 12, dtype=torch.float64)
+    sigma = torch.tensor([0.01, 0.03], dtype=torch.float64)
+    operator = Contrasts(scans)
+    together = found.double()(operator, operator(x), sigma.reshape(2, 1, 1, 1))
+    alone = [start.double()(one, one(x[:, n : n + 1]), float(sigma[n])) for n, one in enumerate(scans)]
+    torch.testing.assert_close(together, torch.cat(alone, 1))
+
+
+def test_a_joint_network_starts_from_a_unet_only():
+    with pytest.raises(InvsrError, match="DnCNN: several contrasts take a UNet"):
+        joint(build("DnCNN", {"dim": 3, "channels": 4, "depth": 3}))
 
 
 def test_it_learns(paths, tmp_path):
@@ -173,6 +229,8 @@ def test_equilibria_are_trained_by_the_same_recipe(paths, tmp_path):
         ({"stacks": 1.2}, "stacks is 1.2: give a share"),
         ({"oblique": -0.1}, "oblique is -0.1: give a share"),
         ({"step": "red"}, "cannot be trained"),
+        ({"contrasts": 5}, "contrasts is 5: train on one to four"),
+        ({"contrasts": 2, "stacks": 0.5}, "kind unrolled, supervision truth and stacks 0"),
     ],
 )
 def test_bad_recipes(paths, tmp_path, change, words):

@@ -14,16 +14,16 @@ def seeded(seed):
 
 
 def half_head():
-    """Anatomy of 0.5 in one half, air in the other."""
-    image = torch.zeros(SHAPE)
-    image[:14] = 0.5
+    """Anatomy of 0.5 in one half, air in the other, in one contrast."""
+    image = torch.zeros(1, *SHAPE)
+    image[:, :14] = 0.5
     return image
 
 
 @pytest.mark.parametrize("lesions", [[], [torch.ones(1, 1, 5, 6, 7)]])
 def test_structures_lie_within_the_anatomy_and_leave_most_of_it(lesions):
     image = half_head()
-    changed = torch.stack([insert(image, lesions, seeded(n)) != image for n in range(30)]).float()
+    changed = torch.stack([insert(image, lesions, seeded(n)) != image for n in range(30)])[:, 0].float()
     assert not changed[:, 15:].any()  # an edge takes two voxels
     shares = changed[:, :14].flatten(1).mean(1)
     assert (shares > 0).all() and shares.median() < 0.5
@@ -34,12 +34,20 @@ def test_the_image_is_left_alone_and_results_are_not_negative():
     results = [insert(image, [], seeded(n)) for n in range(20)]
     assert torch.equal(image, half_head())
     assert all(float(one.min()) >= 0 for one in results)
-    assert any(float(one.max()) > 0.55 for one in results) and any(float(one[:14].min()) < 0.4 for one in results)
+    assert any(float(one.max()) > 0.55 for one in results) and any(float(one[:, :14].min()) < 0.4 for one in results)
     assert torch.equal(results[3], insert(image, [], seeded(3)))
 
 
+def test_most_structures_are_in_one_contrast_alone():
+    images = torch.cat([half_head(), 0.4 * half_head(), 2 * half_head()])
+    changed = [(insert(images, [], seeded(n)) != images).flatten(1).any(1) for n in range(60)]
+    counts = [int(one.sum()) for one in changed]
+    assert 1 in counts and 3 in counts and 0 < sum(count < 3 for count in counts) < 60
+    assert torch.stack(changed).any(0).all()  # in any of them
+
+
 def test_air_alone_stays_as_it_is():
-    air = torch.zeros(SHAPE)
+    air = torch.zeros(1, *SHAPE)
     assert torch.equal(insert(air, [], seeded(0)), air)
 
 

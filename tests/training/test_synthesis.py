@@ -43,6 +43,29 @@ def test_patches(folder):
     assert not torch.equal(draws[3], draws[4])
 
 
+def test_contrasts_of_one_anatomy(folder):
+    """Edges at the same places, intensities of their own, and a single contrast as if there were no others."""
+    anatomies = Anatomies(paths(folder), Draw(noise=0, structure=0, bias=0, texture=0, blur=0, apodise=0))
+    draws = [anatomies.patch(SIZE, seeded(n), 3) for n in range(20)]
+    assert {tuple(one.shape) for one in draws} == {(3, *SIZE)}
+    assert all(not torch.equal(one[0], one[1]) for one in draws)
+    assert torch.equal(draws[2], anatomies.patch(SIZE, seeded(2), 3))
+    cosines = []
+    for patch in draws:
+        first, second = (torch.stack(torch.gradient(one)).flatten(1) for one in patch[:2].double())
+        weight = first.norm(dim=0) * second.norm(dim=0)
+        cosines.append(float(((first * second).sum(0) ** 2).sum() / (weight**2).sum().clamp(min=1e-12)))
+    assert np.median(cosines) > 0.8  # random directions would have a third
+
+
+def test_all_contrasts_are_stripped_or_none(tmp_path, write):
+    outside = np.full((32, 32, 32), 50, np.uint8)
+    outside[:, 0, 0] = np.arange(32) % 4
+    anatomies = Anatomies([write(tmp_path / "labels.nii", outside)], Draw(**PLAIN, strip=0.5))
+    draws = [anatomies._from_labels(anatomies.labels[0], (8, 8, 8), seeded(n), 3) for n in range(12)]
+    assert {tuple((one > 0.03).flatten(1).any(1).tolist()) for one in draws} == {(True,) * 3, (False,) * 3}
+
+
 def test_label_maps_are_told_from_images(folder, tmp_path, write):
     whole_numbers = write(tmp_path / "ct.nii", np.arange(1000).reshape(10, 10, 10).astype(np.int16))
     anatomies = Anatomies([*paths(folder), whole_numbers])
@@ -64,9 +87,9 @@ def test_masks_are_lesions_and_no_anatomy(folder, tmp_path, write):
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_structures_come_into_patches_of_both_kinds(share, folder, monkeypatch):
-    def half(image, lesions, generator):
-        image[: image.shape[0] // 2] = 0
-        return image
+    def half(images, lesions, generator):
+        images[:, : images.shape[1] // 2] = 0
+        return images
 
     monkeypatch.setattr(synthesis.structures, "insert", half)
     for probability in (0, 1):
@@ -141,7 +164,7 @@ def test_noise_that_stays(folder):
 
 
 def test_partial_volume(tmp_path, write, monkeypatch):
-    monkeypatch.setattr(synthesis, "_smooth", lambda x, *_: x)
+    monkeypatch.setattr(synthesis, "smooth", lambda x, *_: x)
     monkeypatch.setattr(synthesis, "_contrast", lambda *_: (torch.arange(64) / 64, torch.zeros(64)))
     slabs = np.broadcast_to(np.repeat([10, 20, 30, 40], 16)[:, None, None], (64, 64, 64)).astype(np.uint8)
     patch = Anatomies([write(tmp_path / "slabs.nii", slabs)], Draw(**PLAIN)).patch((20, 20, 20), seeded(1))

@@ -1,0 +1,142 @@
+"""Methods that solve several contrasts of one head together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from invsr.errors import InvsrError
+from invsr.numerics.iteration import ProgressCallback
+from invsr.pipeline.choice import AUTO
+from invsr.pipeline.learned import Unrolled
+from invsr.pipeline.method import Method
+from invsr.pipeline.methods import TV
+from invsr.pipeline.problem import InverseProblem
+from invsr.priors.joint_tv import NUCLEAR
+from invsr.priors.joint_tv import JointTV as JointPrior
+from invsr.solvers.contrasts import Contrast, joint_tv, solve_contrasts
+from invsr.solvers.residuals import chi2, gain
+from invsr.solvers.solution import Solution
+
+
+@dataclass(frozen=True, kw_only=True)
+class Together(Method):
+    """A method for several contrasts at once: a subclass writes `solve_together`."""
+
+    def solve_together(
+        self, problems: Sequence[InverseProblem], progress: ProgressCallback | None = None
+    ) -> list[Solution]:
+        """A solution for each contrast, in its problem's scaled intensities."""
+        raise TypeError(f"{type(self).__name__} does not define solve_together(problems, progress)")
+
+    def memory_together(self, problems: Sequence[InverseProblem]) -> int:
+        """Bytes that solving all contrasts takes, at the least."""
+        return sum(self.memory(one) for one in problems)
+
+    def within_together(self, problems: Sequence[InverseProblem], available: int) -> Together:
+        """The method, set so that it takes no more than the bytes available, where that is its choice."""
+        found = self.within(problems[0], available // len(problems))
+        assert isinstance(found, Together)  # for the type checker
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointTV(TV, Together):
+    """Total variation of all contrasts together, by ADMM: see `invsr.priors.JointTV`.
+
+    Parameters
+    ----------
+    lam, huber, max_iter
+        As of `TV`; one weight for all contrasts, scaled to the noise level of the first one, whose peak is 1.
+    norm : {"nuclear", "euclidean"}
+        As of the prior.
+    """
+
+    name: ClassVar[str] = "joint-tv"
+    norm: str = NUCLEAR
+
+    def solve_together(
+        self, problems: Sequence[InverseProblem], progress: ProgressCallback | None = None
+    ) -> list[Solution]:
+        """As of `Together`; the solutions share history and weight."""
+        found, x = joint_tv(
+            [_contrast(one) for one in problems],
+            JointPrior(self.huber, self.norm),
+            lam=self.lam,
+            max_iter=self.max_iter,
+            guess=torch.cat([one.guess() for one in problems], 1),
+            progress=progress,
+        )
+        solutions = []
+        for one, channel in zip(problems, torch.split(x, 1, 1), strict=True):
+            prediction = one.operator(channel)
+            misfit = chi2(one.operator, one.likelihoods, one.y, prediction)
+            kept = gain(one.likelihoods, one.y, prediction)
+            solutions.append(replace(found, x=channel, sigma=one.sigma, chi2=misfit, gain=kept))
+        return solutions
+
+
+def _contrast(problem: InverseProblem) -> Contrast:
+    return Contrast(problem.operator, problem.y, problem.sigma, problem.likelihoods)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointUnrolled(Unrolled, Together):
+    """Joint total variation, then unrolled steps whose network takes all contrasts together
+    (`invsr.models.joint.JointUNet`).
+
+    Parameters
+    ----------
+    model, tile
+        As of `Unrolled`.
+    """
+
+    name: ClassVar[str] = "joint-unrolled"
+    model: str | Path = "mri-unrolled-joint"
+
+    def solve_together(
+        self, problems: Sequence[InverseProblem], progress: ProgressCallback | None = None
+    ) -> list[Solution]:
+        """As of `Together`; warns where a contrast lies outside the ranges of training."""
+        solver, *_ = [self.prepared(one) for one in problems]
+        if not all(prior.joint for prior in solver.priors):
+            raise InvsrError(f"{self.model}: holds a network for one contrast: train one with --contrasts")
+        return solve_contrasts(solver, [_contrast(one) for one in problems], progress)
+
+
+#: The methods for several contrasts by the names that the command line knows them by, the best one first.
+TOGETHER: dict[str, type[Together]] = {"unrolled": JointUnrolled, "tv": JointTV}
+
+
+def together_of(method: str, options: Mapping[str, Any]) -> Together | None:
+    """The method of a name and the options that were given (not None); None where the problems are to decide.
+
+    Parameters
+    ----------
+    method : str
+        A name of `TOGETHER`, the method's own name, or "auto".
+    options : mapping
+
+    Raises
+    ------
+    InvsrError
+        When there is no such method for several contrasts, or it does not use an option.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if method == AUTO and not given:
+        return None
+    kinds = TOGETHER | {kind.name: kind for kind in TOGETHER.values()}
+    if method not in (AUTO, *kinds):
+        raise InvsrError(
+            f"method {method} reconstructs each contrast alone: leave contrasts out, or use "
+            f"{' or '.join(TOGETHER)}, which take all contrasts together"
+        )
+    for kind in TOGETHER.values() if method == AUTO else [kinds[method]]:
+        if set(given) <= {one.name for one in fields(kind)}:
+            return kind(**given)
+    names = ", ".join(given)
+    raise InvsrError(f"method {method} of several contrasts does not use all of the options {names}: leave some out")
