@@ -64,6 +64,7 @@ def main():
         routes = {method: ["--method", method] for method in ("cubic", "tikhonov", "tv")}
         routes |= {f"pnp, {name}": ["--method", "pnp", "--denoiser", name] for name in DENOISERS}
         routes |= {name: ["--method", name] for name in ("unrolled", "deq")}
+        routes["mri-unrolled-fast"] = ["--method", "unrolled", "--model", "mri-unrolled-fast"]
         for name, flags in routes.items():
             out = str(Path(folder) / "out.nii.gz")
             rows[f"invsr {name}"] = [sys.executable, "-m", "invsr", "reconstruct", str(low), "-o", out, *flags]

@@ -14,7 +14,7 @@ from invsr.operators.separable import Separable
 from invsr.operators.stack import Stack
 from invsr.pipeline.memory import Budget
 from invsr.pipeline.methods import METHODS, TV, Cubic, Equilibrium, Method, PnP, Posterior, Unrolled, options_of
-from invsr.pipeline.problem import InverseProblem
+from invsr.pipeline.problem import InverseProblem, SliceGeometry
 from invsr.pipeline.ranges import GAP, THIN
 from invsr.solvers.trained import DEQ, load_solver
 
@@ -126,5 +126,9 @@ def _best(problem: InverseProblem, seed: int) -> list[Method]:
         several = isinstance(problem.operator, Stack)
         parallel = several and all(isinstance(one, Separable) for one in problem.operator.operators)
         return [PnP(seed=seed)] if parallel else []
-    hardly_thick = slices.thickness < HARDLY and slices.gap < CLOSE * slices.thickness
-    return [PnP(seed=seed)] if hardly_thick else [unrolled]
+    return [PnP(seed=seed)] if is_hardly_thick(slices) else [unrolled]
+
+
+def is_hardly_thick(slices: SliceGeometry) -> bool:
+    """Whether slices are hardly thicker than voxels and lie close."""
+    return slices.thickness < HARDLY and slices.gap < CLOSE * slices.thickness

@@ -125,7 +125,7 @@ def reconstruct_contrasts(
 def best_together(problems: Sequence[InverseProblem], budget: Budget) -> Together:
     """The best method for the contrasts that the benchmarks show, and that fits into the memory."""
     network = JointUnrolled()
-    suits = all(one.is_gaussian and not network.objections(one) for one in problems)
+    suits = all(one.is_gaussian for one in problems) and not network.objections_together(problems)
     if suits and network.memory_together(problems) <= budget.available:
         return network
     return JointTV()

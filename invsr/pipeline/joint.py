@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,16 +11,17 @@ import torch
 
 from invsr.errors import InvsrError
 from invsr.numerics.iteration import ProgressCallback
-from invsr.pipeline.choice import AUTO
+from invsr.pipeline.choice import AUTO, is_hardly_thick
 from invsr.pipeline.learned import Unrolled
 from invsr.pipeline.method import Method
 from invsr.pipeline.methods import TV
 from invsr.pipeline.problem import InverseProblem
+from invsr.priors.denoiser import Denoiser
 from invsr.priors.joint_tv import NUCLEAR
 from invsr.priors.joint_tv import JointTV as JointPrior
-from invsr.solvers.contrasts import Contrast, joint_tv, solve_contrasts
-from invsr.solvers.residuals import chi2, gain
+from invsr.solvers.contrasts import Contrast, joint_tv, of_contrast, solve_contrasts
 from invsr.solvers.solution import Solution
+from invsr.solvers.trained import load_solver
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,21 +64,16 @@ class JointTV(TV, Together):
         self, problems: Sequence[InverseProblem], progress: ProgressCallback | None = None
     ) -> list[Solution]:
         """As of `Together`; the solutions share history and weight."""
+        contrasts = [_contrast(one) for one in problems]
         found, x = joint_tv(
-            [_contrast(one) for one in problems],
+            contrasts,
             JointPrior(self.huber, self.norm),
             lam=self.lam,
             max_iter=self.max_iter,
             guess=torch.cat([one.guess() for one in problems], 1),
             progress=progress,
         )
-        solutions = []
-        for one, channel in zip(problems, torch.split(x, 1, 1), strict=True):
-            prediction = one.operator(channel)
-            misfit = chi2(one.operator, one.likelihoods, one.y, prediction)
-            kept = gain(one.likelihoods, one.y, prediction)
-            solutions.append(replace(found, x=channel, sigma=one.sigma, chi2=misfit, gain=kept))
-        return solutions
+        return [of_contrast(found, *one) for one in zip(contrasts, torch.split(x, 1, 1), strict=True)]
 
 
 def _contrast(problem: InverseProblem) -> Contrast:
@@ -88,6 +84,9 @@ def _contrast(problem: InverseProblem) -> Contrast:
 class JointUnrolled(Unrolled, Together):
     """Joint total variation, then unrolled steps whose network takes all contrasts together
     (`invsr.models.joint.JointUNet`).
+
+    Contrasts whose slices are hardly thicker than voxels serve the others, and keep joint total variation: the network
+    smooths them.
 
     Parameters
     ----------
@@ -102,10 +101,25 @@ class JointUnrolled(Unrolled, Together):
         self, problems: Sequence[InverseProblem], progress: ProgressCallback | None = None
     ) -> list[Solution]:
         """As of `Together`; warns where a contrast lies outside the ranges of training."""
-        solver, *_ = [self.prepared(one) for one in problems]
-        if not all(prior.joint for prior in solver.priors):
+        resolved = _resolved(problems)
+        solver, _ = load_solver(self.model, self.kind)
+        if not all(prior.joint for prior in solver.modules() if isinstance(prior, Denoiser)):
             raise InvsrError(f"{self.model}: holds a network for one contrast: train one with --contrasts")
-        return solve_contrasts(solver, [_contrast(one) for one in problems], progress)
+        if len(resolved) == len(problems):
+            return JointTV().solve_together(problems, progress)
+        solver, *_ = [self.prepared(one) for n, one in enumerate(problems) if n not in resolved]
+        return solve_contrasts(solver, [_contrast(one) for one in problems], progress, resolved)
+
+    def objections_together(self, problems: Sequence[InverseProblem]) -> list[str]:
+        """Why the contrasts do not suit the network, in words; empty where they do."""
+        resolved = _resolved(problems)
+        return [words for n, one in enumerate(problems) if n not in resolved for words in self.objections(one)]
+
+
+def _resolved(problems: Sequence[InverseProblem]) -> list[int]:
+    """The contrasts whose slices are hardly thicker than voxels."""
+    slices = [one.slices for one in problems]
+    return [n for n, one in enumerate(slices) if one is not None and is_hardly_thick(one)]
 
 
 #: The methods for several contrasts by the names that the command line knows them by, the best one first.

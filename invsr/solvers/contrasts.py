@@ -98,6 +98,13 @@ def joint_tv(
     return found, found.x * levels
 
 
+def of_contrast(run: Solution, contrast: Contrast, x: Tensor) -> Solution:
+    """One contrast's volume of a run that solved all of them, with its own chi2 and gain."""
+    prediction = contrast.operator(x)
+    kept = gain(contrast.likelihoods, contrast.y, prediction)
+    return replace(run, x=x, sigma=contrast.sigma, chi2=contrast.chi2(prediction), gain=kept)
+
+
 def joint_start(contrasts: Sequence[Contrast], guess: Tensor | None = None) -> Tensor:
     """What the trained solver begins with: `joint_tv` with the nuclear norm, after few iterations."""
     with torch.no_grad():
@@ -113,7 +120,10 @@ def _of_noise(kind: Likelihood, sigma: float) -> Likelihood:
 
 
 def solve_contrasts(
-    solver: Unrolled, contrasts: Sequence[Contrast], progress: ProgressCallback | None = None
+    solver: Unrolled,
+    contrasts: Sequence[Contrast],
+    progress: ProgressCallback | None = None,
+    resolved: Sequence[int] = (),
 ) -> list[Solution]:
     """The volumes of all contrasts without gradients, each with its history.
 
@@ -128,6 +138,8 @@ def solve_contrasts(
     contrasts : sequence of Contrast
         On one grid.
     progress : callable, optional
+    resolved : sequence of int
+        Contrasts that serve the others and stay as joint total variation leaves them: there is nothing to resolve.
     """
     operator = Contrasts([one.operator for one in contrasts])
     y = tuple(part for one in contrasts for part in as_tuple(one.y))
@@ -137,7 +149,7 @@ def solve_contrasts(
     starting, solving = split(progress, STARTING_SHARE)
     steps = Steps(solving)
     with torch.no_grad():
-        guess = joint_tv(contrasts, JointTV(), max_iter=STARTING, progress=starting)[1]
+        begun, guess = joint_tv(contrasts, JointTV(), max_iter=STARTING, progress=starting)
         for left in range(RUNS, 0, -1):
             with steps.step(left / 2) as inner:  # one or two will do, as a rule
                 x, rho, histories = _run(solver, operator, y, levels, guess, likelihoods, contrasts, inner)
@@ -151,7 +163,10 @@ def solve_contrasts(
                 break
         steps.finish()
         volumes = zip(contrasts, torch.split(x, 1, 1), rho.flatten().tolist(), histories, strict=True)
-        return [_finished(solver, *volume) for volume in volumes]
+        found = [_finished(solver, *volume) for volume in volumes]
+        for n in resolved:
+            found[n] = of_contrast(begun, contrasts[n], guess[:, n : n + 1])
+        return found
 
 
 def _run(

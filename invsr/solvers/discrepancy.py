@@ -19,6 +19,8 @@ CHI2_MOST = CHI2_EXPECTED[1] - (CHI2_LEAST - CHI2_EXPECTED[0])
 # How far the penalty may go from the one that was learned, and how exactly it is found; logarithms.
 REACH = 7.0
 TOLERANCE = 0.02
+# Of the data steps where they are inexact (conjugate gradients).
+RTOL, MOST_ITERATIONS = 1e-4, 50
 # Largest number of runs; largest factor by which the assumed noise level grows from one to the next, and the power of
 # it that chi2 follows until two runs have told: measured on heads, 1.3 to 1.8.
 RUNS = 3
@@ -132,7 +134,7 @@ def match_discrepancy(
 
     def at(logarithm: float) -> Tensor:
         penalty = math.exp(logarithm)
-        return operator.solve(back_projection + penalty * z, penalty, x0=x, rtol=1e-5).x
+        return operator.solve(back_projection + penalty * z, penalty, x0=x, rtol=RTOL, max_iter=MOST_ITERATIONS).x
 
     def excess(logarithm: float) -> float:
         return misfit(at(logarithm)) - aim

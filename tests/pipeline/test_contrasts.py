@@ -205,6 +205,17 @@ def test_the_default_is_the_network_where_it_was_trained_for_it(scans):
     assert best_together([one.problem for one in found], budget) == JointTV()
 
 
+def test_a_guide_keeps_its_joint_tv(heads, weights):
+    first, second = heads
+    guide = invsr.simulate(first, slice_thickness=1.0, axis=2, noise=0.01)
+    scans = [guide, invsr.simulate(second, slice_thickness=4.0, axis=0, noise=0.01)]
+    given = {"reference": first.grid, "motion": "none"}
+    found = reconstruct_contrasts(scans, method=JointUnrolled(model=weights[JointUNet]), **given)
+    tv = reconstruct_contrasts(scans, method=JointTV(), **given)
+    torch.testing.assert_close(found[0].x, tv[0].x, rtol=0, atol=0.02 * float(tv[0].x.max()))
+    assert len(found[1].history) == 3
+
+
 def test_methods_by_name():
     assert together_of("auto", {"lam": None}) is None
     assert together_of("auto", {"lam": 0.1}) == JointTV(lam=0.1) == together_of("tv", {"lam": 0.1})

@@ -59,6 +59,16 @@ def test_the_start_does_not_depend_on_which_contrast_is_first():
     torch.testing.assert_close(joint_start(both), joint_start(both[::-1])[:, [1, 0]], rtol=1e-6, atol=1e-6)
 
 
+def test_a_resolved_contrast_keeps_what_the_others_begin_with():
+    solver = Unrolled(HQS(), Shrink(), 3).double()
+    both = [contrast((1, 1, 1), 0.05, 0.05, 0), contrast((3, 1, 1), 0.05, 0.05, 1)]
+    found, plain = solve_contrasts(solver, both, resolved=[0]), solve_contrasts(solver, both)
+    torch.testing.assert_close(found[0].x, joint_start(both)[:, :1])
+    torch.testing.assert_close(found[1].x, plain[1].x)
+    assert found[0].chi2 == pytest.approx(both[0].chi2(both[0].operator(found[0].x)))
+    assert not torch.equal(found[0].x, plain[0].x)
+
+
 def test_progress_is_told():
     told = []
     solver = Unrolled(HQS(), Shrink(), 3).double()
