@@ -17,6 +17,7 @@ import torch
 import invsr
 from invsr.app.arguments import repeat_options
 from invsr.models import engines
+from invsr.models.networks import UNet
 from invsr.testing.phantoms import centred_grid, shapes
 
 AFFINE = np.diag([1.0, 1.0, 4.0, 1.0])
@@ -394,7 +395,11 @@ def test_info_names_the_machine_and_what_runs_the_networks(run, tmp_path, monkey
     monkeypatch.delenv("INVSR_ENGINE", raising=False)
     times = iter([10.0, 8.0, 10.0, 20.0])
     monkeypatch.setattr(engines, "_measured", {})
-    monkeypatch.setattr(engines, "_measure", lambda network, ways: {str(way): next(times) for way in ways})
+
+    def measured(network, ways):
+        return {str(way): next(times) if type(network) is UNet else 10.0 for way in ways}
+
+    monkeypatch.setattr(engines, "_measure", measured)
     monkeypatch.setattr(engines, "multiplies_bfloat16", lambda device: False)
     for installed, words, way in [
         (None, [], "torch float32, no other is here"),

@@ -8,6 +8,7 @@ from compare import assert_same, everywhere
 from registry import noise
 
 from invsr.models.gradient_step import GradientStep
+from invsr.models.joint import JointUNet
 from invsr.models.networks import DnCNN, Network, UNet
 from invsr.models.shuffled import ShuffledUNet
 from invsr.noise.estimation import estimate_sigma
@@ -31,6 +32,7 @@ NETWORKS = {
     "UNet 2-D": lambda: UNet(2, (4, 6), blocks=1),
     "UNet 2.5-D": lambda: UNet(2, (4, 6), blocks=1, neighbours=2),
     "UNet 3-D": lambda: UNet(3, (4, 6), blocks=1),
+    "joint": lambda: JointUNet(3, (4, 6), blocks=1),
     "ShuffledUNet": lambda: ShuffledUNet(3, (4, 6), blocks=1),
     "DnCNN": lambda: DnCNN(3, 4, depth=3),
     "gradient step": lambda: GradientStep(UNet(3, (4, 6), blocks=1, activation="elu")),
