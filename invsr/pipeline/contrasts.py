@@ -23,7 +23,7 @@ from invsr.pipeline.grids import choose_grid
 from invsr.pipeline.joint import JointTV, JointUnrolled, Together
 from invsr.pipeline.memory import Budget, require_memory
 from invsr.pipeline.moved import estimate_motion
-from invsr.pipeline.preparation import mask_of_each, per_scan, scans_of
+from invsr.pipeline.preparation import as_coarse_as, mask_of_each, per_scan, scans_of
 from invsr.pipeline.problem import InverseProblem, build_problem
 from invsr.pipeline.reconstruction import Reconstruction
 from invsr.pipeline.run import find_device
@@ -109,6 +109,15 @@ def reconstruct_contrasts(
             moved = _registered(found, grid, motion, registering)
         else:
             moved = _given(motion, found, members)
+        # What oblique scans resolve beyond the grid would count as misfit, and weights would follow it.
+        moved = [one or _oblique(group, grid) for group, one in zip(found, moved, strict=True)]
+        finest = float(grid.spacing.min())
+        found = [
+            group
+            if one is None
+            else [_at_grid(scan, part, grid, finest) for scan, part in zip(group, one.scans, strict=True)]
+            for group, one in zip(found, moved, strict=True)
+        ]
         problems = [build_problem(group, grid, one) for group, one in zip(found, moved, strict=True)]
         budget = Budget.on(where, memory)
         method = best_together(problems, budget) if method is None else method
@@ -121,6 +130,17 @@ def reconstruct_contrasts(
         x = solution.x * problem.scale * (problem.seen() if masked else 1.0)
         results.append(Reconstruction(x, problem, method, solution))
     return results
+
+
+def _oblique(group: Sequence[Scan], grid: Grid) -> Motion | None:
+    """No motion, in words that keep the scans' own grids, where a scan lies obliquely to the grid."""
+    return _still(group, grid) if any(scan.grid.axes_in(grid) is None for scan in group) else None
+
+
+def _at_grid(scan: Scan, moved: ScanMotion, grid: Grid, spacing: float) -> Scan:
+    """The scan, its pixels no finer than the grid's voxels where it lies obliquely."""
+    along = moved.still and scan.grid.axes_in(grid) is not None
+    return scan if along else as_coarse_as(scan, spacing)
 
 
 def best_together(problems: Sequence[InverseProblem], budget: Budget) -> Together:

@@ -22,6 +22,8 @@ from invsr.pipeline.scan import Scan
 from invsr.pipeline.thickness import with_thickness
 from invsr.volume import Volume
 
+# Pixels are finer than voxels where they are smaller by more than this factor.
+FINER = 0.9
 # What is done about faults of slices and zero-filled pixels: found and corrected, or kept as they are.
 AUTO, KEEP = "auto", "keep"
 
@@ -139,6 +141,33 @@ def without_zero_filling(scan: Scan) -> Scan:
     except InvsrError as error:
         raise InvsrError(f"{scan.name}: {error} (noise=, command line: --noise)") from None
     return replace(found, air_noise=air) if math.isfinite(air) else found
+
+
+def as_coarse_as(scan: Scan, spacing: float) -> Scan:
+    """The scan with k-space cropped in the plane to pixels of a spacing, mm; itself where they are no finer.
+
+    For scans that lie obliquely to a target of that spacing: what its voxels cannot show would count as misfit there.
+    """
+    grid, axes = scan.grid, [n for n in (0, 1, 2) if n != scan.through_plane]
+    matrix = list(grid.shape)
+    for n in axes:
+        if grid.spacing[n] < FINER * spacing:
+            matrix[n] = max(2, math.floor(grid.extent[n] / spacing))
+    if matrix == list(grid.shape):
+        return scan
+    coarse = _of_matrix(grid, matrix)
+    crop = Sampling(grid, coarse, ["kspace" if n in axes else "none" for n in (0, 1, 2)]).to(scan.data.device)
+    data = crop(scan.data)
+    if bool((scan.data >= 0).all()):
+        data = data.abs()
+    mask = scan.mask
+    if mask is not None:
+        mask = replace(mask, data=_nearest(mask.data, grid, coarse), grid=coarse)
+    # White noise falls with the root of what is kept of k-space.
+    kept = math.sqrt(math.prod(matrix) / math.prod(grid.shape))
+    noise, air = (None if one is None else float(one) * kept for one in (scan.noise, scan.air_noise))
+    volume = replace(scan.volume, data=data, grid=coarse)
+    return replace(scan, volume=volume, mask=mask, slice_axis=scan.through_plane, noise=noise, air_noise=air)
 
 
 def _nearest(data: Tensor, stored: Grid, grid: Grid) -> Tensor:

@@ -132,9 +132,14 @@ def match_discrepancy(
     z = x + (operator.gram(x) - back_projection) / rho
     aim = CHI2_LEAST if found < 1 else CHI2_MOST
 
+    nearest = x
+
     def at(logarithm: float) -> Tensor:
+        nonlocal nearest
         penalty = math.exp(logarithm)
-        return operator.solve(back_projection + penalty * z, penalty, x0=x, rtol=RTOL, max_iter=MOST_ITERATIONS).x
+        rhs = back_projection + penalty * z
+        nearest = operator.solve(rhs, penalty, x0=nearest, rtol=RTOL, max_iter=MOST_ITERATIONS).x
+        return nearest
 
     def excess(logarithm: float) -> float:
         return misfit(at(logarithm)) - aim

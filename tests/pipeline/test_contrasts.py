@@ -14,6 +14,7 @@ from invsr.models.joint import JointUNet
 from invsr.models.networks import UNet
 from invsr.motion import Motion
 from invsr.noise.likelihoods import Rician
+from invsr.operators import acquisition
 from invsr.pipeline.contrasts import best_together, motion_of_scans, reconstruct_contrasts
 from invsr.pipeline.joint import JointTV, JointUnrolled, together_of
 from invsr.pipeline.memory import Budget
@@ -224,3 +225,20 @@ def test_methods_by_name():
         together_of("pnp", {})
     with pytest.raises(InvsrError, match="does not use all of the options lam"):
         together_of("unrolled", {"lam": 0.1})
+
+
+def test_pixels_finer_than_the_grid_are_no_misfit(heads):
+    """Where the scan lies obliquely, too: what voxels cannot show would drive the weight of the prior to nothing."""
+    first, second = simulated(heads)
+    fine = second.grid.refine((second.grid.spacing[0], 0.5, 0.5))
+    operator = acquisition(fine, reference=fine.refine(0.5), slice_thickness=4.0)
+    sharp = torch.nn.functional.interpolate(heads[1].data, operator.domain.shape, mode="nearest")
+    sharp = sharp + 30 * torch.randn(sharp.shape, generator=torch.Generator().manual_seed(0))  # detail of half a voxel
+    noise = torch.randn(1, 1, *fine.shape, generator=torch.Generator().manual_seed(1))
+    scan = invsr.Volume(operator(sharp) + 0.01 * sharp.max() * noise, fine, "t2.nii.gz", slice_thickness=4.0)
+    wrong = rigid(np.array([0.05, -0.06, 0.04, 1.0, -1.0, 2.0]), heads[0].grid.centre)
+    known = [0.01 * float(one.data.max()) for one in (heads[0], scan.with_data(sharp, operator.domain))]
+    found = reconstruct_contrasts([first, moved(scan, wrong)], method=JointTV(), reference=heads[0].grid, noise=known)
+    assert not found[1].motion.scans[0].still and found[1].chi2 < 1.4
+    motion = motion_of_scans(found)
+    assert motion.scans[1].grid.shape == fine.shape  # the scan's own, by which it is known again

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 from zero_filled import measured_sd, zero_filled
 
 import invsr
 from invsr.errors import InvsrError
 from invsr.examples import example
 from invsr.operators.sampling import Sampling
-from invsr.pipeline.preparation import scans_of
+from invsr.pipeline.preparation import as_coarse_as, scans_of
+from invsr.pipeline.scan import Scan
 from invsr.volume import Volume
 
 SHARE = (0.6, 0.7)
@@ -85,3 +87,17 @@ def test_the_default_spacing_is_what_was_measured(filled):
     assert kept.grid.spacing == pytest.approx([1.0] * 3) and not kept.notes
     asked = invsr.reconstruct(filled, method="cubic", spacing=1.0)
     assert asked.grid == kept.grid  # the stored pixels, where they were
+
+
+def test_pixels_no_finer_than_voxels():
+    """k-space is cropped in the plane: the field of view, constants and slices stay, white noise falls."""
+    grid = invsr.Grid((30, 40, 6), np.diag([0.5, 0.4, 4.0, 1.0]))
+    noise = torch.randn(1, 1, *grid.shape, generator=torch.Generator().manual_seed(0))
+    scan = Scan(invsr.Volume(100 + noise, grid, "s.nii.gz"), noise=1.0)
+    coarse = as_coarse_as(scan, 1.0)
+    assert coarse.grid.shape == (15, 16, 6) and coarse.through_plane == 2
+    np.testing.assert_allclose(coarse.grid.extent, grid.extent)
+    np.testing.assert_allclose(coarse.grid.centre, grid.centre)
+    assert float(coarse.data.mean()) == pytest.approx(100, abs=0.1)
+    assert float(coarse.data.std()) == pytest.approx(coarse.noise, rel=0.1) and coarse.noise == pytest.approx(0.2**0.5)
+    assert as_coarse_as(scan, 0.4) is scan
