@@ -16,6 +16,7 @@ from benchmarks.arguments import parser
 from invsr.models.registry import ROOM
 from invsr.models.weights import load_weights
 from invsr.solvers.trained import load_solver
+from invsr.training.acquisitions import side_of_cube
 
 CARD = """# {name}
 
@@ -96,6 +97,8 @@ def facts(kind, network, about, before, parameters):
                 f"; one to {about['contrasts']} contrasts of one head, one scan each; in a third of them all slices "
                 "are parallel, in a fifth one contrast is isotropic"
             )
+    if recipe.get("contrasts", 1) > 1:
+        patch = "x".join([str(side_of_cube(recipe["patch"]))] * 3)
     rows["Optimisation"] = (
         f"{about['steps']:,} steps of {recipe['batch']} patches of {patch} voxels, Muon, "
         f"largest rate {recipe['rate']:g}, seed {recipe['seed']}"

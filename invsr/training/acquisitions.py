@@ -64,7 +64,7 @@ class Acquisitions:
         several of a cube of about as many voxels."""
         several = self.stacks > 0 and uniform(generator) < self.stacks
         if several:
-            shape = [_side_of_cube(shape)] * 3
+            shape = [side_of_cube(shape)] * 3
         axis = max(range(3), key=lambda n: shape[n])
         noise = mixed_uniform(generator, *self.noise)
         misjudged = math.exp(self.misjudged * float(torch.randn((), generator=generator)))
@@ -82,7 +82,7 @@ class Acquisitions:
         One time in three all have their slices across the same axis, else each across one of its own, as long as there
         are; one time in five the last one is isotropic.
         """
-        side = _side_of_cube(shape)
+        side = side_of_cube(shape)
         order = torch.randperm(3, generator=generator).tolist()
         alike = uniform(generator) < 1 / 3
         guided = count > 1 and uniform(generator) < 0.2
@@ -123,7 +123,7 @@ class Acquisitions:
         return replace(other, axis=axis, noise=noise, turn=turn)
 
 
-def _side_of_cube(shape: Sequence[int]) -> int:
+def side_of_cube(shape: Sequence[int]) -> int:
     """The multiple of 8, which every network takes, whose cube is nearest to the patch in size."""
     return max(8, 8 * round(float(np.cbrt(np.prod(shape))) / 8))
 
