@@ -165,6 +165,8 @@ def solve_contrasts(
         volumes = zip(contrasts, torch.split(x, 1, 1), rho.flatten().tolist(), histories, strict=True)
         found = [_finished(solver, *volume) for volume in volumes]
         for n in resolved:
+            # As many iterations as the others begin with are what was asked for.
+            begun = begun if begun.status is Status.DIVERGED else replace(begun, status=Status.CONVERGED)
             found[n] = of_contrast(begun, contrasts[n], guess[:, n : n + 1])
         return found
 
