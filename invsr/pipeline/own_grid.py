@@ -40,7 +40,7 @@ def on_own_grid(result: Reconstruction, spacing: float | Sequence[float] | None 
     Parameters
     ----------
     result : Reconstruction
-        Of scans that moved as a whole, or not at all.
+        Its scans moved as a whole, or not at all.
     spacing : float or three, mm, optional
         As of `invsr.reconstruct`.
 

@@ -116,23 +116,16 @@ def without_zero_filling(scan: Scan) -> Scan:
         if matrix == tuple(data.shape[2:]):
             break
         grid = _of_matrix(stored, matrix)
-        crop = Sampling(scan.grid, grid, ["kspace" if n in axes else "none" for n in (0, 1, 2)]).to(scan.data.device)
-        data = crop(scan.data)
+        data = _pixels(scan, grid, axes)
     if data is scan.data:
         return scan
-    if bool((scan.data >= 0).all()):
-        data = data.abs()  # of a magnitude image, the one that the scanner would have written; differs in air only
-    mask = scan.mask
-    if mask is not None:
-        mask = replace(mask, data=_nearest(mask.data, stored, grid), grid=grid)
     pixels, measured = ("x".join(str(one.shape[n]) for n in axes) for one in (stored, grid))
     size = "x".join(f"{grid.spacing[n]:.3g}" for n in axes)
     note = (
         f"{scan.name}: {pixels} pixels from a measured matrix of {measured} (zero-filled k-space): taken as pixels of "
         f"{size} mm (--zero-filling keep takes them as they are)"
     )
-    volume = replace(scan.volume, data=data, grid=grid)
-    found = replace(scan, volume=volume, mask=mask, slice_axis=scan.through_plane, notes=(*scan.notes, note))
+    found = replace(_stored_as(scan, data, grid), notes=(*scan.notes, note))
     if scan.noise is not None:
         return found
     # Zero-filling leaves a pixel's noise as large as it was, and in air its distribution, which cropping changes.
@@ -156,18 +149,29 @@ def as_coarse_as(scan: Scan, spacing: float) -> Scan:
     if matrix == list(grid.shape):
         return scan
     coarse = _of_matrix(grid, matrix)
-    crop = Sampling(grid, coarse, ["kspace" if n in axes else "none" for n in (0, 1, 2)]).to(scan.data.device)
-    data = crop(scan.data)
-    if bool((scan.data >= 0).all()):
-        data = data.abs()
-    mask = scan.mask
-    if mask is not None:
-        mask = replace(mask, data=_nearest(mask.data, grid, coarse), grid=coarse)
+    found = _stored_as(scan, _pixels(scan, coarse, axes), coarse)
     # White noise falls with the root of what is kept of k-space.
     kept = math.sqrt(math.prod(matrix) / math.prod(grid.shape))
     noise, air = (None if one is None else float(one) * kept for one in (scan.noise, scan.air_noise))
-    volume = replace(scan.volume, data=data, grid=coarse)
-    return replace(scan, volume=volume, mask=mask, slice_axis=scan.through_plane, noise=noise, air_noise=air)
+    return replace(found, noise=noise, air_noise=air)
+
+
+def _pixels(scan: Scan, grid: Grid, axes: Sequence[int]) -> Tensor:
+    """The scan's data with k-space cropped along some axes to a grid in the same field of view."""
+    crop = Sampling(scan.grid, grid, ["kspace" if n in axes else "none" for n in (0, 1, 2)])
+    data: Tensor = crop.to(scan.data.device)(scan.data)
+    return data
+
+
+def _stored_as(scan: Scan, data: Tensor, grid: Grid) -> Scan:
+    """The scan with cropped data, on their grid."""
+    if bool((scan.data >= 0).all()):
+        data = data.abs()  # of a magnitude image, the one that the scanner would have written; differs in air only
+    mask = scan.mask
+    if mask is not None:
+        mask = replace(mask, data=_nearest(mask.data, scan.grid, grid), grid=grid)
+    volume = replace(scan.volume, data=data, grid=grid)
+    return replace(scan, volume=volume, mask=mask, slice_axis=scan.through_plane)
 
 
 def _nearest(data: Tensor, stored: Grid, grid: Grid) -> Tensor:

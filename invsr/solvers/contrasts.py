@@ -145,7 +145,7 @@ def solve_contrasts(
     y = tuple(part for one in contrasts for part in as_tuple(one.y))
     likelihoods = tuple(kind for one in contrasts for kind in one.likelihoods)
     tries: list[list[tuple[float, float]]] = [[] for _ in contrasts]
-    levels, open_still = [one.sigma for one in contrasts], set(range(len(contrasts)))
+    levels, open_still = [one.sigma for one in contrasts], set(range(len(contrasts))) - set(resolved)
     starting, solving = split(progress, STARTING_SHARE)
     steps = Steps(solving)
     with torch.no_grad():
@@ -162,13 +162,13 @@ def solve_contrasts(
             if not open_still:
                 break
         steps.finish()
+        if begun.status is not Status.DIVERGED:  # so many iterations are what was asked for
+            begun = replace(begun, status=Status.CONVERGED)
         volumes = zip(contrasts, torch.split(x, 1, 1), rho.flatten().tolist(), histories, strict=True)
-        found = [_finished(solver, *volume) for volume in volumes]
-        for n in resolved:
-            # As many iterations as the others begin with are what was asked for.
-            begun = begun if begun.status is Status.DIVERGED else replace(begun, status=Status.CONVERGED)
-            found[n] = of_contrast(begun, contrasts[n], guess[:, n : n + 1])
-        return found
+        return [
+            of_contrast(begun, volume[0], guess[:, n : n + 1]) if n in resolved else _finished(solver, *volume)
+            for n, volume in enumerate(volumes)
+        ]
 
 
 def _run(

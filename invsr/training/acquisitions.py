@@ -233,10 +233,9 @@ class RandomContrasts:
         """The operator from patches to the slices of all contrasts."""
         return Contrasts([one.operator() for one in self.members])
 
-    def seen(self, y: Sequence[torch.Tensor]) -> list[Contrast]:
-        """What is measured of each contrast, with the noise levels that the network is given."""
-        operators = [one.operator().to(part.device) for one, part in zip(self.members, y, strict=True)]
-        channels = zip(operators, y, self.members, strict=True)
+    def seen(self, operator: Contrasts, y: Sequence[torch.Tensor]) -> list[Contrast]:
+        """What the operator measures of each contrast, with the noise levels that the network is given."""
+        channels = zip(operator.channels, y, self.members, strict=True)
         told = [(one, part, member.assumed_sigma) for one, part, member in channels]
         return [Contrast(one, part, sigma, (Gaussian(sigma),)) for one, part, sigma in told]
 

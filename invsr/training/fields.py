@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+from torch.nn.functional import conv3d, interpolate, pad
 
 
 def blend(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """A smooth random field between 0 and 1."""
     knots = torch.randn((1, 1, *(max(2, round(n / 12)) for n in shape)), generator=generator)
-    return F.interpolate(2 * knots, size=tuple(shape), mode="trilinear", align_corners=True)[0, 0].sigmoid()
+    return interpolate(2 * knots, size=tuple(shape), mode="trilinear", align_corners=True)[0, 0].sigmoid()
 
 
 def bias(shape: Sequence[int], level: float, generator: torch.Generator) -> Tensor:
     """A smooth random field around 1, the standard deviation of its logarithm `level`."""
     knots = torch.randn((1, 1, 3, 3, 3), generator=generator) * level
-    field = F.interpolate(knots, size=tuple(shape), mode="trilinear", align_corners=True)
+    field = interpolate(knots, size=tuple(shape), mode="trilinear", align_corners=True)
     return field[0, 0].exp()
 
 
@@ -32,9 +32,9 @@ def smooth(x: Tensor, width: float, axes: Sequence[int] = (0, 1, 2)) -> Tensor:
     for axis in axes:
         size = [1, 1, 1, 1, 1]
         size[axis + 2] = 2 * radius + 1
-        pad = [radius * (axis == n) for n in range(3)]
-        padded = F.pad(x, [p for n in reversed(range(3)) for p in (pad[n], pad[n])], mode="replicate")
-        x = F.conv3d(padded, taps.reshape(size))
+        beside = [radius * (axis == n) for n in range(3)]
+        padded = pad(x, [p for n in reversed(range(3)) for p in (beside[n], beside[n])], mode="replicate")
+        x = conv3d(padded, taps.reshape(size))
     return x
 
 

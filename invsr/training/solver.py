@@ -181,7 +181,8 @@ def _objective(patches: SimulatedPatches, recipe: SolverRecipe) -> Objective:
         guess = first = smooth_guess(operator, y)
         sigma: Any = acquisition.assumed_sigma
         if isinstance(acquisition, RandomContrasts):
-            first = joint_start(acquisition.seen(as_tuple(y)), guess)
+            assert isinstance(operator, Contrasts)  # for the type checker
+            first = joint_start(acquisition.seen(operator, as_tuple(y)), guess)
             sigma = sigma.to(clean.device)
         figures: dict[str, float] = {}
         penalty: Tensor | float = 0.0

@@ -35,7 +35,7 @@ ALONE = 0.6
 def insert(images: Tensor, lesions: Sequence[Tensor], generator: torch.Generator) -> Tensor:
     """The images with one to three random structures, which end where the anatomy ends.
 
-    Of several contrasts most structures appear in one alone, the others in all of them, each with an intensity of its
+    Most structures appear in one of several contrasts alone, the others in all of them, each with an intensity of its
     own.
 
     Parameters
