@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def load(path: str | os.PathLike[str], index: int | None = None, *, geometry: st
     The affine is the sform, else the qform, in millimetres; a warning says where they contradict each other.
     Intensities are scaled by the header's slope and intercept. NaN and infinite voxels become 0, with a warning. The
     slice axis comes from the header, and `SliceThickness`, `SpacingBetweenSlices`, `SliceEncodingDirection` and
-    `SliceTiming` from a BIDS sidecar (``x.json`` beside ``x.nii.gz``) where there is one.
+    `SliceTiming` from BIDS sidecars (``x.json`` beside ``x.nii.gz``, and those that it inherits in a dataset).
 
     Parameters
     ----------
@@ -77,8 +78,6 @@ def load(path: str | os.PathLike[str], index: int | None = None, *, geometry: st
     ...     load(folder + "/scan.nii.gz").grid
     Grid(4x5x2, 1x1x5 mm, origin 0x0x0 mm)
     """
-    from nibabel.openers import ImageOpener
-
     path = Path(path)
     if path.name.lower().endswith((*MGH_ENDINGS, *NRRD_ENDINGS)):
         require_readable(path)
@@ -86,6 +85,71 @@ def load(path: str | os.PathLike[str], index: int | None = None, *, geometry: st
             raise InvsrError(f"{path}: a {path.suffix[1:]} file has one geometry: leave --geometry out")
         with _reading(path):
             return (read_mgh if path.name.lower().endswith(MGH_ENDINGS) else read_nrrd)(path, index)
+    header = read_header(path, geometry)
+    count, grid = header.count, header.grid
+    if index is None and count > 1:
+        raise InvsrError(f"{path}: holds {count} volumes: choose one from 0 with index= (command line: --volume N)")
+    if index is not None and not 0 <= index < count:
+        raise InvsrError(f"{path}: has no volume {index}: it holds {count}, counted from 0")
+    first = header.offset + (index or 0) * grid.size * header.dtype.itemsize
+    raw = _voxels(path, header.image, grid, header.dtype, first, alone=count == 1)
+    data = _float32(path, raw, header.slope, header.inter)
+    question_size(grid, path)
+    slices = read_slices(path, grid, header.slice_axis)
+    return Volume(
+        torch.from_numpy(data)[None, None],
+        grid,
+        path.name,
+        slice_thickness=slices.thickness,
+        slice_spacing=slices.spacing,
+        form_code=header.form_code,
+        slice_times=slices.times,
+        slice_axis=slices.axis,
+    )
+
+
+@dataclass(frozen=True)
+class NiftiHeader:
+    """What the header of a NIfTI file says, once it is known to be usable.
+
+    Attributes
+    ----------
+    image : str
+        The file that holds the voxels.
+    grid : Grid
+    count : int
+        Number of volumes.
+    dtype : dtype
+    slope, inter : float
+        Of the intensities.
+    offset : int
+        Bytes before the first voxel.
+    slice_axis : int or None
+    form_code : int
+        The space that the affine refers to.
+    """
+
+    image: str
+    grid: Grid
+    count: int
+    dtype: np.dtype[Any]
+    slope: float
+    inter: float
+    offset: int
+    slice_axis: int | None
+    form_code: int
+
+
+def read_header(path: Path, geometry: str | None = None) -> NiftiHeader:
+    """Read the header of a NIfTI file; `geometry` as of `load`.
+
+    Raises
+    ------
+    InvsrError
+        As `load`.
+    """
+    from nibabel.openers import ImageOpener
+
     kind = _nifti_class(path)
     files = kind.filespec_to_file_map(path)
     image, head = files["image"].filename, files.get("header", files["image"]).filename
@@ -117,26 +181,8 @@ def load(path: str | os.PathLike[str], index: int | None = None, *, geometry: st
         grid = Grid(shape[:3], affine)
     except InvsrError as error:
         raise InvsrError(f"{path}: {error}") from None
-    count = math.prod(shape[3:])
-    if index is None and count > 1:
-        raise InvsrError(f"{path}: holds {count} volumes: choose one from 0 with index= (command line: --volume N)")
-    if index is not None and not 0 <= index < count:
-        raise InvsrError(f"{path}: has no volume {index}: it holds {count}, counted from 0")
-    first = offset + (index or 0) * grid.size * dtype.itemsize
-    raw = _voxels(path, image, grid, dtype, first, alone=count == 1)
-    data = _float32(path, raw, 1.0 if slope is None else slope, 0.0 if inter is None else inter)
-    question_size(grid, path)
-    slices = read_slices(path, grid, slice_axis)
-    return Volume(
-        torch.from_numpy(data)[None, None],
-        grid,
-        path.name,
-        slice_thickness=slices.thickness,
-        slice_spacing=slices.spacing,
-        form_code=form_code,
-        slice_times=slices.times,
-        slice_axis=slices.axis,
-    )
+    scaling = 1.0 if slope is None else slope, 0.0 if inter is None else inter
+    return NiftiHeader(image, grid, math.prod(shape[3:]), dtype, *scaling, offset, slice_axis, form_code)
 
 
 def save(volume: Volume, path: str | os.PathLike[str]) -> None:

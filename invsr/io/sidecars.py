@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ BELIEVED, USUAL = (0.02, 5.0), (0.2, 2.0)
 AXES = {"i": 0, "j": 1, "k": 2}
 # The slice axis of header or sidecar is not believed where another axis has voxels so many times as long.
 MOST_ANISOTROPIC = 3.0
+# The file at the root of a BIDS dataset, which is at most so many folders above an image.
+DESCRIPTION = "dataset_description.json"
+DEEPEST = 6
 
 
 @dataclass(frozen=True)
@@ -64,18 +68,18 @@ def read_slices(
     InvsrError
         When the sidecar is not JSON.
     """
-    sidecar, entries = _entries(path)
-    encoding = str(entries.get("SliceEncodingDirection", ""))
+    entries = _entries(path)
+    encoding = str(entries.get("SliceEncodingDirection", (path, ""))[1])
     axis = _slice_axis(path, grid, header_axis, AXES.get(encoding.rstrip("-")))
     across = grid.through_plane if axis is None else axis
     spacing = float(grid.spacing[across])
-    stated = _length(sidecar, entries, "SpacingBetweenSlices")
+    sidecar, stated = _length(entries, "SpacingBetweenSlices")
     if stated is not None and abs(stated - spacing) > SAME_SPACING * spacing:
         warn(f"{sidecar}: SpacingBetweenSlices is {stated:g} mm but the affine's is {spacing:.4g} mm: affine used")
-    thickness = _thickness(sidecar, _length(sidecar, entries, "SliceThickness"), spacing)
+    thickness = _thickness(*_length(entries, "SliceThickness"), spacing)
     if thickness is None and header_thicknesses is not None and np.isfinite(header_thicknesses[across]):
         thickness = _thickness(path, float(header_thicknesses[across]), spacing)
-    times = entries.get("SliceTiming")
+    sidecar, times = entries.get("SliceTiming", (path, None))
     if times is not None and not (
         isinstance(times, list) and len(times) == grid.shape[across] and all(map(_is_number, times))
     ):
@@ -92,19 +96,52 @@ def sidecar_of(path: Path) -> Path:
     return path.with_name(stem).with_suffix(".json")
 
 
-def _entries(path: Path) -> tuple[Path, dict[str, Any]]:
-    """Path and entries of the sidecar; none where there is no file."""
-    sidecar = sidecar_of(path)
-    if not os.path.isfile(sidecar):  # `Path.is_file` raises where a name is too long
-        return sidecar, {}
-    try:
-        entries = parse_json(read_text(sidecar))
-    except (OSError, ValueError) as error:
-        raise InvsrError(f"{sidecar}: cannot be read as JSON ({error}): repair it, or move it away") from error
-    if not isinstance(entries, dict):
-        warn(f"{sidecar}: is not a JSON object: ignored")
-        return sidecar, {}
-    return sidecar, entries
+def sidecars_of(path: Path) -> list[Path]:
+    """The BIDS sidecars that there are for an image, the one that comes first last.
+
+    In a dataset (below a ``dataset_description.json``), sidecars in the folders above count as well if their name ends
+    in the same suffix and has no entity that the image has not: BIDS's inheritance principle.
+    """
+    own = sidecar_of(path)
+    *entities, suffix = own.stem.split("_")
+    found = []
+    for folder in _folders_of_dataset(path):
+        for name in _sidecars_in(str(folder), folder.stat().st_mtime_ns):
+            *others, ending = name.removesuffix(".json").split("_")
+            if ending == suffix and set(others) <= set(entities) and folder / name != own.absolute():
+                found.append(folder / name)
+    return [*found, own] if os.path.isfile(own) else found  # `Path.is_file` raises where a name is too long
+
+
+def _folders_of_dataset(path: Path) -> list[Path]:
+    """From the root of the BIDS dataset down to the image's folder; none where there is no dataset."""
+    folders = list(path.absolute().parents[:DEEPEST])
+    for n, folder in enumerate(folders):
+        if os.path.isfile(folder / DESCRIPTION):
+            return folders[n::-1]
+    return []
+
+
+@lru_cache(maxsize=256)
+def _sidecars_in(folder: str, _: int) -> tuple[str, ...]:
+    """Names of the JSON files in a folder, those with fewer entities first; its time of change makes them new."""
+    names = [entry.name for entry in os.scandir(folder) if entry.name.endswith(".json") and entry.name != DESCRIPTION]
+    return tuple(sorted(names, key=lambda name: (name.count("_"), name)))
+
+
+def _entries(path: Path) -> dict[str, tuple[Path, Any]]:
+    """What the sidecars say, by key, and which of them says it."""
+    found: dict[str, tuple[Path, Any]] = {}
+    for sidecar in sidecars_of(path):
+        try:
+            entries = parse_json(read_text(sidecar))
+        except (OSError, ValueError) as error:
+            raise InvsrError(f"{sidecar}: cannot be read as JSON ({error}): repair it, or move it away") from error
+        if isinstance(entries, dict):
+            found |= {key: (sidecar, value) for key, value in entries.items()}
+        else:
+            warn(f"{sidecar}: is not a JSON object: ignored")
+    return found
 
 
 def _slice_axis(path: Path, grid: Grid, header: int | None, sidecar: int | None) -> int | None:
@@ -124,14 +161,15 @@ def _slice_axis(path: Path, grid: Grid, header: int | None, sidecar: int | None)
     return stated
 
 
-def _length(sidecar: Path, entries: dict[str, Any], key: str) -> float | None:
-    value = entries.get(key)
+def _length(entries: dict[str, tuple[Path, Any]], key: str) -> tuple[Path, float | None]:
+    """The sidecar that gives a length, and the length, or None."""
+    sidecar, value = entries.get(key, (Path(), None))
     if value is None:
-        return None
+        return sidecar, None
     if not (_is_number(value) and value > 0):
         warn(f"{sidecar}: {key} is {value!r}, not a length in mm above zero: ignored")
-        return None
-    return float(value)
+        return sidecar, None
+    return sidecar, float(value)
 
 
 def _thickness(sidecar: Path, value: float | None, spacing: float) -> float | None:

@@ -13,6 +13,7 @@ from invsr.errors import InvsrError
 from invsr.numerics.iteration import ProgressCallback
 from invsr.pipeline.choice import AUTO, is_hardly_thick
 from invsr.pipeline.learned import Unrolled
+from invsr.pipeline.memory import Extent
 from invsr.pipeline.method import Method
 from invsr.pipeline.methods import TV
 from invsr.pipeline.problem import InverseProblem
@@ -34,7 +35,7 @@ class Together(Method):
         """A solution for each contrast, in its problem's scaled intensities."""
         raise TypeError(f"{type(self).__name__} does not define solve_together(problems, progress)")
 
-    def memory_together(self, problems: Sequence[InverseProblem]) -> int:
+    def memory_together(self, problems: Sequence[Extent]) -> int:
         """Bytes that solving all contrasts takes, at the least."""
         return sum(self.memory(one) for one in problems)
 

@@ -13,6 +13,7 @@ from invsr.errors import InvsrError
 from invsr.models.gradient_step import GradientStep
 from invsr.models.registry import DEFAULT as DEFAULT_DENOISER
 from invsr.numerics.iteration import ProgressCallback, Status, split
+from invsr.pipeline.memory import Extent
 from invsr.pipeline.method import Method, iterated
 from invsr.pipeline.problem import InverseProblem
 from invsr.pipeline.ranges import outside, warn_outside
@@ -51,11 +52,11 @@ class NetworkMethod(Method):
         """The prior that solving calls, or one whose network is as large."""
         raise TypeError(f"{type(self).__name__} does not define prior_in_use()")
 
-    def own_memory(self, problem: InverseProblem) -> int:
+    def own_memory(self, problem: Extent) -> int:
         """Bytes that solving takes beside the network."""
         return super().memory(problem)
 
-    def memory(self, problem: InverseProblem) -> int:
+    def memory(self, problem: Extent) -> int:
         whole, least = self._network_memory(problem)
         return self.own_memory(problem) + min(whole, least)
 
@@ -66,7 +67,7 @@ class NetworkMethod(Method):
             return self
         return dataclasses.replace(self, tile=max(LEAST_TILE, left * LEAST_TILE // least))
 
-    def _network_memory(self, problem: InverseProblem) -> tuple[int, int]:
+    def _network_memory(self, problem: Extent) -> tuple[int, int]:
         """Bytes that the network takes with the tiles that it is given, and with the smallest."""
         prior = self.prior_in_use()
         if not isinstance(prior, Denoiser):
@@ -260,7 +261,7 @@ class Posterior(NetworkMethod):
             samples=drawn.samples,
         )
 
-    def own_memory(self, problem: InverseProblem) -> int:
+    def own_memory(self, problem: Extent) -> int:
         return super().own_memory(problem) + 4 * self.n_samples * problem.domain.size  # the samples are kept
 
     def prior_in_use(self) -> Prior:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,6 +19,26 @@ from invsr.numerics import memory
 HALF_SPACING, INTERPOLATED = 32, 30
 # Share of the free memory that networks are given where no budget is: other programs want some, too.
 SHARE = 0.7
+
+
+class Extent(Protocol):
+    """What of a problem its memory depends on; an `InverseProblem` is one."""
+
+    @property
+    def domain(self) -> Grid:
+        """Where the unknown lies."""
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """Where each scan's data lie."""
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether a scan, or a slice, lies elsewhere than its header says."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is solved."""
 
 
 def needed_memory(volumes: float, target: Grid, scans: Sequence[Grid], moving: bool = False) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from invsr.numerics.iteration import ProgressCallback
-from invsr.pipeline import memory
+from invsr.pipeline.memory import Extent, needed_memory
 from invsr.pipeline.problem import InverseProblem
 from invsr.priors.base import Prior
 from invsr.solvers.plug_and_play import iterate
@@ -37,9 +37,9 @@ class Method:
         """Why the problem does not suit this method, in words; empty where it does."""
         return []
 
-    def memory(self, problem: InverseProblem) -> int:
+    def memory(self, problem: Extent) -> int:
         """Bytes that solving takes, at the least."""
-        return memory.needed_memory(self.volumes_in_memory, problem.domain, problem.grids, problem.is_moving)
+        return needed_memory(self.volumes_in_memory, problem.domain, problem.grids, problem.is_moving)
 
     def within(self, problem: InverseProblem, available: int) -> Method:
         """The method, set so that it takes no more than the bytes available, where that is its choice."""

@@ -632,3 +632,22 @@ def test_an_interrupted_save_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         save(volume_of(), tmp_path / "x.nii")
     assert os.listdir(tmp_path) == []
+
+
+def test_sidecars_are_inherited_within_a_dataset_and_nowhere_else(tmp_path):
+    folder = tmp_path / "sub-1" / "ses-2" / "anat"
+    folder.mkdir(parents=True)
+    path = with_sidecar(folder, {"SpacingBetweenSlices": 4.5}, "sub-1_ses-2_acq-ax_T2w")
+    (tmp_path / "T2w.json").write_text(json.dumps({"SliceThickness": 3, "SliceEncodingDirection": "k"}))
+    (tmp_path / "acq-ax_T2w.json").write_text(json.dumps({"SliceThickness": 3.5}))
+    (tmp_path / "acq-sag_T2w.json").write_text(json.dumps({"SliceThickness": 1}))
+    (tmp_path / "FLAIR.json").write_text(json.dumps({"SliceThickness": 1}))
+    (tmp_path / "sub-1" / "sub-1_T2w.json").write_text(json.dumps({"SliceThickness": 4}))
+    assert load_quietly(path).slice_thickness is None
+    (tmp_path / "dataset_description.json").write_text("{}")
+    volume = load_quietly(path)
+    assert (volume.slice_thickness, volume.slice_spacing, volume.slice_axis) == (4, 4.5, 2)
+    (tmp_path / "sub-1" / "sub-1_T2w.json").unlink()
+    assert load_quietly(path).slice_thickness == 3.5
+    (tmp_path / "acq-ax_T2w.json").write_text("[]")
+    assert load_with_warning("acq-ax_T2w.json: is not a JSON object", path).slice_thickness == 3
