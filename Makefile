@@ -33,7 +33,7 @@ $(READY): pyproject.toml
 		{ echo "invsr needs Python 3.10 or newer; name one with: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[deepinv,examples,fast,train,docs,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[deepinv,examples,fast,train,cohort,docs,dev]'
 	@touch $@
 
 clean:

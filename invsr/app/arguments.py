@@ -16,8 +16,12 @@ if TYPE_CHECKING:  # imported when it is used: it brings PyTorch
 
 # Options that take several values after one flag, as in `--slice-thickness 3 3 3.3`.
 NUMERIC = ("--slice-thickness", "--noise", "--patch", "--channels")
-SEVERAL = (*NUMERIC, "--slice-profile", "--mask", "--contrast")
-FLAGS = ("--quiet", "--json", "--adapt", "--contrasts", "--self-supervised", "--help")
+LABELS = ("--participant-label", "--session-label", "--suffix")
+SEVERAL = (*NUMERIC, *LABELS, "--slice-profile", "--mask", "--contrast")
+FLAGS = (
+    *("--quiet", "--json", "--adapt", "--contrasts", "--self-supervised", "--help"),
+    *("--no-report", "--dashboard", "--dry-run"),
+)
 
 
 def repeat_options(arguments: list[str]) -> list[str]:

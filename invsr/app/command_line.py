@@ -21,6 +21,7 @@ from invsr.app.arguments import (
     parsed_thickness,
     repeat_options,
 )
+from invsr.app.bids import bids
 from invsr.app.evaluate import scores_of
 from invsr.app.info import info
 from invsr.app.inspect import inspect
@@ -48,6 +49,7 @@ app.add_typer(train, name="train")
 app.command()(info)
 app.command()(inspect)
 app.command()(reconstruct)
+app.command()(bids)
 
 
 @app.command()

@@ -130,12 +130,15 @@ def _left_column(left: TimeLeft) -> Any:
 
 
 def time_in_words(seconds: float | None) -> str:
-    """How long it takes still, as minutes and seconds, with hours from 60 minutes on; nothing where it is not known."""
-    if seconds is None:
-        return ""
+    """How long it takes still; nothing where it is not known."""
+    return "" if seconds is None else f"{duration(seconds)} left"
+
+
+def duration(seconds: float) -> str:
+    """Minutes and seconds, with hours from 60 minutes on."""
     minutes, rest = divmod(math.ceil(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d} left" if hours else f"{minutes}:{rest:02d} left"
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def share_of_solving(method: str, report: bool) -> float:

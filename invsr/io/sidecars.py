@@ -90,6 +90,17 @@ def read_slices(
     return SliceInfo(axis, thickness, stated, None if times is None else tuple(map(float, times)))
 
 
+def inherited(path: Path, key: str) -> Any:
+    """What the sidecars of an image say under a key; None where nothing.
+
+    Raises
+    ------
+    InvsrError
+        When a sidecar is not JSON.
+    """
+    return _entries(path).get(key, (path, None))[1]
+
+
 def sidecar_of(path: Path) -> Path:
     """Where the BIDS sidecar of an image lies, if there is one: ``x.json`` beside ``x.nii.gz``."""
     stem = path.name[:-3] if path.suffix.lower() == ".gz" else path.name

@@ -30,6 +30,13 @@ def free_memory(device: torch.device) -> int:
     return free if limit == resource.RLIM_INFINITY else min(free, limit - int(psutil.Process().memory_info().vms))
 
 
+def total_memory() -> int:
+    """Bytes of this machine, or the lowest limit that is set for this process's groups."""
+    import psutil
+
+    return min([int(psutil.virtual_memory().total), *(most for most, _ in _limits_of_groups())])
+
+
 def held_memory(device: torch.device) -> int:
     """Bytes that this process holds on a device."""
     if device.type == "cuda":
@@ -41,6 +48,11 @@ def held_memory(device: torch.device) -> int:
 
 def _left_in_groups() -> list[int]:
     """Bytes below the limit of each control group that this process is in; none where there is no such limit."""
+    return [max(0, most - used) for most, used in _limits_of_groups()]
+
+
+def _limits_of_groups() -> list[tuple[int, int]]:
+    """The limit of each control group that this process is in, and what is used of it, bytes."""
     found = []
     for folder in _groups():
         for limit, usage, cached in LIMITS:
@@ -51,7 +63,7 @@ def _left_in_groups() -> list[int]:
             except (OSError, ValueError):  # not on this system, or "max": no limit
                 continue
             # Files that were read can be dropped from memory.
-            found.append(max(0, most - used + int(stat.get(cached, 0))))
+            found.append((most, used - int(stat.get(cached, 0))))
     return found
 
 

@@ -19,6 +19,7 @@ from invsr.pipeline.problem import InverseProblem
 from invsr.pipeline.slice_check import question, slice_correlation
 from invsr.solvers.residuals import residuals
 from invsr.solvers.solution import CHI2_EXPECTED, Solution
+from invsr.uncertainty.evidence import Evidence, split_evidence
 from invsr.volume import Volume
 
 
@@ -104,6 +105,15 @@ class Reconstruction:
         if any(one.of_scan is None for one in moved):
             return [None] * len(self.problem.scans)
         return [slice_correlation(scan) for scan in self.problem.scans]
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """What of the volume the data determine, and what the prior supplied, in scaled intensities."""
+        problem = self.problem
+        x = self.x / problem.scale
+        gap = max(scan.slice_spacing for scan in problem.scans)
+        seen = (x != 0) if len(problem.scans) > 1 else None
+        return split_evidence(problem.operator, x, problem.sigma, 2 * gap, seen)
 
     @property
     def status(self) -> Status:

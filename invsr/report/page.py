@@ -84,7 +84,7 @@ VIEWER_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsa
 
 def plain_page(title: str, *sections: str) -> str:
     """A page of sections, without a viewer."""
-    return PLAIN.format(policy=POLICY, title=html.escape(title), style=_style(), sections="\n".join(sections))
+    return PLAIN.format(policy=POLICY, title=html.escape(title), style=style(), sections="\n".join(sections))
 
 
 def page(
@@ -120,7 +120,7 @@ def page(
         policy=VIEWER_POLICY,
         title=html.escape(title),
         subtitle=html.escape(subtitle),
-        style=_style(),
+        style=style(),
         cards="".join(
             f'<li class="{verdicts[verdict][0]}"><strong>{verdicts[verdict][1]}{html.escape(heading)}</strong>'
             f"{html.escape(sentence)}</li>"
@@ -183,11 +183,12 @@ def chart(figure: Figure, caption: str, wide: bool = False) -> str:
     return f"<figure{kind}>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
-def _style() -> str:
-    style = (files("invsr.report") / "style.css").read_text(encoding="utf-8")
+def style() -> str:
+    """The style sheet of all pages."""
+    found = (files("invsr.report") / "style.css").read_text(encoding="utf-8")
     for name, source in STOPS.items():
-        style = style.replace(f"{name.upper()}_STOPS", _stops(source))
-    return style
+        found = found.replace(f"{name.upper()}_STOPS", _stops(source))
+    return found
 
 
 def _stops(source: str) -> str:

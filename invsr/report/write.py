@@ -24,7 +24,7 @@ from invsr.report import page, plot
 from invsr.report.views import layers_of, packed_views
 from invsr.solvers.residuals import Residual, as_tuple, residuals
 from invsr.solvers.solution import CHI2_EXPECTED
-from invsr.uncertainty.evidence import Evidence, split_evidence
+from invsr.uncertainty.evidence import Evidence
 from invsr.volume import Volume
 
 PACKAGES = ("invsr", "torch", "numpy", "scipy", "nibabel")
@@ -63,11 +63,9 @@ def write_report(
         raise InvsrError("a report is made of scans: this problem was made of an operator and data")
     names = _distinct(problem.names)
     make_folder(folder)
-    x = result.x / problem.scale
     cubic = problem.interpolated() * problem.scale
     left = residuals(problem.operator, problem.likelihoods, problem.y, result.prediction, problem.slice_axes)
-    gap = max(scan.slice_spacing for scan in problem.scans)
-    split = split_evidence(problem.operator, x, problem.sigma, 2 * gap, (x != 0) if len(names) > 1 else None)
+    split = result.evidence
     record = _record(names, result, left, split, command, files or {})
     layers, sets = layers_of(names, result, cubic, left, split, others)
     text = page.page(

@@ -1,0 +1,237 @@
+"""Jobs on Dask workers: as many at once as workers and memory allow, none stopped by another one's failure."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from invsr.cohort.dataset import INSTALL
+from invsr.errors import InvsrError
+from invsr.io.bounds import read_text
+
+T = TypeVar("T")
+# What a worker's process holds before it begins (program, networks), bytes: measured after a few jobs.
+HELD = 1_000_000_000
+# Seconds that workers are waited for: a batch system may let them queue.
+PATIENCE = 60.0
+# The variables that bound the threads of numerical libraries.
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who works.
+
+    Attributes
+    ----------
+    n_workers : int
+        Processes, each with one job at a time.
+    threads : int
+        Threads of each job.
+    memory : int
+        Bytes that all workers of this machine may hold together.
+    scheduler : str, optional
+        Address of a Dask scheduler that runs already, whose workers are taken as they are.
+    cluster : Path, optional
+        YAML file with the class of a Dask cluster and its arguments: see `cluster_of`.
+    dashboard : bool
+        Whether the local cluster shows Dask's dashboard.
+    scratch : Path, optional
+        Folder for the workers' own files.
+    """
+
+    n_workers: int = 1
+    threads: int = 1
+    memory: int = 0
+    scheduler: str | None = None
+    cluster: Path | None = None
+    dashboard: bool = False
+    scratch: Path | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the workers are processes of this machine, started here."""
+        return self.scheduler is None and self.cluster is None
+
+    @property
+    def share(self) -> int:
+        """Bytes for the job of one worker, beside what its process holds."""
+        return max(self.memory // self.n_workers - HELD, 0)
+
+    @property
+    def held(self) -> int:
+        """Bytes that a worker's process holds before it begins."""
+        return HELD
+
+
+@dataclass(frozen=True)
+class Ended(Generic[T]):
+    """How a task ended: with a result, or with words on what its worker met."""
+
+    result: T | None
+    error: str = ""
+
+
+def run_tasks(
+    tasks: Sequence[Any],
+    call: Callable[[Any, int | None], T],
+    crew: Crew,
+    needs: Callable[[Any], int],
+    tell: Callable[[Any, Ended[T]], None],
+    started: Callable[[str], None] = lambda link: None,
+) -> None:
+    """Call a function with each task on the workers, and tell how each ended.
+
+    A task whose worker dies is given to another one once. On this machine, a task that needs more than a worker's
+    share of the memory takes the shares of several and waits until they are free.
+
+    Parameters
+    ----------
+    tasks : sequence
+        Whatever can be pickled.
+    call : callable
+        Called as ``call(task, available)`` in a worker, with the bytes that the task may take; None where that is not
+        known.
+    crew : Crew
+    needs : callable
+        Bytes that a task takes.
+    tell : callable
+        Called as ``tell(task, ended)`` here, in the order in which tasks end.
+    started : callable
+        Called once with the address of Dask's dashboard, or "".
+
+    Raises
+    ------
+    InvsrError
+        When there are no workers, or the scheduler is lost.
+    """
+    with _client_of(crew) as client:
+        from distributed import as_completed
+
+        started(client.dashboard_link if crew.dashboard or not crew.is_local else "")
+        waiting, running = deque(tasks), dict[Any, tuple[Any, int]]()
+        ending: Any = as_completed()  # type: ignore[no-untyped-call]
+        while waiting or running:
+            slots = crew.n_workers if crew.is_local else max(1, sum(client.nthreads().values()))
+            while waiting and (shares := _shares(needs(waiting[0]), crew)) + _taken(running) <= slots:
+                task = waiting.popleft()
+                available = shares * (crew.share + HELD) - HELD if crew.is_local else None
+                future = client.submit(call, task, available, pure=False)
+                running[future] = task, shares
+                ending.add(future)
+            future = next(ending)
+            task, _ = running.pop(future)
+            tell(task, _ended(future, client, len(waiting) + len(running) + 1))
+            future.release()
+
+
+def _shares(need: int, crew: Crew) -> int:
+    """How many workers' shares of the memory a task takes; all, where it needs more than there is."""
+    if not crew.is_local:
+        return 1
+    return min(-(-(need + HELD) // max(crew.share + HELD, 1)), crew.n_workers) or 1
+
+
+def _taken(running: dict[Any, tuple[Any, int]]) -> int:
+    return sum(shares for _, shares in running.values())
+
+
+def _ended(future: Any, client: Any, left: int) -> Ended[Any]:
+    if future.status == "finished":
+        return Ended(future.result())
+    if future.status != "error":  # cancelled or lost, with the scheduler
+        where = getattr(client.scheduler, "address", "")
+        raise InvsrError(f"the scheduler {where} is lost, {left} jobs are left: the same command goes on with them")
+    from distributed.scheduler import KilledWorker
+
+    error = future.exception()
+    if isinstance(error, KilledWorker):
+        return Ended(None, "its worker was killed twice (out of memory?): give it more --memory, or fewer --n-workers")
+    return Ended(None, f"{type(error).__name__}: {error}: this is a bug of invsr's, please report it")
+
+
+@contextmanager
+def _client_of(crew: Crew) -> Iterator[Any]:
+    """A client of the workers, which are stopped at the end if they were started here."""
+    try:
+        import dask
+        from distributed import Client, LocalCluster
+    except ImportError:
+        raise InvsrError(f"dask.distributed, which runs the jobs, is not installed: {INSTALL}") from None
+    # A task is tried again once; data are small, so that workers need not watch their memory: jobs are given theirs.
+    settings = {
+        "distributed.scheduler.allowed-failures": 1,
+        "distributed.worker.memory.target": False,
+        "distributed.worker.memory.spill": False,
+        "distributed.worker.memory.pause": False,
+        "distributed.worker.memory.terminate": 0.95,
+    }
+    with ExitStack() as stack:
+        stack.enter_context(dask.config.set(settings))
+        if crew.scheduler is not None:
+            cluster: Any = crew.scheduler
+        elif crew.cluster is not None:
+            cluster = stack.enter_context(cluster_of(crew.cluster))
+            cluster.scale(crew.n_workers)
+        else:
+            cluster = stack.enter_context(
+                LocalCluster(  # type: ignore[no-untyped-call]
+                    n_workers=crew.n_workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    memory_limit=crew.memory,
+                    dashboard_address="127.0.0.1:8787" if crew.dashboard else None,
+                    host="127.0.0.1",
+                    env=dict.fromkeys(THREADS, str(crew.threads)),
+                    local_directory=None if crew.scratch is None else str(crew.scratch),
+                    silence_logs=logging.CRITICAL,
+                )
+            )
+        try:
+            client = stack.enter_context(Client(cluster, timeout=PATIENCE))  # type: ignore[no-untyped-call]
+            client.wait_for_workers(1, timeout=PATIENCE)
+        except (OSError, TimeoutError) as error:
+            raise InvsrError(
+                f"{crew.scheduler or 'the cluster'}: no Dask workers there ({error}): start some"
+            ) from None
+        yield client
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    import psutil
+
+    try:
+        return len(psutil.Process().cpu_affinity())
+    except AttributeError:  # macOS
+        return psutil.cpu_count() or 1
+
+
+def cluster_of(path: Path) -> Any:
+    """The Dask cluster of a YAML file: ``class`` names it (dask_jobqueue.SLURMCluster), the rest are its arguments.
+
+    Raises
+    ------
+    InvsrError
+        When the file cannot be read, or the class not be imported or made.
+    """
+    from importlib import import_module
+
+    import yaml
+
+    try:
+        found = yaml.safe_load(read_text(path))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InvsrError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())}): repair it") from error
+    if not isinstance(found, dict) or not isinstance(found.get("class"), str):
+        raise InvsrError(f"{path}: names no cluster: write class: dask_jobqueue.SLURMCluster, and its arguments")
+    module, _, name = found.pop("class").rpartition(".")
+    try:
+        return getattr(import_module(module), name)(**found)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise InvsrError(f"{path}: {module}.{name} cannot be made ({' '.join(str(error).split())})") from error

@@ -1,0 +1,113 @@
+"""How much memory and time a job will take, from the headers of its scans."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from invsr.cohort.jobs import Job, Options, Target, read_entries
+from invsr.errors import InvsrError, InvsrWarning
+from invsr.grid import Grid
+from invsr.io.nifti import read_header
+from invsr.pipeline.joint import TOGETHER
+from invsr.pipeline.methods import METHODS
+
+# Seconds per million voxels of the target with one thread, by method, and beside, with a report: measured
+# (`python -m benchmarks.speed.cohort`). Those of finished jobs take their place.
+SECONDS = {"cubic": 0.2, "tikhonov": 0.4, "tv": 2.5, "unrolled": 20.0, "pnp": 30.0, "deq": 40.0, "posterior": 300.0}
+AUTO_SECONDS, BESIDE = 20.0, 6.0
+# Jobs that have ended, from which the rate is taken.
+LATEST = 20
+# Largest ratio of slice spacing and target spacing at which there is nothing to gain.
+ALIKE = 1.5
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What of a job its memory depends on: as of `invsr.pipeline.memory.Extent`."""
+
+    domain: Grid
+    grids: tuple[Grid, ...]
+    is_moving: bool
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a job will take.
+
+    Attributes
+    ----------
+    memory : int
+        Bytes, at the least, beside what the process holds; 0 where no header could be read.
+    voxels : int
+        Of the results.
+    nothing_to_gain : str
+        Why it is left out, in words; empty where it is not.
+    """
+
+    memory: int = 0
+    voxels: int = 0
+    nothing_to_gain: str = ""
+
+
+def forecast(job: Job, options: Options) -> Forecast:
+    """What a job will take; nothing is known of scans that cannot be read: running it says why."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InvsrWarning)
+        try:
+            extents = [_extent(target, options, len(job.sources) > 1) for target in job.targets]
+        except InvsrError:
+            return Forecast()
+    voxels = sum(one.domain.size for one in extents)
+    memory = _memory(extents, options)
+    coarsest = max(float(grid.spacing.max() / one.domain.spacing.min()) for one in extents for grid in one.grids)
+    why = ""
+    if coarsest < ALIKE and len(job.sources) == 1:
+        spacing = "x".join(f"{value:.3g}" for value in extents[0].grids[0].spacing)
+        why = f"its voxels of {spacing} mm are as fine as the result's would be"
+    return Forecast(memory, voxels, why)
+
+
+def _extent(target: Target, options: Options, several: bool) -> Extent:
+    grids = tuple(read_header(source.path).grid for source in target.sources)
+    first = grids[0]
+    domain = first.isotropic() if options.spacing is None else first.refine(list(options.spacing))
+    corners = np.concatenate([grid.corners() for grid in grids])
+    return Extent(domain.covering(corners, 0.0), grids, several, torch.device("cpu"))
+
+
+def _memory(extents: Sequence[Extent], options: Options) -> int:
+    """Bytes that the method takes; where the scan is to decide, those of the one that takes most of those it may be."""
+    if len(extents) > 1:
+        return TOGETHER["unrolled" if options.method == "auto" else options.method]().memory_together(extents)
+    kinds = [METHODS["unrolled"], METHODS["tv"]] if options.method == "auto" else [METHODS[options.method]]
+    return max(kind().memory(extents[0]) for kind in kinds)
+
+
+def seconds_of(found: Forecast, options: Options, correction: float) -> float:
+    """Seconds that a job will take with one thread."""
+    rate = SECONDS.get(options.method, AUTO_SECONDS)
+    return correction * (BESIDE + rate * found.voxels / 1e6)
+
+
+def correction_of(out: Path, options: Options) -> float:
+    """How many times as long as foreseen the latest jobs took that ended here; 1 before there are any."""
+    records = sorted((out / "logs").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)[-LATEST:]
+    return _ratio((read_entries(path) for path in records), options)
+
+
+def _ratio(records: Iterable[dict[str, object]], options: Options) -> float:
+    ratios = []
+    for record in records:
+        seconds, voxels = record.get("Seconds"), record.get("Voxels")
+        if isinstance(seconds, int | float) and isinstance(voxels, int) and voxels and record.get("State") == "done":
+            ratios.append(seconds / seconds_of(Forecast(0, voxels), options, 1.0))
+    return median(ratios) if ratios and math.isfinite(sum(ratios)) else 1.0

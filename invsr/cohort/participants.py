@@ -1,0 +1,158 @@
+"""The participant level: what is to be done, doing it, and a log of what became of each job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from invsr.cohort.dataset import Selection, find_scans
+from invsr.cohort.derivative import HIDDEN, remove_left_over
+from invsr.cohort.engine import Crew, Ended, run_tasks
+from invsr.cohort.forecast import Forecast, correction_of, forecast, seconds_of
+from invsr.cohort.jobs import Checksums, Job, Options, is_finished, jobs_of, run_of
+from invsr.cohort.work import FAILED, Outcome, json_of, run_job
+from invsr.errors import InvsrError
+from invsr.io.files import make_folder, write_whole
+
+TO_DO, FINISHED, LEFT_OUT = "to do", "finished", "left out"
+LOGS = "logs"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A job, and whether it is to be run.
+
+    Attributes
+    ----------
+    job : Job
+    state : {"to do", "finished", "left out", "failed"}
+    why : str
+        In words, where it is left out or cannot be run.
+    forecast : Forecast
+    seconds : float
+        That it will take.
+    """
+
+    job: Job
+    state: str
+    why: str
+    forecast: Forecast
+    seconds: float
+
+
+def plan_jobs(
+    root: Path, out: Path, selection: Selection, options: Options, combine: str, threads: int = 1
+) -> list[Planned]:
+    """The jobs of a dataset, and which of them are finished or have nothing to gain.
+
+    Raises
+    ------
+    InvsrError
+        When the dataset cannot be used, or no scan is asked for.
+    """
+    jobs = jobs_of(find_scans(root, selection), combine, options.isotropic)
+    checksums = Checksums(out / HIDDEN / "checksums.json")
+    correction = correction_of(out, options)
+    found = []
+    for job in jobs:
+        ahead = forecast(job, options)
+        state, why = _state(job, ahead, out, options, checksums)
+        found.append(Planned(job, state, why, ahead, seconds_of(ahead, options, correction)))
+    if (out / HIDDEN).is_dir():
+        checksums.save()
+    return found
+
+
+def _state(job: Job, ahead: Forecast, out: Path, options: Options, checksums: Checksums) -> tuple[str, str]:
+    if ahead.nothing_to_gain:
+        return LEFT_OUT, ahead.nothing_to_gain
+    if not all((out / f"{target.output}.json").is_file() for target in job.targets):
+        return TO_DO, ""
+    try:
+        finished = is_finished(job, out, run_of(job, options, checksums), checksums, options.report)
+    except InvsrError:  # a file cannot be read: running the job says so
+        finished = False
+    return (FINISHED if finished else TO_DO), ""
+
+
+def run_planned(
+    planned: Sequence[Planned],
+    options: Options,
+    out: Path,
+    crew: Crew,
+    tell: Callable[[Planned, Outcome], None],
+    started: Callable[[str], None] = lambda link: None,
+    call: Callable[[Planned, int | None], Outcome] | None = None,
+) -> None:
+    """Run the jobs that are to be done on the crew's workers, tell how each ended, and log it.
+
+    Parameters
+    ----------
+    planned : sequence of Planned
+    options, out
+        As of `invsr.cohort.work.run_job`.
+    crew : Crew
+    tell : callable
+        Called as each job ends.
+    started : callable
+        Called with the address of the dashboard, or "".
+    call : callable, optional
+        What a worker does with a planned job and the bytes that it may take, in place of `run_job`.
+    """
+    remove_left_over(out)
+    make_folder(out / LOGS)
+    for one in planned:
+        if one.state == LEFT_OUT:
+            _log(out, one, Outcome(LEFT_OUT, one.why))
+    to_do = [one for one in planned if one.state == TO_DO]
+    if crew.is_local:
+        measure_networks(options, crew.threads)
+
+    def ended(one: Planned, how: Ended[Outcome]) -> None:
+        outcome = Outcome(FAILED, how.error) if how.result is None else how.result
+        _log(out, one, outcome)
+        tell(one, outcome)
+
+    if to_do:
+        work = partial(_run, options=options, out=out) if call is None else call
+        run_tasks(to_do, work, crew, lambda one: one.forecast.memory, ended, started)
+
+
+def _run(one: Planned, available: int | None, *, options: Options, out: Path) -> Outcome:
+    return run_job(one.job, options, out, available)
+
+
+def measure_networks(options: Options, threads: int) -> None:
+    """Choose the engines of the networks once, for all workers: measured while others work, each might find another."""
+    import torch
+
+    from invsr.models import engines
+    from invsr.models.architectures import build
+    from invsr.models.registry import models, weights_of
+    from invsr.models.weights import read_description
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        described = [read_description(weights_of(model)[0]) for model in models()]
+        for architecture, config in {one["architecture"]: one["config"] for one in described}.items():
+            network = build(architecture, config).eval()
+            if not network.is_gradient_step:
+                engines.choose(network, torch.device("cpu"))
+    finally:
+        torch.set_num_threads(before)
+
+
+def _log(out: Path, one: Planned, outcome: Outcome) -> None:
+    """What became of a job, beside its results: this is what differs from run to run."""
+    entries = {
+        "State": outcome.state,
+        "Error": outcome.error,
+        "Seconds": round(outcome.seconds, 2),
+        "Voxels": outcome.voxels,
+        "Sources": [source.relative for source in one.job.sources],
+        "Outputs": [target.output for target in one.job.targets],
+    }
+    write_whole(out / LOGS / f"{one.job.name}.json", json_of(entries))
