@@ -1,11 +1,12 @@
 """Write a BIDS dataset of simulated thick-slice scans, with the oddities that real ones have.
 
-    python -m benchmarks.cohort.dataset --into DATASET [HIGH.nii.gz ...] [--subjects 24] [--crop SIDE] [--noise 0.01] [--seed 0]
+    python -m benchmarks.cohort.dataset --into DATASET [HIGH.nii.gz ...] [--subjects 24] [--crop SIDE]
+                                        [--noise 0.01] [--seed 0]
 
-Participants get a FLAIR or T2w scan of one of the volumes, or of a phantom of random shapes for every third of them, with
-slices of 3 to 6 mm; sidecars with a thickness for some, one sidecar at the root for all FLAIR scans. By number: 2 has
-two sessions, 3 an axial and a sagittal stack, 4 two runs of one stack, 5 a T2w and a FLAIR, 6 a file that is cut short, 7 a
-4-D file, 8 isotropic voxels, 9 a magnitude and a phase, 10 an image that is not of the chosen suffixes.
+Participants get a FLAIR or T2w scan of one of the volumes, or of a phantom of random shapes for every third of them,
+with slices of 3 to 6 mm; sidecars with a thickness for some, one sidecar at the root for all FLAIR scans. By number: 2
+has two sessions, 3 an axial and a sagittal stack, 4 two runs of one stack, 5 a T2w and a FLAIR, 6 a file that is cut
+short, 7 a 4-D file, 8 isotropic voxels, 9 a magnitude and a phase, 10 an image that is not of the chosen suffixes.
 """
 
 import json

@@ -2,8 +2,8 @@
 
     python -m benchmarks.cohort.overhead [--scans 5000] [--workers 2]
 
-The dataset has empty sessions' worth of small files; planning (finding, headers, checksums), running and the group page are
-timed each, per scan, with the peak memory of this process after planning and at the end.
+Scans are tiny files. Planning (finding them, headers, checksums), running and the group page are timed each, with the
+peak memory of the main process so far.
 """
 
 import resource
@@ -78,7 +78,12 @@ def main():
         crew = Crew(args.workers, 1, 8_000_000_000, scratch=Path(folder, "scratch"))
         ended = []
         participants.run_planned(
-            planned, how, out, crew, lambda one, outcome: ended.append(outcome), call=partial(stub, options=how, out=out)
+            planned,
+            how,
+            out,
+            crew,
+            lambda one, outcome: ended.append(outcome),
+            call=partial(stub, options=how, out=out),
         )
         tell("running", begun)
         assert len(ended) == args.scans and not any(one.error for one in ended), ended[:1]

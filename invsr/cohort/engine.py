@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +18,10 @@ from invsr.io.bounds import read_text
 
 T = TypeVar("T")
 # What a worker's process holds before it begins (program, networks), bytes: measured after a few jobs.
-HELD = 1_000_000_000
+HELD = 1_300_000_000
 # Seconds that workers are waited for: a batch system may let them queue.
 PATIENCE = 60.0
+KILLED = "its worker was killed twice (out of memory?): give it more --memory, or fewer --n-workers"
 # The variables that bound the threads of numerical libraries.
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -114,20 +117,49 @@ def run_tasks(
         from distributed import as_completed
 
         started(client.dashboard_link if crew.dashboard or not crew.is_local else "")
-        waiting, running = deque(tasks), dict[Any, tuple[Any, int]]()
+        waiting, running, again = deque(tasks), dict[Any, tuple[Any, int]](), list[Any]()
         ending: Any = as_completed()  # type: ignore[no-untyped-call]
         while waiting or running:
-            slots = crew.n_workers if crew.is_local else max(1, sum(client.nthreads().values()))
-            while waiting and (shares := _shares(needs(waiting[0]), crew)) + _taken(running) <= slots:
-                task = waiting.popleft()
-                available = shares * (crew.share + HELD) - HELD if crew.is_local else None
-                future = client.submit(call, task, available, pure=False)
-                running[future] = task, shares
-                ending.add(future)
-            future = next(ending)
-            task, _ = running.pop(future)
-            tell(task, _ended(future, client, len(waiting) + len(running) + 1))
-            future.release()
+            try:
+                slots = _slots(client, crew, idle=not running)
+                while waiting and (shares := _shares(needs(waiting[0]), crew)) + _taken(running) <= slots:
+                    task = waiting.popleft()
+                    available = shares * (crew.share + HELD) - HELD if crew.is_local else None
+                    future = client.submit(call, task, available, pure=False)
+                    running[future] = task, shares
+                    ending.add(future)
+                future = next(ending)
+                task, _ = running.pop(future)
+                ended = _ended(future)
+                future.release()
+            except (OSError, CancelledError) as error:
+                left = f"{len(waiting) + len(running) + 1} jobs are left"
+                where = crew.scheduler or "of the workers"
+                raise InvsrError(
+                    f"the scheduler {where} is lost, {left}: the same command goes on with them"
+                ) from error
+            if ended is None and not any(one is task for one in again):
+                again.append(task)
+                waiting.append(task)
+            else:
+                tell(task, Ended(None, KILLED) if ended is None else ended)
+
+
+def _slots(client: Any, crew: Crew, idle: bool) -> int:
+    """How many jobs may run: one for each worker that is alive, since one that dies takes all its jobs along.
+
+    Where nothing runs, at least as many as the largest job takes.
+    """
+    if not crew.is_local:
+        return max(1, sum(int(threads) for threads in client.nthreads().values()))
+    if idle:
+        try:
+            client.wait_for_workers(crew.n_workers, timeout=PATIENCE)
+        except TimeoutError:
+            raise InvsrError("workers that died do not start again: give fewer --n-workers, or more --memory") from None
+        return crew.n_workers
+    alive: dict[str, int] = client.nthreads()
+    return len(alive)
 
 
 def _shares(need: int, crew: Crew) -> int:
@@ -141,17 +173,15 @@ def _taken(running: dict[Any, tuple[Any, int]]) -> int:
     return sum(shares for _, shares in running.values())
 
 
-def _ended(future: Any, client: Any, left: int) -> Ended[Any]:
-    if future.status == "finished":
-        return Ended(future.result())
-    if future.status != "error":  # cancelled or lost, with the scheduler
-        where = getattr(client.scheduler, "address", "")
-        raise InvsrError(f"the scheduler {where} is lost, {left} jobs are left: the same command goes on with them")
+def _ended(future: Any) -> Ended[Any] | None:
+    """How a task ended; None where its worker died."""
     from distributed.scheduler import KilledWorker
 
-    error = future.exception()
+    if future.status == "finished":
+        return Ended(future.result())
+    error = future.exception()  # raises where the task is lost, with the scheduler
     if isinstance(error, KilledWorker):
-        return Ended(None, "its worker was killed twice (out of memory?): give it more --memory, or fewer --n-workers")
+        return None
     return Ended(None, f"{type(error).__name__}: {error}: this is a bug of invsr's, please report it")
 
 
@@ -163,9 +193,9 @@ def _client_of(crew: Crew) -> Iterator[Any]:
         from distributed import Client, LocalCluster
     except ImportError:
         raise InvsrError(f"dask.distributed, which runs the jobs, is not installed: {INSTALL}") from None
-    # A task is tried again once; data are small, so that workers need not watch their memory: jobs are given theirs.
+    # What dies with a worker is told at once. Workers need not watch their memory: jobs are given theirs.
     settings = {
-        "distributed.scheduler.allowed-failures": 1,
+        "distributed.scheduler.allowed-failures": 0,
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.pause": False,
@@ -188,6 +218,7 @@ def _client_of(crew: Crew) -> Iterator[Any]:
                     dashboard_address="127.0.0.1:8787" if crew.dashboard else None,
                     host="127.0.0.1",
                     env=dict.fromkeys(THREADS, str(crew.threads)),
+                    preload=__name__,
                     local_directory=None if crew.scratch is None else str(crew.scratch),
                     silence_logs=logging.CRITICAL,
                 )
@@ -200,6 +231,11 @@ def _client_of(crew: Crew) -> Iterator[Any]:
                 f"{crew.scheduler or 'the cluster'}: no Dask workers there ({error}): start some"
             ) from None
         yield client
+
+
+def dask_setup(_: Any) -> None:
+    """Let the main process alone hear Ctrl-C, which reaches all processes of a terminal: it stops the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def cores() -> int:

@@ -114,7 +114,11 @@ def jobs_of(sources: Sequence[Source], combine: str = STACKS, isotropic: bool = 
     the slices (acq-axial, acq-sag) alone.
     """
     groups: dict[str, list[Source]] = {}
+    names: set[str] = set()
     for source in sources:
+        if str(source.name) in names:  # a .nii beside a .nii.gz
+            raise InvsrError(f"{source.path}: another scan has the same entities: move one of them away")
+        names.add(str(source.name))
         key = source.name if combine == NONE else source.name.without_direction()
         groups.setdefault(str(key), []).append(source)
     sessions: dict[str, list[Target]] = {}
@@ -133,10 +137,8 @@ def _target(members: Sequence[Source], isotropic: bool, taken: set[str]) -> Targ
     added = {"space": "orig", "res": "iso" if isotropic else "given", "desc": "invsr"}
     folder = members[0].relative.rsplit("/", 1)[0]
     output = f"{folder}/{name.with_entities(added)}"
-    if output in taken:  # a .nii beside a .nii.gz, or an image that was derived already
-        raise InvsrError(
-            f"{members[0].path}: another scan has the same entities: move one away, or use --bids-filter-file"
-        )
+    if output in taken:  # of images that were derived already
+        raise InvsrError(f"{members[0].path}: its result would have the name of another's: use --bids-filter-file")
     return Target(tuple(members), output)
 
 

@@ -6,12 +6,14 @@ import copy
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 from invsr.errors import InvsrError
 from invsr.models.gradient_step import GradientStep
 from invsr.models.registry import DEFAULT as DEFAULT_DENOISER
+from invsr.models.registry import models
 from invsr.numerics.iteration import ProgressCallback, Status, split
 from invsr.pipeline.memory import Extent
 from invsr.pipeline.method import Method, iterated
@@ -153,8 +155,8 @@ class TrainedMethod(NetworkMethod):
     model: str | Path = ""
 
     def prior_in_use(self) -> Prior:
-        solver, _ = load_solver(self.model, self.kind)
-        return next(one for one in solver.modules() if isinstance(one, Denoiser))
+        load = _prior_of if str(self.model) in models() else _prior_of.__wrapped__  # files may change
+        return load(str(self.model), self.kind)
 
     def objections(self, problem: InverseProblem) -> list[str]:
         return list(self.outside(problem).values())
@@ -266,6 +268,13 @@ class Posterior(NetworkMethod):
 
     def prior_in_use(self) -> Prior:
         return self.denoiser if isinstance(self.denoiser, Prior) else pretrained(self.denoiser)
+
+
+@lru_cache(maxsize=4)
+def _prior_of(model: str, kind: str) -> Prior:
+    """The prior of trained weights: for its size alone, since all share it."""
+    solver, _ = load_solver(model, kind)
+    return next(one for one in solver.modules() if isinstance(one, Denoiser))
 
 
 def _denoiser(

@@ -1,0 +1,118 @@
+"""Tasks on Dask workers in processes of their own: all end, whatever becomes of one."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from stubs import work
+
+from invsr.cohort.engine import HELD, Crew, run_tasks
+from invsr.errors import InvsrError
+
+GB = 1_000_000_000
+
+
+def ended(tasks, crew, folder, needs=lambda task: 0):
+    found = {}
+    pairs = [(task, str(folder)) for task in tasks]
+    run_tasks(pairs, work, crew, lambda pair: needs(pair[0]), lambda pair, how: found.setdefault(pair[0], how))
+    return found
+
+
+def test_no_task_stops_the_others_and_a_worker_that_dies_gets_its_task_tried_again_once(tmp_path):
+    found = ended(["fine", "fail", "die once", "die", "threads"], Crew(2, 1, 2 * HELD + 2 * GB), tmp_path)
+    assert found["fine"].result == f"fine {GB}"
+    assert found["die once"].result == f"die once {GB}"
+    assert found["threads"].result == 1
+    assert "KeyError" in found["fail"].error and "report" in found["fail"].error
+    assert "killed twice" in found["die"].error
+    assert len(found) == 5
+
+
+def test_a_task_that_needs_the_memory_of_two_workers_waits_until_both_are_free(tmp_path):
+    crew = Crew(2, 1, 2 * HELD + 2 * GB)
+    tasks = ["large 1", "large 2", "large alone", "large 3", "beyond"]
+    needs = {"large alone": 2 * GB, "beyond": 100 * GB}
+    found = ended(tasks, crew, tmp_path, lambda task: needs.get(task, GB // 2))
+    assert found["large alone"].result == f"large alone {HELD + 2 * GB}"
+    assert found["beyond"].result == f"beyond {HELD + 2 * GB}"
+    running, most = set(), Counter()
+    for line in (tmp_path / "log").read_text().split("\n")[:-1]:
+        (running.add if line[0] == "+" else running.remove)(line[1:])
+        for one in running:
+            most[one] = max(most[one], len(running))
+    assert most["large alone"] == 1
+    assert most["large 1"] == 2
+
+
+def test_a_cluster_is_read_from_a_file(tmp_path):
+    path = tmp_path / "cluster.yaml"
+    path.write_text(
+        "class: distributed.LocalCluster\nthreads_per_worker: 1\nn_workers: 1\ndashboard_address: null\nhost: 127.0.0.1\n"
+    )
+    found = ended(["a", "b"], Crew(1, 1, 0, cluster=path), tmp_path)
+    assert found["a"].result == "a None" and found["b"].result == "b None"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("n_workers: 1", "names no cluster"),
+        ("class: dask_nowhere.Cluster", "cannot be made"),
+        ("class: distributed.LocalCluster\nnonsense: [", "cannot be read as YAML"),
+        ("class: distributed.Nothing", "cannot be made"),
+    ],
+)
+def test_a_file_that_describes_no_cluster_is_refused(tmp_path, text, words):
+    path = tmp_path / "cluster.yaml"
+    path.write_text(text)
+    with pytest.raises(InvsrError, match=words):
+        ended(["a"], Crew(cluster=path), tmp_path)
+
+
+@pytest.fixture
+def scheduler(tmp_path):
+    """A scheduler with one worker, each a process of its own; the address, and the scheduler's process."""
+    port = str(40000 + hash(str(tmp_path)) % 20000)
+    words = [
+        sys.executable,
+        "-m",
+        "distributed.cli.dask_scheduler",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        port,
+        "--no-dashboard",
+    ]
+    how = {"stderr": subprocess.DEVNULL, "env": {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}}
+    first = subprocess.Popen(words, **how)
+    address = f"tcp://127.0.0.1:{port}"
+    words = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard"]
+    second = subprocess.Popen([*words, "--local-directory", str(tmp_path)], **how)
+    yield address, first
+    for one in (second, first):
+        one.kill()
+        one.wait()
+
+
+def test_a_scheduler_that_runs_is_used_and_its_loss_is_told(tmp_path, scheduler, monkeypatch):
+    address, process = scheduler
+    crew = Crew(scheduler=address)
+    assert ended(["a", "b", "c"], crew, tmp_path)["c"].result == "c None"
+
+    monkeypatch.setattr("invsr.cohort.engine.PATIENCE", 2.0)  # it might come back
+
+    def lose(_, how):
+        process.kill()
+
+    with pytest.raises(InvsrError, match="is lost, .* jobs are left: the same command goes on"):
+        run_tasks([("a", ""), ("large", str(tmp_path)), ("b", "")], work, crew, lambda task: 0, lose)
+
+
+def test_a_scheduler_that_is_not_there_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setattr("invsr.cohort.engine.PATIENCE", 0.5)
+    with pytest.raises(InvsrError, match="no Dask workers there"):
+        ended(["a"], Crew(scheduler="tcp://127.0.0.1:9"), tmp_path)
