@@ -1,6 +1,7 @@
 """What several test files use."""
 
 import os
+import shutil
 import signal
 import sys
 from unittest import mock
@@ -16,6 +17,19 @@ DEVICES = {
     "cuda": "the GPU",
     "pretended": "as cuda, with tests/devices/pretend.py in the GPU's place",
 }
+
+# Of the browser.
+QUIET = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 
 
 def pytest_addoption(parser):
@@ -105,3 +119,23 @@ def folder(tmp_path_factory, write):
     (home / "deeper").mkdir()
     write(home / "deeper" / "labels.nii.gz", np.uint8(np.digitize(smooth, np.quantile(smooth, [0.2, 0.4, 0.6, 0.8]))))
     return home
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser without a window, which keeps a log."""
+    program, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
+    if program is None or driver is None:
+        pytest.skip("no browser to look at pages with: install Debian's packages chromium and chromium-driver")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
+
+    options = Options()
+    options.binary_location = program
+    for flag in QUIET:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(driver))
+    yield driver
+    driver.quit()

@@ -39,7 +39,7 @@ def write_small(root, count):
         write_json(folder / f"sub-{n:05d}_T2w.json", {"SliceThickness": 4})
 
 
-def stub(planned, available, *, options, out):
+def stub(planned, room, *, options, out):
     """What a worker does: the sidecar and an empty volume."""
     (target,) = planned.job.targets
     place = out / f"{target.output}.json"

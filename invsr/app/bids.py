@@ -80,7 +80,7 @@ def bids(
     seed: options.Seed = 0,
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no page for each result.")] = False,
     work_dir: Annotated[
-        Path | None, typer.Option(help="Folder for the workers' own files. [OUT_DIR/.invsr-work]")
+        Path | None, typer.Option("--work-dir", "-w", help="Folder for the workers' own files. [OUT_DIR/.invsr-work]")
     ] = None,
     n_workers: Annotated[int | None, typer.Option(help="Jobs at once. [one for each core]", min=1)] = None,
     threads: Annotated[int, typer.Option(help="Threads of each job.", min=1)] = 1,
@@ -129,10 +129,10 @@ def bids(
     selection = Selection(participant_label or None, session_label or None, tuple(suffix or SUFFIXES), filters)
     crew = _crew(n_workers, threads, memory, scheduler, cluster, dashboard, work_dir or output_dir / HIDDEN / "dask")
     if dry_run:
-        _list(plan_jobs(bids_dir, output_dir, selection, how, combine), crew)
+        _list(plan_jobs(bids_dir, output_dir, selection, how, combine, crew.threads), crew)
         return
     prepare_dataset(bids_dir, output_dir)
-    _run(plan_jobs(bids_dir, output_dir, selection, how, combine), how, output_dir, crew, quiet)
+    _run(plan_jobs(bids_dir, output_dir, selection, how, combine, crew.threads), how, output_dir, crew, quiet)
     if not quiet:
         print(f"a page of all results: {shlex.join(['invsr', 'bids', str(bids_dir), str(output_dir), 'group'])}")
 
@@ -183,14 +183,15 @@ def _summary(planned: Sequence[Planned]) -> str:
 
 def _list(planned: Sequence[Planned], crew: Crew) -> None:
     """Print what would be done, with the memory and time that each job takes, and all of them."""
-    from invsr.cohort.participants import TO_DO
+    from invsr.cohort.participants import TO_DO, need_of
 
     for one in planned:
         scans = ", ".join(source.relative for source in one.job.sources)
         ahead = f" ({one.why})" if one.why else ""
         if one.state == TO_DO and one.forecast.voxels:
-            gb = (one.forecast.memory + crew.held) / 1e9
-            ahead = f", {one.forecast.voxels / 1e6:.1f} million voxels, {gb:.1f} GB, {one.seconds / crew.threads:.0f} s"
+            gb, shares = (need_of(one, crew) + crew.held) / 1e9, crew.shares(need_of(one, crew))
+            seconds = one.seconds / (crew.threads * shares)
+            ahead = f", {one.forecast.voxels / 1e6:.1f} million voxels, {gb:.1f} GB, {seconds:.0f} s"
         elif one.state == TO_DO:
             ahead = ", cannot be read"
         print(f"{one.job.name}: {one.state}{ahead}: {scans}")

@@ -19,11 +19,28 @@ from invsr.io.bounds import read_text
 T = TypeVar("T")
 # What a worker's process holds before it begins (program, networks), bytes: measured after a few jobs.
 HELD = 1_300_000_000
+# The usual port of Dask's dashboard; another one where it is taken.
+DASHBOARD = 8787
 # Seconds that workers are waited for: a batch system may let them queue.
 PATIENCE = 60.0
 KILLED = "its worker was killed twice (out of memory?): give it more --memory, or fewer --n-workers"
 # The variables that bound the threads of numerical libraries.
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a task may take of its worker's machine; None where that is not known.
+
+    Attributes
+    ----------
+    memory : int, optional
+        Bytes, in addition to what the worker's process holds.
+    threads : int, optional
+    """
+
+    memory: int | None = None
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +83,18 @@ class Crew:
         """Bytes for the job of one worker, beside what its process holds."""
         return max(self.memory // self.n_workers - HELD, 0)
 
+    def shares(self, need: int) -> int:
+        """How many workers' shares a job takes that needs so many bytes; all, where it needs more than there is."""
+        if not self.is_local:
+            return 1
+        return min(-(-(need + HELD) // max(self.share + HELD, 1)), self.n_workers) or 1
+
+    def room(self, shares: int) -> Room:
+        """What a job may take that has so many shares."""
+        if not self.is_local:
+            return Room()
+        return Room(shares * (self.share + HELD) - HELD, shares * self.threads)
+
     @property
     def held(self) -> int:
         """Bytes that a worker's process holds before it begins."""
@@ -82,7 +111,7 @@ class Ended(Generic[T]):
 
 def run_tasks(
     tasks: Sequence[Any],
-    call: Callable[[Any, int | None], T],
+    call: Callable[[Any, Room], T],
     crew: Crew,
     needs: Callable[[Any], int],
     tell: Callable[[Any, Ended[T]], None],
@@ -91,15 +120,14 @@ def run_tasks(
     """Call a function with each task on the workers, and tell how each ended.
 
     A task whose worker dies is given to another one once. On this machine, a task that needs more than a worker's
-    share of the memory takes the shares of several and waits until they are free.
+    share of the memory waits until it can have the shares of several, and has their threads as well.
 
     Parameters
     ----------
     tasks : sequence
         Whatever can be pickled.
     call : callable
-        Called as ``call(task, available)`` in a worker, with the bytes that the task may take; None where that is not
-        known.
+        Called as ``call(task, room)`` in a worker, with the `Room` that the task has.
     crew : Crew
     needs : callable
         Bytes that a task takes.
@@ -122,10 +150,9 @@ def run_tasks(
         while waiting or running:
             try:
                 slots = _slots(client, crew, idle=not running)
-                while waiting and (shares := _shares(needs(waiting[0]), crew)) + _taken(running) <= slots:
+                while waiting and (shares := crew.shares(needs(waiting[0]))) + _taken(running) <= slots:
                     task = waiting.popleft()
-                    available = shares * (crew.share + HELD) - HELD if crew.is_local else None
-                    future = client.submit(call, task, available, pure=False)
+                    future = client.submit(call, task, crew.room(shares), pure=False)
                     running[future] = task, shares
                     ending.add(future)
                 future = next(ending)
@@ -160,13 +187,6 @@ def _slots(client: Any, crew: Crew, idle: bool) -> int:
         return crew.n_workers
     alive: dict[str, int] = client.nthreads()
     return len(alive)
-
-
-def _shares(need: int, crew: Crew) -> int:
-    """How many workers' shares of the memory a task takes; all, where it needs more than there is."""
-    if not crew.is_local:
-        return 1
-    return min(-(-(need + HELD) // max(crew.share + HELD, 1)), crew.n_workers) or 1
 
 
 def _taken(running: dict[Any, tuple[Any, int]]) -> int:
@@ -215,8 +235,10 @@ def _client_of(crew: Crew) -> Iterator[Any]:
                     threads_per_worker=1,
                     processes=True,
                     memory_limit=crew.memory,
-                    dashboard_address="127.0.0.1:8787" if crew.dashboard else None,
+                    dashboard_address=f"127.0.0.1:{DASHBOARD if crew.dashboard else 0}",
                     host="127.0.0.1",
+                    # Whoever reaches a scheduler can run code as its owner: other users of this machine lack the keys.
+                    security=True,
                     env=dict.fromkeys(THREADS, str(crew.threads)),
                     preload=__name__,
                     local_directory=None if crew.scratch is None else str(crew.scratch),

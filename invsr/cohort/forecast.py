@@ -19,10 +19,12 @@ from invsr.io.nifti import read_header
 from invsr.pipeline.joint import TOGETHER
 from invsr.pipeline.methods import METHODS
 
-# Seconds per million voxels of the target with one thread, by method, and beside, with a report: measured
-# (`python -m benchmarks.speed.cohort`). Those of finished jobs take their place.
-SECONDS = {"cubic": 0.2, "tikhonov": 0.4, "tv": 2.5, "unrolled": 20.0, "pnp": 30.0, "deq": 40.0, "posterior": 300.0}
-AUTO_SECONDS, BESIDE = 20.0, 6.0
+# Seconds per million voxels of the target with one thread, by method, and beside; rough, after docs/tables/scaling.md:
+# they are corrected by the seconds of the jobs that have ended.
+SECONDS = {"cubic": 0.2, "tikhonov": 0.4, "tv": 2.5, "unrolled": 15.0, "pnp": 30.0, "deq": 30.0, "posterior": 300.0}
+AUTO_SECONDS, BESIDE = 15.0, 5.0
+# Scans that may move, and so lie obliquely, take so many times as long.
+MOVING = 5.0
 # Jobs that have ended, from which the rate is taken.
 LATEST = 20
 # Largest ratio of slice spacing and target spacing at which there is nothing to gain.
@@ -46,16 +48,22 @@ class Forecast:
     Attributes
     ----------
     memory : int
-        Bytes, at the least, beside what the process holds; 0 where no header could be read.
+        Bytes with which it is fastest, beside what the process holds; 0 where no header could be read.
+    least : int
+        Bytes that it takes at the least.
     voxels : int
         Of the results.
     nothing_to_gain : str
         Why it is left out, in words; empty where it is not.
+    moving : bool
+        Whether scans may move against each other.
     """
 
     memory: int = 0
+    least: int = 0
     voxels: int = 0
     nothing_to_gain: str = ""
+    moving: bool = False
 
 
 def forecast(job: Job, options: Options) -> Forecast:
@@ -63,38 +71,40 @@ def forecast(job: Job, options: Options) -> Forecast:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InvsrWarning)
         try:
-            extents = [_extent(target, options, len(job.sources) > 1) for target in job.targets]
+            moving = len(job.sources) > 1 and options.motion != "none"
+            extents = [_extent(target, options, moving) for target in job.targets]
         except InvsrError:
             return Forecast()
     voxels = sum(one.domain.size for one in extents)
-    memory = _memory(extents, options)
+    memory, least = _memory(extents, options)
     coarsest = max(float(grid.spacing.max() / one.domain.spacing.min()) for one in extents for grid in one.grids)
     why = ""
     if coarsest < ALIKE and len(job.sources) == 1:
         spacing = "x".join(f"{value:.3g}" for value in extents[0].grids[0].spacing)
         why = f"its voxels of {spacing} mm are as fine as the result's would be"
-    return Forecast(memory, voxels, why)
+    return Forecast(memory, least, voxels, why, moving)
 
 
-def _extent(target: Target, options: Options, several: bool) -> Extent:
+def _extent(target: Target, options: Options, moving: bool) -> Extent:
     grids = tuple(read_header(source.path).grid for source in target.sources)
     first = grids[0]
     domain = first.isotropic() if options.spacing is None else first.refine(list(options.spacing))
     corners = np.concatenate([grid.corners() for grid in grids])
-    return Extent(domain.covering(corners, 0.0), grids, several, torch.device("cpu"))
+    return Extent(domain.covering(corners, 0.0), grids, moving, torch.device("cpu"))
 
 
-def _memory(extents: Sequence[Extent], options: Options) -> int:
-    """Bytes that the method takes; where the scan is to decide, those of the one that takes most of those it may be."""
+def _memory(extents: Sequence[Extent], options: Options) -> tuple[int, int]:
+    """Bytes with which the method is fastest, and at the least; of the one that takes most, where the scan decides."""
     if len(extents) > 1:
-        return TOGETHER["unrolled" if options.method == "auto" else options.method]().memory_together(extents)
+        found = TOGETHER["unrolled" if options.method == "auto" else options.method]().memory_together(extents)
+        return found, found
     kinds = [METHODS["unrolled"], METHODS["tv"]] if options.method == "auto" else [METHODS[options.method]]
-    return max(kind().memory(extents[0]) for kind in kinds)
+    return max(kind().fast_memory(extents[0]) for kind in kinds), max(kind().memory(extents[0]) for kind in kinds)
 
 
 def seconds_of(found: Forecast, options: Options, correction: float) -> float:
     """Seconds that a job will take with one thread."""
-    rate = SECONDS.get(options.method, AUTO_SECONDS)
+    rate = SECONDS.get(options.method, AUTO_SECONDS) * (MOVING if found.moving else 1.0)
     return correction * (BESIDE + rate * found.voxels / 1e6)
 
 
@@ -108,6 +118,8 @@ def _ratio(records: Iterable[dict[str, object]], options: Options) -> float:
     ratios = []
     for record in records:
         seconds, voxels = record.get("Seconds"), record.get("Voxels")
-        if isinstance(seconds, int | float) and isinstance(voxels, int) and voxels and record.get("State") == "done":
-            ratios.append(seconds / seconds_of(Forecast(0, voxels), options, 1.0))
+        sources = record.get("Sources")
+        if isinstance(seconds, int | float) and isinstance(voxels, int) and voxels and isinstance(sources, list):
+            moving = len(sources) > 1 and options.motion != "none"
+            ratios.append(seconds / seconds_of(Forecast(voxels=voxels, moving=moving), options, 1.0))
     return median(ratios) if ratios and math.isfinite(sum(ratios)) else 1.0

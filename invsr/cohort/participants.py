@@ -9,12 +9,13 @@ from pathlib import Path
 
 from invsr.cohort.dataset import Selection, find_scans
 from invsr.cohort.derivative import HIDDEN, remove_left_over
-from invsr.cohort.engine import Crew, Ended, run_tasks
+from invsr.cohort.engine import Crew, Ended, Room, run_tasks
 from invsr.cohort.forecast import Forecast, correction_of, forecast, seconds_of
 from invsr.cohort.jobs import Checksums, Job, Options, is_finished, jobs_of, run_of
 from invsr.cohort.work import FAILED, Outcome, json_of, run_job
 from invsr.errors import InvsrError
 from invsr.io.files import make_folder, write_whole
+from invsr.numerics.axes import so_many_threads
 
 TO_DO, FINISHED, LEFT_OUT = "to do", "finished", "left out"
 LOGS = "logs"
@@ -57,7 +58,8 @@ def plan_jobs(
     correction = correction_of(out, options)
     found = []
     for job in jobs:
-        ahead = forecast(job, options)
+        with so_many_threads(threads):
+            ahead = forecast(job, options)
         state, why = _state(job, ahead, out, options, checksums)
         found.append(Planned(job, state, why, ahead, seconds_of(ahead, options, correction)))
     if (out / HIDDEN).is_dir():
@@ -84,7 +86,7 @@ def run_planned(
     crew: Crew,
     tell: Callable[[Planned, Outcome], None],
     started: Callable[[str], None] = lambda link: None,
-    call: Callable[[Planned, int | None], Outcome] | None = None,
+    call: Callable[[Planned, Room], Outcome] | None = None,
 ) -> None:
     """Run the jobs that are to be done on the crew's workers, tell how each ended, and log it.
 
@@ -99,16 +101,19 @@ def run_planned(
     started : callable
         Called with the address of the dashboard, or "".
     call : callable, optional
-        What a worker does with a planned job and the bytes that it may take, in place of `run_job`.
+        What a worker does with a planned job and its room, in place of `run_job`.
     """
     remove_left_over(out)
     make_folder(out / LOGS)
     for one in planned:
         if one.state == LEFT_OUT:
             _log(out, one, Outcome(LEFT_OUT, one.why))
+    # Those that take several workers' shares first: later, one would wait while a worker has nothing to do.
     to_do = [one for one in planned if one.state == TO_DO]
+    to_do.sort(key=lambda one: -crew.shares(need_of(one, crew)))
     if crew.is_local:
-        measure_networks(options, crew.threads)
+        for shares in sorted({crew.shares(need_of(one, crew)) for one in to_do}):
+            measure_networks(shares * crew.threads)
 
     def ended(one: Planned, how: Ended[Outcome]) -> None:
         outcome = Outcome(FAILED, how.error) if how.result is None else how.result
@@ -117,14 +122,19 @@ def run_planned(
 
     if to_do:
         work = partial(_run, options=options, out=out) if call is None else call
-        run_tasks(to_do, work, crew, lambda one: one.forecast.memory, ended, started)
+        run_tasks(to_do, work, crew, partial(need_of, crew=crew), ended, started)
 
 
-def _run(one: Planned, available: int | None, *, options: Options, out: Path) -> Outcome:
-    return run_job(one.job, options, out, available)
+def _run(one: Planned, room: Room, *, options: Options, out: Path) -> Outcome:
+    return run_job(one.job, options, out, room.memory, room.threads)
 
 
-def measure_networks(options: Options, threads: int) -> None:
+def need_of(one: Planned, crew: Crew) -> int:
+    """Bytes that a job asks for: with which it is fastest, if there are so many, else what it takes at the least."""
+    return one.forecast.memory if one.forecast.memory + crew.held <= crew.memory else one.forecast.least
+
+
+def measure_networks(threads: int) -> None:
     """Choose the engines of the networks once, for all workers: measured while others work, each might find another."""
     import torch
 
@@ -133,16 +143,12 @@ def measure_networks(options: Options, threads: int) -> None:
     from invsr.models.registry import models, weights_of
     from invsr.models.weights import read_description
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with so_many_threads(threads):
         described = [read_description(weights_of(model)[0]) for model in models()]
         for architecture, config in {one["architecture"]: one["config"] for one in described}.items():
             network = build(architecture, config).eval()
             if not network.is_gradient_step:
                 engines.choose(network, torch.device("cpu"))
-    finally:
-        torch.set_num_threads(before)
 
 
 def _log(out: Path, one: Planned, outcome: Outcome) -> None:

@@ -12,12 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from invsr.cohort.derivative import entries_of, publish, remove, staging
 from invsr.cohort.jobs import Job, Options, Run, Target, run_of, sha256
 from invsr.cohort.pictures import write_thumbnails
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.io.files import make_folder, write_whole
 from invsr.io.nifti import load, save
+from invsr.numerics.axes import so_many_threads
 from invsr.pipeline import Reconstruction
 
 DONE, FAILED = "done", "failed"
@@ -44,7 +47,7 @@ class Outcome:
     voxels: int = 0
 
 
-def run_job(job: Job, options: Options, out: Path, available: int | None = None) -> Outcome:
+def run_job(job: Job, options: Options, out: Path, available: int | None = None, threads: int | None = None) -> Outcome:
     """Reconstruct, and put the results into the derivative dataset, whole or not at all.
 
     Parameters
@@ -54,10 +57,13 @@ def run_job(job: Job, options: Options, out: Path, available: int | None = None)
     out : Path
     available : int, optional
         Bytes that it may take in addition to what the process holds; by default what is free.
+    threads : int, optional
+        Of PyTorch and OpenVINO.
     """
     begun = time.monotonic()
     try:
-        voxels = _run(job, options, out, available)
+        with so_many_threads(threads or torch.get_num_threads()):
+            voxels = _run(job, options, out, available)
     except InvsrError as error:
         return Outcome(FAILED, " ".join(str(error).split()), time.monotonic() - begun)
     return Outcome(DONE, "", time.monotonic() - begun, voxels)

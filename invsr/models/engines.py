@@ -267,6 +267,13 @@ def whole_memory(network: Any, voxels: int) -> int:
     return BESIDE + round(4 * NUMBERS * float(network.width) * voxels)
 
 
+def memory_beside(network: Any, voxels: int, device: torch.device) -> int:
+    """Bytes that the fastest engine takes for a pass, beside what PyTorch would."""
+    if not network.compiles or choose(network, device).way.engine != OPENVINO:
+        return 0
+    return whole_memory(network, voxels)
+
+
 @contextmanager
 def allowing(memory: int) -> Iterator[None]:
     """Within it, OpenVINO may take so many bytes for a pass; larger volumes PyTorch takes, a few planes at a time."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor
@@ -111,11 +111,16 @@ def eigenbasis(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return values, vectors
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
+def one_thread() -> AbstractContextManager[None]:
     """One thread for small matrices: several wait for each other, 500 times as long where other programs run."""
+    return so_many_threads(1)
+
+
+@contextmanager
+def so_many_threads(count: int) -> Iterator[None]:
+    """Within it, PyTorch has so many threads."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

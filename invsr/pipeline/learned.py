@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from invsr.errors import InvsrError
+from invsr.models import engines
 from invsr.models.gradient_step import GradientStep
+from invsr.models.networks import Network
 from invsr.models.registry import DEFAULT as DEFAULT_DENOISER
 from invsr.models.registry import models
 from invsr.numerics.iteration import ProgressCallback, Status, split
@@ -61,6 +63,13 @@ class NetworkMethod(Method):
     def memory(self, problem: Extent) -> int:
         whole, least = self._network_memory(problem)
         return self.own_memory(problem) + min(whole, least)
+
+    def fast_memory(self, problem: Extent) -> int:
+        prior, voxels = self.prior_in_use(), problem.domain.size
+        network = getattr(prior, "network", None)
+        if not isinstance(network, Network):
+            return self.memory(problem)
+        return self.memory(problem) + engines.memory_beside(network, voxels, problem.device)
 
     def within(self, problem: InverseProblem, available: int) -> Method:
         whole, least = self._network_memory(problem)

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 
-def work(task, available):
+def work(task, room):
     """A task is (what, folder): a word for what happens."""
     what, folder = task
     if what == "fail":
@@ -28,4 +28,4 @@ def work(task, available):
         import torch
 
         return torch.get_num_threads()
-    return f"{what} {available}"
+    return f"{what} {room.memory} {room.threads}"

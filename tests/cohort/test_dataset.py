@@ -7,8 +7,11 @@ import pytest
 from small_dataset import describe, jobs_in, write_scan
 
 from invsr.cohort.dataset import Selection, find_scans, read_filters
+from invsr.cohort.engine import HELD, Crew
+from invsr.cohort.forecast import correction_of, forecast, seconds_of
 from invsr.cohort.jobs import CONTRASTS, NONE, RUN, Checksums, Options, is_finished, jobs_of, run_of, sha256
 from invsr.cohort.names import Name
+from invsr.cohort.participants import TO_DO, Planned, need_of
 from invsr.errors import InvsrError
 
 OURS = "space-orig_res-iso_desc-invsr"
@@ -173,3 +176,32 @@ def test_a_dataset_of_derivatives_keeps_its_entities(tmp_path):
     write_scan(tmp_path, "sub-1/anat/sub-1_space-orig_desc-n4_T2w.nii.gz")
     (job,) = jobs_of(find_scans(tmp_path, Selection()))
     assert job.targets[0].output == f"sub-1/anat/sub-1_{OURS}_T2w"
+
+
+def test_a_job_asks_for_the_memory_with_which_it_is_fastest_or_for_the_least(dataset, monkeypatch):
+    job = jobs_in(dataset)[f"sub-01_ses-1_{OURS}_T2w"]
+    monkeypatch.setattr("invsr.models.engines.memory_beside", lambda network, voxels, device: 3_000_000_000)
+    ahead = forecast(job, Options())
+    assert ahead.voxels == 16**3 and ahead.memory == ahead.least + 3_000_000_000
+    one = Planned(job, TO_DO, "", ahead, 1.0)
+    assert need_of(one, Crew(2, 1, 2 * HELD + 4_000_000_000)) == ahead.memory
+    assert need_of(one, Crew(2, 1, 2 * HELD)) == ahead.least
+    assert forecast(job, Options(method="tv")).memory == forecast(job, Options(method="tv")).least
+
+
+@pytest.mark.parametrize("method", ["auto", "cubic", "tikhonov", "tv", "pnp", "unrolled", "deq", "posterior"])
+def test_memory_and_time_of_every_method_are_foreseen(dataset, method):
+    job = jobs_in(dataset)[f"sub-02_{OURS}_FLAIR"]
+    ahead = forecast(job, Options(method=method))
+    assert ahead.moving and ahead.least > 4 * ahead.voxels
+    assert seconds_of(ahead, Options(method=method), 2.0) > seconds_of(ahead, Options(method=method), 1.0) > 0
+
+
+def test_time_is_foreseen_by_that_of_jobs_that_have_ended(dataset, tmp_path):
+    ahead = forecast(jobs_in(dataset)[f"sub-01_ses-1_{OURS}_T2w"], Options())
+    assert correction_of(tmp_path, Options()) == 1
+    (tmp_path / "logs").mkdir()
+    for n, seconds in enumerate((30, 40, 1000)):
+        record = {"State": "done", "Seconds": seconds, "Voxels": ahead.voxels, "Sources": ["one"]}
+        (tmp_path / "logs" / f"{n}.json").write_text(json.dumps(record))
+    assert seconds_of(ahead, Options(), correction_of(tmp_path, Options())) == pytest.approx(40)

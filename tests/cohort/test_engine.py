@@ -24,21 +24,21 @@ def ended(tasks, crew, folder, needs=lambda task: 0):
 
 def test_no_task_stops_the_others_and_a_worker_that_dies_gets_its_task_tried_again_once(tmp_path):
     found = ended(["fine", "fail", "die once", "die", "threads"], Crew(2, 1, 2 * HELD + 2 * GB), tmp_path)
-    assert found["fine"].result == f"fine {GB}"
-    assert found["die once"].result == f"die once {GB}"
+    assert found["fine"].result == f"fine {GB} 1"
+    assert found["die once"].result == f"die once {GB} 1"
     assert found["threads"].result == 1
     assert "KeyError" in found["fail"].error and "report" in found["fail"].error
     assert "killed twice" in found["die"].error
     assert len(found) == 5
 
 
-def test_a_task_that_needs_the_memory_of_two_workers_waits_until_both_are_free(tmp_path):
+def test_a_task_that_needs_the_memory_of_two_workers_waits_for_both_and_has_their_threads(tmp_path):
     crew = Crew(2, 1, 2 * HELD + 2 * GB)
     tasks = ["large 1", "large 2", "large alone", "large 3", "beyond"]
     needs = {"large alone": 2 * GB, "beyond": 100 * GB}
     found = ended(tasks, crew, tmp_path, lambda task: needs.get(task, GB // 2))
-    assert found["large alone"].result == f"large alone {HELD + 2 * GB}"
-    assert found["beyond"].result == f"beyond {HELD + 2 * GB}"
+    assert found["large alone"].result == f"large alone {HELD + 2 * GB} 2"
+    assert found["beyond"].result == f"beyond {HELD + 2 * GB} 2"
     running, most = set(), Counter()
     for line in (tmp_path / "log").read_text().split("\n")[:-1]:
         (running.add if line[0] == "+" else running.remove)(line[1:])
@@ -51,10 +51,11 @@ def test_a_task_that_needs_the_memory_of_two_workers_waits_until_both_are_free(t
 def test_a_cluster_is_read_from_a_file(tmp_path):
     path = tmp_path / "cluster.yaml"
     path.write_text(
-        "class: distributed.LocalCluster\nthreads_per_worker: 1\nn_workers: 1\ndashboard_address: null\nhost: 127.0.0.1\n"
+        "class: distributed.LocalCluster\nthreads_per_worker: 1\nn_workers: 1\n"
+        "dashboard_address: null\nhost: 127.0.0.1\n"
     )
     found = ended(["a", "b"], Crew(1, 1, 0, cluster=path), tmp_path)
-    assert found["a"].result == "a None" and found["b"].result == "b None"
+    assert found["a"].result == "a None None" and found["b"].result == "b None None"
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def scheduler(tmp_path):
 def test_a_scheduler_that_runs_is_used_and_its_loss_is_told(tmp_path, scheduler, monkeypatch):
     address, process = scheduler
     crew = Crew(scheduler=address)
-    assert ended(["a", "b", "c"], crew, tmp_path)["c"].result == "c None"
+    assert ended(["a", "b", "c"], crew, tmp_path)["c"].result == "c None None"
 
     monkeypatch.setattr("invsr.cohort.engine.PATIENCE", 2.0)  # it might come back
 

@@ -5,7 +5,6 @@ import gzip
 import hashlib
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -160,39 +159,6 @@ def test_large_volumes_are_shown_coarser_in_the_same_place():
 
 # In a browser ---------------------------------------------------------------------------------------
 
-BROWSER, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
-needs_browser = pytest.mark.skipif(
-    BROWSER is None or DRIVER is None,
-    reason="no browser to look at the report with: install Debian's packages chromium and chromium-driver",
-)
-QUIET = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--hide-scrollbars",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-
-
-@pytest.fixture(scope="module")
-def browser(folder):
-    from selenium import webdriver
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-
-    options = Options()
-    options.binary_location = BROWSER
-    for flag in QUIET:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
-
 
 @pytest.fixture
 def page(browser, folder):
@@ -229,7 +195,6 @@ def slide(page, name, value):
     )
 
 
-@needs_browser
 def test_sliders_move_the_cuts_of_all_columns(page):
     for number, name in enumerate(("sagittal", "coronal", "axial")):
         before = pictures(page)
@@ -238,7 +203,6 @@ def test_sliders_move_the_cuts_of_all_columns(page):
         assert page.execute_script(f"return document.getElementById('at-{name}').textContent").startswith("10/")
 
 
-@needs_browser
 def test_what_is_drawn_is_the_volume_where_it_lies(page, solution):
     volume = solution.volume
     _, order, flips = upright(volume.grid)
@@ -262,7 +226,6 @@ def test_what_is_drawn_is_the_volume_where_it_lies(page, solution):
     assert sides[6:] == ["PA", "RL", "RL"]
 
 
-@needs_browser
 def test_neurological_convention_mirrors(page):
     before = pictures(page)
     page.execute_script(
@@ -274,7 +237,6 @@ def test_neurological_convention_mirrors(page):
     assert sides[6:] == ["PA", "LR", "LR"]
 
 
-@needs_browser
 def test_clicks_and_keys_move_the_cross_hair(page):
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.by import By
@@ -294,7 +256,6 @@ def test_clicks_and_keys_move_the_cross_hair(page):
     assert changed(before, pictures(page)) == [0, 3, 6]
 
 
-@needs_browser
 def test_differences_and_sets(page):
     from selenium.webdriver.common.by import By
 
@@ -314,7 +275,6 @@ def test_differences_and_sets(page):
     assert [one.get_attribute("aria-pressed") for one in buttons] == ["false", "true", "false"]
 
 
-@needs_browser
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_is_readable_and_stays_on_the_page(page, width, scheme):
@@ -351,7 +311,6 @@ def test_text_is_readable_and_stays_on_the_page(page, width, scheme):
     assert small == [] and faint == []
 
 
-@needs_browser
 def test_nothing_is_fetched(page):
     asked = []
     for entry in page.get_log("performance"):

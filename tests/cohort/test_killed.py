@@ -1,0 +1,136 @@
+"""Runs of `invsr bids` that are killed at random moments leave nothing half, and the same command goes on with them.
+
+`pytest tests/cohort/test_killed.py --kills 40` kills 20 times, ten workers among them; `-s` shows what was hit.
+"""
+
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from small_dataset import describe, write_scan
+
+from invsr.cohort.jobs import sha256
+
+WORDS = [sys.executable, "-m", "invsr", "bids"]
+HOW = ["participant", "--method", "tikhonov", "--n-workers", "2", "--memory", "6", "--seed", "1"]
+SCANS = 6
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    root = tmp_path_factory.mktemp("killed") / "raw"
+    describe(root)
+    for n in range(SCANS):
+        write_scan(root, f"sub-{n}/anat/sub-{n}_T2w.nii.gz", shape=(24, 24, 6), seed=n, SliceThickness=4)
+    return root
+
+
+def start(raw, out):
+    """The command in a process group of its own, as a terminal starts it."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([*WORDS, str(raw), str(out), *HOW], start_new_session=True, **pipes)
+
+
+def results(out):
+    """All files but what differs from run to run."""
+    found = {path.relative_to(out): path for path in out.rglob("*") if path.is_file()}
+    return {
+        str(name): path.read_bytes() for name, path in found.items() if name.parts[0] not in ("logs", ".invsr-work")
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(raw):
+    """The results of a run that nobody disturbs, and the seconds that it takes."""
+    out, begun = raw.parent / "out", time.monotonic()
+    said, _ = (process := start(raw, out)).communicate()
+    assert process.returncode == 0, said
+    return results(out), time.monotonic() - begun
+
+
+def require_whole(out):
+    """Every volume can be read to its end, and every sidecar belongs to its volume."""
+    for path in out.rglob("*.nii.gz"):
+        if ".invsr-work" not in path.parts:
+            gzip.decompress(path.read_bytes())
+    for path in out.glob("sub-*/**/*.json"):
+        assert json.loads(path.read_text())["SHA256"] == sha256(path.with_suffix(".nii.gz"))
+    # Nothing that is being written lies among the results.
+    assert [path for path in out.rglob(".invsr-*") if ".invsr-work" not in path.parts] == []
+
+
+def require_resumed(raw, out, undisturbed):
+    said, _ = (process := start(raw, out)).communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert results(out) == undisturbed
+    assert list((out / ".invsr-work" / "staging").iterdir()) == []
+
+
+def wait_until_gone(family):
+    """Workers end with the process that started them."""
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert alive == []
+
+
+def test_kills_at_random_moments(raw, undisturbed, request, tmp_path):
+    files, seconds = undisturbed
+    draw = random.Random(request.config.getoption("--kills"))
+    for number in range(max(1, request.config.getoption("--kills") // 4)):
+        out = tmp_path / str(number)
+        process = start(raw, out)
+        time.sleep(draw.uniform(0.3, 1.1) * seconds)
+        family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        wait_until_gone(family)
+        if out.is_dir():
+            require_whole(out)
+        print(f"killed: {len(list(out.glob('sub-*/**/*.json')))} of {SCANS} were done")  # noqa: T201
+        require_resumed(raw, out, files)
+
+
+def test_a_worker_that_is_killed_costs_nothing(raw, undisturbed, request, tmp_path):
+    files, seconds = undisturbed
+    draw = random.Random(request.config.getoption("--kills"))
+    for number in range(max(1, request.config.getoption("--kills") // 4)):
+        out = tmp_path / str(number)
+        process = start(raw, out)
+        time.sleep(draw.uniform(0.6, 0.95) * seconds)
+        family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        workers = [one for one in family if "spawn_main" in " ".join(one.cmdline())]
+        for worker in workers[:1]:
+            worker.kill()
+        said, _ = process.communicate(timeout=120)
+        print(f"{len(workers)} workers, one killed")  # noqa: T201
+        require_whole(out)
+        if process.returncode:  # it was hit while it started, or twice
+            require_resumed(raw, out, files)
+        assert results(out) == files, said
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_says_so_in_one_line(raw, undisturbed, tmp_path, number, code):
+    files, seconds = undisturbed
+    out = tmp_path / "out"
+    process = start(raw, out)
+    time.sleep(0.8 * seconds)
+    family = psutil.Process(process.pid).children(recursive=True)
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)  # Ctrl-C reaches the workers as well
+    said, _ = process.communicate(timeout=60)
+    wait_until_gone(family)
+    require_whole(out)
+    if process.returncode == 0:  # it was over
+        assert results(out) == files
+        return
+    assert process.returncode == code
+    assert [line for line in said.splitlines() if not line.startswith(("sub-", f"{SCANS} jobs"))] == [
+        "invsr: error: interrupted: no unfinished file is left"
+    ]
+    require_resumed(raw, out, files)
