@@ -18,7 +18,9 @@ from invsr.cohort.work import DONE, FAILED
 from invsr.errors import InvsrError
 from invsr.io.files import check_writable, write_whole
 from invsr.io.sidecars import DESCRIPTION
+from invsr.pipeline.slice_check import EXPECTED
 from invsr.report.page import HEAD, style
+from invsr.solvers.solution import CHI2_EXPECTED
 
 # Figures of a result: key of the row, heading, entry of the sidecar, digits, and the least difference that matters.
 FIGURES = (
@@ -49,12 +51,12 @@ def write_group(out: Path) -> list[Path]:
     InvsrError
         When the folder is none that the participant level has written, or the files cannot be written.
     """
-    if not (out / DESCRIPTION).is_file() or not (out / LOGS).is_dir():
+    rows = rows_of(out) if (out / DESCRIPTION).is_file() else []
+    if not rows:
         raise InvsrError(f"{out}: no results of the participant level are here: run it first")
     paths = [out / "group.html", out / "group.tsv"]
     for path in paths:
         check_writable(path, (path.suffix,))
-    rows = rows_of(out)
     for path, make in zip(paths, (page_of, table_of), strict=True):
         write_whole(path, make(rows))
     return paths
@@ -62,11 +64,12 @@ def write_group(out: Path) -> list[Path]:
 
 def rows_of(out: Path) -> list[Row]:
     """A row for each result, and for each job that failed or was left out, by name."""
-    rows = []
-    for path in sorted((out / LOGS).glob("*.json")):
-        log = read_entries(path)
-        for output in log.get("Outputs", []):
-            rows.append(_row(out, str(output), log))
+    logs = [read_entries(path) for path in (out / LOGS).glob("*.json")]
+    of_output = {str(output): log for log in logs for output in log.get("Outputs", [])}
+    # Results of logs that somebody tidied away are results all the same.
+    for path in out.glob("sub-*/**/*_desc-invsr_*.json"):
+        of_output.setdefault(path.relative_to(out).with_suffix("").as_posix(), {"State": DONE})
+    rows = [_row(out, output, log) for output, log in of_output.items()]
     _mark_outliers(rows)
     return sorted(rows, key=lambda row: row["name"])
 
@@ -149,6 +152,9 @@ def page_of(rows: Sequence[Row]) -> str:
     columns = [{"key": key, "head": head, "digits": digits} for key, head, _, digits, _ in FIGURES]
     data = json.dumps({"rows": rows, "figures": columns}).replace("<", "\\u003c")
     body = (room / "group.html").read_text(encoding="utf-8")
+    usual = {"CHI2": CHI2_EXPECTED, "CORRELATION": EXPECTED}
+    for word, (low, high) in usual.items():
+        body = body.replace(word, f"{low:g} to {high:g}")
     body = body.replace("SUMMARY", html.escape(words)).replace("FAR", f"{FAR:g}")
     script = (room / "group.js").read_text(encoding="utf-8")
     head = HEAD.format(

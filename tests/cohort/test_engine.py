@@ -52,7 +52,7 @@ def test_a_cluster_is_read_from_a_file(tmp_path):
     path = tmp_path / "cluster.yaml"
     path.write_text(
         "class: distributed.LocalCluster\nthreads_per_worker: 1\nn_workers: 1\n"
-        "dashboard_address: null\nhost: 127.0.0.1\n"
+        "dashboard_address: 127.0.0.1:0\nhost: 127.0.0.1\n"
     )
     found = ended(["a", "b"], Crew(1, 1, 0, cluster=path), tmp_path)
     assert found["a"].result == "a None None" and found["b"].result == "b None None"
