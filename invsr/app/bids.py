@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 import shlex
 import sys
-from collections.abc import Sequence
-from enum import Enum
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from invsr.app import options
 from invsr.app.arguments import parsed_spacing, parsed_thickness
@@ -29,76 +26,49 @@ if TYPE_CHECKING:
 SHARE = 0.8
 
 
-class Level(str, Enum):
-    """Levels of analysis of a BIDS app."""
-
-    PARTICIPANT = "participant"
-    GROUP = "group"
-
-
 def bids(
-    bids_dir: Annotated[Path, typer.Argument(help="BIDS dataset.", metavar="BIDS_DIR")],
-    output_dir: Annotated[Path, typer.Argument(help="Derivative dataset to write.", metavar="OUT_DIR")],
-    analysis_level: Annotated[
-        Level, typer.Argument(help="participant: reconstruct; group: sum up what is there in one page.")
-    ],
-    participant_label: Annotated[
-        list[str] | None, typer.Option(help="Participants, with or without sub-. [all]")
-    ] = None,
-    session_label: Annotated[list[str] | None, typer.Option(help="Sessions, with or without ses-. [all]")] = None,
-    suffix: Annotated[
-        list[str] | None, typer.Option(help="Suffixes of the scans. [T1w T2w PDw FLAIR T2starw inplaneT1 inplaneT2]")
-    ] = None,
-    bids_filter_file: Annotated[
-        Path | None, typer.Option(help='JSON file of queries: {"flair": {"suffix": "FLAIR", "acquisition": "axial"}}.')
-    ] = None,
-    combine: Annotated[
-        str,
-        typer.Option(
-            help="What is reconstructed together: stacks of one contrast (names differ in run and slice direction); "
-            "contrasts of a session; none."
-        ),
-    ] = "stacks",
+    bids_dir: options.BidsFolder,
+    output_dir: options.DerivativeFolder,
+    analysis_level: options.AnalysisLevel,
+    participant_label: options.Participants = None,
+    session_label: options.Sessions = None,
+    suffix: options.Suffixes = None,
+    bids_filter_file: options.FilterFile = None,
+    combine: options.Combine = "stacks",
     spacing: options.Spacing = None,
     method: options.MethodName = "auto",
     model: options.Model = None,
-    slice_thickness: Annotated[
-        str | None,
-        typer.Option(help="Of all scans, mm, or auto. Default: sidecars, else slice spacing.", metavar="MM|auto"),
-    ] = None,
-    slice_profile: Annotated[
-        str | None, typer.Option(help="Of all scans: gaussian, boxcar, sinc, slr. [gaussian]")
-    ] = None,
+    slice_thickness: options.ThicknessOfAll = None,
+    slice_profile: options.ProfileOfAll = None,
     in_plane: options.InPlane = None,
     noise_model: options.NoiseModel = None,
     zero_filling: options.ZeroFilling = "auto",
     faults: options.Faults = "auto",
-    motion: Annotated[
-        str | None, typer.Option(help="What moved where several scans are taken together: none, stack, slice. [stack]")
-    ] = None,
+    motion: options.MotionOfAll = None,
     device: options.Device = "cpu",
     seed: options.Seed = 0,
-    no_report: Annotated[bool, typer.Option("--no-report", help="Write no page for each result.")] = False,
-    work_dir: Annotated[
-        Path | None, typer.Option("--work-dir", "-w", help="Folder for the workers' own files. [OUT_DIR/.invsr-work]")
-    ] = None,
-    n_workers: Annotated[int | None, typer.Option(help="Jobs at once. [one for each core]", min=1)] = None,
-    threads: Annotated[int, typer.Option(help="Threads of each job.", min=1)] = 1,
-    memory: Annotated[
-        float | None, typer.Option(help="GB that all jobs may hold together. [80 % of the machine's]")
-    ] = None,
-    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler that runs already.")] = None,
-    cluster: Annotated[Path | None, typer.Option(help="YAML file of a Dask cluster to start (SLURM, PBS).")] = None,
-    dashboard: Annotated[
-        bool, typer.Option("--dashboard", help="Show Dask's dashboard, on this machine only.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be done, with time and memory.")] = False,
+    no_report: options.NoReports = False,
+    work_dir: options.WorkFolder = None,
+    n_workers: options.Workers = None,
+    threads: options.Threads = 1,
+    memory: options.MemoryOfAll = None,
+    scheduler: options.Scheduler = None,
+    cluster: options.Cluster = None,
+    dashboard: options.Dashboard = False,
+    dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Reconstruct the thick-slice scans of a BIDS dataset, or sum up the results: a BIDS app."""
-    if analysis_level is Level.GROUP:
+    if analysis_level is options.Level.GROUP:
         from invsr.cohort.group import write_group
 
+        chosen: dict[str, object] = {
+            "participant-label": participant_label,
+            "session-label": session_label,
+            "suffix": suffix,
+        }
+        chosen |= {"bids-filter-file": bids_filter_file, "dry-run": dry_run or None, "work-dir": work_dir}
+        _leave_out(chosen, "the group level sums up all results that are there")
         written = write_group(output_dir)
         if not quiet:
             print(f"wrote {', '.join(map(str, written))}")
@@ -183,13 +153,15 @@ def _summary(planned: Sequence[Planned]) -> str:
 
 def _list(planned: Sequence[Planned], crew: Crew) -> None:
     """Print what would be done, with the memory and time that each job takes, and all of them."""
+    from invsr.cohort.engine import HELD
     from invsr.cohort.participants import TO_DO, need_of
 
     for one in planned:
         scans = ", ".join(source.relative for source in one.job.sources)
         ahead = f" ({one.why})" if one.why else ""
         if one.state == TO_DO and one.forecast.voxels:
-            gb, shares = (need_of(one, crew) + crew.held) / 1e9, crew.shares(need_of(one, crew))
+            need = need_of(one, crew)
+            gb, shares = (need + HELD) / 1e9, crew.shares(need)
             seconds = one.seconds / (crew.threads * shares)
             ahead = f", {one.forecast.voxels / 1e6:.1f} million voxels, {gb:.1f} GB, {seconds:.0f} s"
         elif one.state == TO_DO:
@@ -215,6 +187,13 @@ def _require_usable(how: Options, combine: str) -> None:
         require_level(how.motion)
 
 
+def _leave_out(given: Mapping[str, object], why: str) -> None:
+    """Raise for options that are given and would be ignored."""
+    for name, value in given.items():
+        if value:
+            raise InvsrError(f"--{name}: {why}: leave it out")
+
+
 def _crew(
     n_workers: int | None,
     threads: int,
@@ -229,6 +208,10 @@ def _crew(
 
     if scheduler is not None and cluster is not None:
         raise InvsrError("--scheduler and --cluster: give one of them")
+    if scheduler is not None or cluster is not None:
+        here: dict[str, object] = {"memory": memory, "threads": threads > 1, "dashboard": dashboard}
+        here |= {"n-workers": n_workers} if cluster is None else {}
+        _leave_out(here, "is for workers of this machine")
     if memory is not None and not 0 < memory < math.inf:
         raise InvsrError(f"--memory {memory:g}: give GB, above zero")
     held = SHARE * total_memory() if memory is None else memory * 1e9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -138,3 +139,56 @@ InPlaneFactor = Annotated[float, typer.Option(help="Pixels that many times large
 SimulatedNoise = Annotated[float, typer.Option(help="Sigma as a share of the 99.9th percentile.")]
 SimulatedNoiseModel = Annotated[str, typer.Option(help="gaussian or rician.")]
 NoiseSeed = Annotated[int, typer.Option(help="Seed of the noise.", min=0, max=LARGEST_SEED)]
+
+# A BIDS dataset --------------------------------------------------------------------------------------
+
+
+class Level(str, Enum):
+    """Levels of analysis of a BIDS app."""
+
+    PARTICIPANT = "participant"
+    GROUP = "group"
+
+
+BidsFolder = Annotated[Path, typer.Argument(help="BIDS dataset.", metavar="BIDS_DIR")]
+DerivativeFolder = Annotated[Path, typer.Argument(help="Derivative dataset to write.", metavar="OUT_DIR")]
+AnalysisLevel = Annotated[
+    Level, typer.Argument(help="participant: reconstruct; group: sum up what is there in one page.")
+]
+Participants = Annotated[list[str] | None, typer.Option(help="Participants, with or without sub-. [all]")]
+Sessions = Annotated[list[str] | None, typer.Option(help="Sessions, with or without ses-. [all]")]
+Suffixes = Annotated[
+    list[str] | None, typer.Option(help="Suffixes of the scans. [T1w T2w PDw FLAIR T2starw inplaneT1 inplaneT2]")
+]
+FilterFile = Annotated[
+    Path | None, typer.Option(help='JSON file of queries: {"flair": {"suffix": "FLAIR", "acquisition": "axial"}}.')
+]
+Combine = Annotated[
+    str,
+    typer.Option(
+        help="What is reconstructed together: stacks of one contrast (names differ in run and slice direction); "
+        "contrasts of a session; none."
+    ),
+]
+ThicknessOfAll = Annotated[
+    str | None,
+    typer.Option(help="Of all scans, mm, or auto. Default: sidecars, else slice spacing.", metavar="MM|auto"),
+]
+ProfileOfAll = Annotated[str | None, typer.Option(help="Of all scans: gaussian, boxcar, sinc, slr. [gaussian]")]
+MotionOfAll = Annotated[
+    str | None,
+    typer.Option(
+        help="What moved, of several scans taken together: none, stack, slice; of one: packages. [stack; none]"
+    ),
+]
+NoReports = Annotated[bool, typer.Option("--no-report", help="Write no page for each result.")]
+WorkFolder = Annotated[
+    Path | None, typer.Option("--work-dir", "-w", help="Folder for the workers' own files. [OUT_DIR/.invsr-work]")
+]
+Workers = Annotated[int | None, typer.Option(help="Jobs at once. [one for each core]", min=1)]
+Threads = Annotated[int, typer.Option(help="Threads of each job.", min=1)]
+MemoryOfAll = Annotated[float | None, typer.Option(help="GB that all jobs may hold together. [80 % of the machine's]")]
+Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler that runs already.")]
+Cluster = Annotated[Path | None, typer.Option(help="YAML file of a Dask cluster to start (SLURM, PBS).")]
+Dashboard = Annotated[bool, typer.Option("--dashboard", help="Show Dask's dashboard, on this machine only.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="List what would be done, with time and memory.")]

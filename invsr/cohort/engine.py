@@ -19,6 +19,8 @@ from invsr.io.bounds import read_text
 T = TypeVar("T")
 # What a worker's process holds before it begins (program, networks), bytes: measured after a few jobs.
 HELD = 1_300_000_000
+# Jobs that a scheduler elsewhere has at once: it hands them to workers as they come, and may call for more of them.
+QUEUED = 1000
 # The usual port of Dask's dashboard; another one where it is taken.
 DASHBOARD = 8787
 # Seconds that workers are waited for: a batch system may let them queue.
@@ -94,11 +96,6 @@ class Crew:
         if not self.is_local:
             return Room()
         return Room(shares * (self.share + HELD) - HELD, shares * self.threads)
-
-    @property
-    def held(self) -> int:
-        """Bytes that a worker's process holds before it begins."""
-        return HELD
 
 
 @dataclass(frozen=True)
@@ -178,7 +175,7 @@ def _slots(client: Any, crew: Crew, idle: bool) -> int:
     Where nothing runs, at least as many as the largest job takes.
     """
     if not crew.is_local:
-        return max(1, sum(int(threads) for threads in client.nthreads().values()))
+        return QUEUED
     if idle:
         try:
             client.wait_for_workers(crew.n_workers, timeout=PATIENCE)

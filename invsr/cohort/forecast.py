@@ -71,7 +71,7 @@ def forecast(job: Job, options: Options) -> Forecast:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InvsrWarning)
         try:
-            moving = len(job.sources) > 1 and options.motion != "none"
+            moving = job.motion(options.motion) != "none"
             extents = [_extent(target, options, moving) for target in job.targets]
         except InvsrError:
             return Forecast()

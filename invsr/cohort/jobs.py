@@ -16,6 +16,8 @@ from invsr.io.bounds import parse_json, read_text
 from invsr.io.files import make_folder, write_whole
 from invsr.io.sidecars import sidecars_of
 from invsr.models.registry import ROOM
+from invsr.motion import NONE as STILL
+from invsr.motion import PACKAGES, STACK
 
 # What belongs together: stacks of one contrast in a session, all contrasts of a session, or each scan alone.
 STACKS, CONTRASTS, NONE = COMBINATIONS = ("stacks", "contrasts", "none")
@@ -33,7 +35,7 @@ class Options:
     Attributes
     ----------
     motion : str, optional
-        Of several scans; by default each moves as a whole.
+        Of jobs that it suits (`Job.motion`); by default several scans move, each as a whole.
     report : bool
         Whether each result gets a report.
     """
@@ -105,6 +107,12 @@ class Job:
     def sources(self) -> list[Source]:
         """All scans."""
         return [source for target in self.targets for source in target.sources]
+
+    def motion(self, wanted: str | None) -> str:
+        """What moves: of one scan packages of slices, if that is wanted; several as it is wanted, else as a whole."""
+        if len(self.sources) == 1:
+            return PACKAGES if wanted == PACKAGES else STILL
+        return STACK if wanted in (None, PACKAGES) else str(wanted)
 
 
 def jobs_of(sources: Sequence[Source], combine: str = STACKS, isotropic: bool = True) -> list[Job]:

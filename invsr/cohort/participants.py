@@ -9,7 +9,7 @@ from pathlib import Path
 
 from invsr.cohort.dataset import Selection, find_scans
 from invsr.cohort.derivative import HIDDEN, remove_left_over
-from invsr.cohort.engine import Crew, Ended, Room, run_tasks
+from invsr.cohort.engine import HELD, Crew, Ended, Room, run_tasks
 from invsr.cohort.forecast import Forecast, correction_of, forecast, seconds_of
 from invsr.cohort.jobs import Checksums, Job, Options, is_finished, jobs_of, run_of
 from invsr.cohort.work import FAILED, Outcome, json_of, run_job
@@ -131,7 +131,7 @@ def _run(one: Planned, room: Room, *, options: Options, out: Path) -> Outcome:
 
 def need_of(one: Planned, crew: Crew) -> int:
     """Bytes that a job asks for: with which it is fastest, if there are so many, else what it takes at the least."""
-    return one.forecast.memory if one.forecast.memory + crew.held <= crew.memory else one.forecast.least
+    return one.forecast.memory if one.forecast.memory + HELD <= crew.memory else one.forecast.least
 
 
 def measure_networks(threads: int) -> None:

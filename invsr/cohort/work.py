@@ -108,7 +108,7 @@ def _reconstructed(job: Job, options: Options, available: int | None) -> list[Re
     held = held_memory(find_device(options.device))
     common["memory"] = None if available is None else (held + available) / 1e9
     scans = [load(source.path) for source in job.sources]
-    motion = options.motion or ("stack" if len(scans) > 1 else "none")
+    motion = job.motion(options.motion)
     if len(job.targets) == 1:
         method: dict[str, Any] = {"method": options.method, "model": options.model, "seed": options.seed}
         return [reconstruct(scans, motion=motion, **method, **common)]
@@ -152,11 +152,10 @@ def command_of(job: Job, options: Options) -> str:
     """The command that makes the same results of the same scans."""
     words = ["invsr", "reconstruct", *(source.relative for source in job.sources)]
     if len(job.targets) > 1:
-        labels = [target.stem.split("_desc-invsr_")[-1] for target in job.targets for _ in target.sources]
-        words += ["--contrast", *labels, "-o", "OUTPUT_FOLDER"]
+        words += ["--contrast", *(target.stem for target in job.targets for _ in target.sources), "-o", "FOLDER"]
     else:
         words += ["-o", f"{job.targets[0].stem}.nii.gz"]
-        words += ["--motion", options.motion or "stack"] if len(job.sources) > 1 else []
+    words += [] if (motion := job.motion(options.motion)) == "none" else ["--motion", motion]
     default = Options()
     for name, value in asdict(options).items():
         if name in ("report", "motion", "device") or value == getattr(default, name):

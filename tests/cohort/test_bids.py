@@ -89,7 +89,18 @@ def test_contrasts_of_a_session_are_reconstructed_together(dataset, out):
         assert nib.load(out / f"{target.output}.nii.gz").shape == (18, 16, 18)
         assert json.loads((out / f"{target.output}.json").read_text())["Method"] == "joint-tv"
         assert (out / target.picture).is_file()
-    assert "--contrast T1w FLAIR FLAIR" in command_of(job, Options(method="tv", motion="none"))
+    words = command_of(job, Options(method="tv", motion="none"))
+    assert f"--contrast sub-02_{OURS}_T1w sub-02_{OURS}_FLAIR sub-02_{OURS}_FLAIR -o FOLDER --method tv" in words
+
+
+@pytest.mark.parametrize(
+    ("wanted", "of_one", "of_several"),
+    [(None, "none", "stack"), ("none", "none", "none"), ("slice", "none", "slice"), ("packages", "packages", "stack")],
+)
+def test_motion_is_that_of_jobs_that_it_suits(dataset, wanted, of_one, of_several):
+    jobs = jobs_in(dataset)
+    assert jobs[f"sub-01_ses-1_{OURS}_T2w"].motion(wanted) == of_one
+    assert jobs[f"sub-02_{OURS}_FLAIR"].motion(wanted) == of_several
 
 
 def test_a_file_that_changes_while_it_is_read_gives_no_result(dataset, out, monkeypatch):
@@ -140,6 +151,8 @@ def test_a_dry_run_lists_jobs_and_writes_nothing(run, dataset, out):
         (["--memory", "0"], "--memory 0"),
         (["--memory", "1", "--n-workers", "4"], "workers hold"),
         (["--scheduler", "tcp://a:1", "--cluster", "b.yaml"], "give one of them"),
+        (["--scheduler", "tcp://a:1", "--n-workers", "4"], "--n-workers: is for workers of this machine: leave it out"),
+        (["--cluster", "b.yaml", "--memory", "4"], "--memory: is for workers of this machine"),
         (["--spacing", "x"], "--spacing x"),
         (["--participant-label", "77"], "has no participant 77"),
         (["--bids-filter-file", "nowhere.json"], "nowhere.json"),
@@ -149,6 +162,11 @@ def test_words_that_no_job_could_use_are_refused_first(run, dataset, out, words,
     code, _, err = run("bids", dataset, out, "participant", *words)
     assert code == 1 and error in err and len(err.strip().splitlines()) == 1
     assert not list(out.rglob("*.nii.gz"))
+
+
+def test_the_group_level_refuses_what_it_would_ignore(run, dataset, out):
+    code, _, err = run("bids", dataset, out, "group", "--suffix", "FLAIR")
+    assert code == 1 and "--suffix: the group level sums up all results" in err
 
 
 def test_the_dataset_itself_is_not_written_into(run, dataset):

@@ -48,13 +48,15 @@ def test_a_task_that_needs_the_memory_of_two_workers_waits_for_both_and_has_thei
     assert most["large 1"] == 2
 
 
-def test_a_cluster_is_read_from_a_file(tmp_path):
+def test_a_cluster_is_read_from_a_file_and_gets_its_workers(tmp_path):
     path = tmp_path / "cluster.yaml"
     path.write_text(
-        "class: distributed.LocalCluster\nthreads_per_worker: 1\nn_workers: 1\n"
+        "class: distributed.LocalCluster\nthreads_per_worker: 1\nn_workers: 0\n"
         "dashboard_address: 127.0.0.1:0\nhost: 127.0.0.1\n"
     )
-    found = ended(["a", "b"], Crew(1, 1, 0, cluster=path), tmp_path)
+    found = ended(["a", "b", "large 1", "large 2"], Crew(2, 1, 0, cluster=path), tmp_path)
+    begun = [line[0] for line in (tmp_path / "log").read_text().splitlines()]
+    assert begun == ["+", "+", "-", "-"]  # on two workers at once
     assert found["a"].result == "a None None" and found["b"].result == "b None None"
 
 

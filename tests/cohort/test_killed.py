@@ -87,7 +87,7 @@ def test_kills_at_random_moments(raw, undisturbed, request, tmp_path):
         process = start(raw, out)
         time.sleep(draw.uniform(0.3, 1.1) * seconds)
         family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.communicate()
         wait_until_gone(family)
         if out.is_dir():
@@ -115,22 +115,17 @@ def test_a_worker_that_is_killed_costs_nothing(raw, undisturbed, request, tmp_pa
         assert results(out) == files, said
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_says_so_in_one_line(raw, undisturbed, tmp_path, number, code):
-    files, seconds = undisturbed
+def test_an_interrupted_run_says_so_in_one_line(raw, tmp_path):
     out = tmp_path / "out"
     process = start(raw, out)
-    time.sleep(0.8 * seconds)
+    while not list(out.glob("sub-*/**/*.json")) and process.poll() is None:
+        time.sleep(0.05)
     family = psutil.Process(process.pid).children(recursive=True)
-    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)  # Ctrl-C reaches the workers as well
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C reaches the workers as well
     said, _ = process.communicate(timeout=60)
     wait_until_gone(family)
     require_whole(out)
-    if process.returncode == 0:  # it was over
-        assert results(out) == files
-        return
-    assert process.returncode == code
+    assert process.returncode == 130
     assert [line for line in said.splitlines() if not line.startswith(("sub-", f"{SCANS} jobs"))] == [
         "invsr: error: interrupted: no unfinished file is left"
     ]
-    require_resumed(raw, out, files)
