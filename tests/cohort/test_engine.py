@@ -112,7 +112,8 @@ def test_a_scheduler_that_runs_is_used_and_its_loss_is_told(tmp_path, scheduler,
         process.kill()
 
     with pytest.raises(InvsrError, match="is lost, .* jobs are left: the same command goes on"):
-        run_tasks([("a", ""), ("large", str(tmp_path)), ("b", "")], work, crew, lambda task: 0, lose)
+        tasks = ["a", *(f"large {n}" for n in range(9))]  # of which it has time to lose some
+        run_tasks([(task, str(tmp_path)) for task in tasks], work, crew, lambda task: 0, lose)
 
 
 def test_a_scheduler_that_is_not_there_is_an_error(monkeypatch, tmp_path):
