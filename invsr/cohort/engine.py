@@ -191,12 +191,20 @@ def _taken(running: dict[Any, tuple[Any, int]]) -> int:
 
 
 def _ended(future: Any) -> Ended[Any] | None:
-    """How a task ended; None where its worker died."""
+    """How a task ended; None where its worker died.
+
+    Raises
+    ------
+    CancelledError
+        When the scheduler is lost.
+    """
     from distributed.scheduler import KilledWorker
 
     if future.status == "finished":
         return Ended(future.result())
-    error = future.exception()  # raises where the task is lost, with the scheduler
+    if future.status != "error":  # cancelled or lost, with the scheduler
+        raise CancelledError
+    error = future.exception()
     if isinstance(error, KilledWorker):
         return None
     return Ended(None, f"{type(error).__name__}: {error}: this is a bug of invsr's, please report it")
