@@ -25,9 +25,12 @@ SCANS = 6
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
-    root = tmp_path_factory.mktemp("killed") / "raw"
+    return write_scans(tmp_path_factory.mktemp("killed") / "raw", SCANS)
+
+
+def write_scans(root, count):
     describe(root)
-    for n in range(SCANS):
+    for n in range(count):
         write_scan(root, f"sub-{n}/anat/sub-{n}_T2w.nii.gz", shape=(24, 24, 6), seed=n, SliceThickness=4)
     return root
 
@@ -115,9 +118,9 @@ def test_a_worker_that_is_killed_costs_nothing(raw, undisturbed, request, tmp_pa
         assert results(out) == files, said
 
 
-def test_an_interrupted_run_says_so_in_one_line(raw, tmp_path):
-    out = tmp_path / "out"
-    process = start(raw, out)
+def test_an_interrupted_run_says_so_in_one_line(tmp_path):
+    out, many = tmp_path / "out", 20 * SCANS  # so many that it is not over before it is interrupted
+    process = start(write_scans(tmp_path / "raw", many), out)
     while not list(out.glob("sub-*/**/*.json")) and process.poll() is None:
         time.sleep(0.05)
     family = psutil.Process(process.pid).children(recursive=True)
@@ -126,6 +129,6 @@ def test_an_interrupted_run_says_so_in_one_line(raw, tmp_path):
     wait_until_gone(family)
     require_whole(out)
     assert process.returncode == 130
-    assert [line for line in said.splitlines() if not line.startswith(("sub-", f"{SCANS} jobs"))] == [
+    assert [line for line in said.splitlines() if not line.startswith(("sub-", f"{many} jobs"))] == [
         "invsr: error: interrupted: no unfinished file is left"
     ]
