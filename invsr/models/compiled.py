@@ -66,7 +66,7 @@ def run(network: Any, x: Tensor) -> Tensor | None:
         try:
             return _body_of(network)(x)
         except _failures() as error:
-            # Now and then it makes a model without its one input of a network; made again, it has it.
+            # Seen twice: a model of a network without its one input. Why is unknown; a second try costs little.
             _bodies.pop(network, None)
             if last:
                 _broken.append(type(error).__name__)

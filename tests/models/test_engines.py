@@ -424,6 +424,22 @@ def test_what_differs_from_pytorch_is_not_used(openvino):
         assert both(made("UNet"), x)[2] == [TORCH]  # once is enough
 
 
+def test_a_failure_that_does_not_come_back_costs_nothing(openvino, monkeypatch):
+    converted, failures = compiled._converted, [RuntimeError("must be called on a Model with exactly one parameter")]
+
+    def once(network):
+        if failures:
+            raise failures.pop()
+        return converted(network)
+
+    monkeypatch.setattr(compiled, "_converted", once)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", InvsrWarning)
+        found, expected, ways = both(made("UNet"), image(made("UNet"), 8, 8, 8))
+    assert failures == [] and ways == [OPENVINO]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_a_package_that_does_not_load_is_named_once(openvino, monkeypatch):
     def broken(name):
         raise ImportError("libopenvino.so: no such file")
