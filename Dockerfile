@@ -8,7 +8,7 @@ ARG PIP_INDEX=https://pypi.org/simple
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY . /source
 RUN python -m venv /app \
- && /app/bin/pip install --no-cache-dir --index-url ${TORCH_INDEX} --extra-index-url ${PIP_INDEX} torch \
+ && /app/bin/pip install --no-cache-dir --index-url ${TORCH_INDEX} torch \
  && /app/bin/pip install --no-cache-dir --index-url ${PIP_INDEX} "/source[cohort,fast]"
 
 FROM ${BASE}
