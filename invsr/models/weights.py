@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -103,13 +104,15 @@ def read_weights(
     if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe might never end
         raise InvsrError(f"{path}: cannot be read as weights (not a regular file): name a .safetensors file")
     try:
-        if sha256 is None:  # the package's own are small
+        stamp = path.stat()
+        if sha256 is None:
             # Half precision, as read, then apart, then as float32, then in the network.
-            require_memory(path, "weights", 6 * path.stat().st_size)
-        content = path.read_bytes()
+            require_memory(path, "weights", 6 * stamp.st_size)
+            content, found = path.read_bytes(), ""
+        else:
+            content, found = _kept(path, stamp.st_mtime_ns, stamp.st_size)
     except OSError as error:
         raise InvsrError(f"{path}: cannot be read as weights ({error.strerror})") from None
-    found = hashlib.sha256(content).hexdigest()
     if sha256 is not None and found != sha256:
         raise InvsrError(
             f"{path}: SHA-256 {found[:12]}... is not {sha256[:12]}... as published: "
@@ -127,6 +130,13 @@ def read_weights(
         raise InvsrError(f"{path}: is not a weights file of invsr, or a damaged one ({reason})") from None
     module.eval().requires_grad_(False)
     return module, about
+
+
+@lru_cache(maxsize=8)
+def _kept(path: Path, *_: int) -> tuple[bytes, str]:
+    """What a file of the package holds, and its SHA-256, once for a process; it is small. Its stamp makes it new."""
+    content = path.read_bytes()
+    return content, hashlib.sha256(content).hexdigest()
 
 
 def _require_shapes(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
