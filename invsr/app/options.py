@@ -172,9 +172,13 @@ Combine = Annotated[
 ]
 ThicknessOfAll = Annotated[
     str | None,
-    typer.Option(help="Of all scans, mm, or auto. Default: sidecars, else slice spacing.", metavar="MM|auto"),
+    typer.Option(
+        help="Thickness of all slices, mm, or auto. Default: sidecars, else slice spacing.", metavar="MM|auto"
+    ),
 ]
-ProfileOfAll = Annotated[str | None, typer.Option(help="Of all scans: gaussian, boxcar, sinc, slr. [gaussian]")]
+ProfileOfAll = Annotated[
+    str | None, typer.Option(help="Slice profile of all scans: gaussian, boxcar, sinc, slr. [gaussian]")
+]
 MotionOfAll = Annotated[
     str | None,
     typer.Option(

@@ -52,7 +52,7 @@ class Forecast:
     least : int
         Bytes that it takes at the least.
     voxels : int
-        Of the results.
+        Number of voxels of the results.
     nothing_to_gain : str
         Why it is left out, in words; empty where it is not.
     moving : bool

@@ -35,7 +35,7 @@ class Options:
     Attributes
     ----------
     motion : str, optional
-        Of jobs that it suits (`Job.motion`); by default several scans move, each as a whole.
+        What moves in the jobs that it suits (`Job.motion`); by default several scans do, each as a whole.
     report : bool
         Whether each result gets a report.
     """

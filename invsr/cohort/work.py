@@ -38,7 +38,7 @@ class Outcome:
         In one line; empty where it is done.
     seconds : float
     voxels : int
-        Of the results.
+        Number of voxels of the results.
     """
 
     state: str

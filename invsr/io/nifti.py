@@ -121,7 +121,7 @@ class NiftiHeader:
         Number of volumes.
     dtype : dtype
     slope, inter : float
-        Of the intensities.
+        Intensities are stored values times slope plus inter.
     offset : int
         Bytes before the first voxel.
     slice_axis : int or None
