@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from invsr.cohort.dataset import INSTALL
+from invsr.cohort.interrupts import deferred_interrupts
 from invsr.errors import InvsrError
 from invsr.io.bounds import read_text
 
@@ -25,6 +27,8 @@ QUEUED = 1000
 DASHBOARD = 8787
 # Seconds that workers are waited for: a batch system may let them queue.
 PATIENCE = 60.0
+# Seconds between looks at whether a job has ended.
+POLL = 0.01
 KILLED = "its worker was killed twice (out of memory?): give it more --memory, or fewer --n-workers"
 # The variables that bound the threads of numerical libraries.
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -138,7 +142,7 @@ def run_tasks(
     InvsrError
         When there are no workers, or the scheduler is lost.
     """
-    with _client_of(crew) as client:
+    with deferred_interrupts() as answer, _client_of(crew) as client:
         from distributed import as_completed
 
         started(client.dashboard_link if crew.dashboard or not crew.is_local else "")
@@ -152,6 +156,9 @@ def run_tasks(
                     future = client.submit(call, task, crew.room(shares), pure=False)
                     running[future] = task, shares
                     ending.add(future)
+                while not ending.has_ready():
+                    answer()
+                    time.sleep(POLL)
                 future = next(ending)
                 task, _ = running.pop(future)
                 ended = _ended(future)

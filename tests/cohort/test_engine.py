@@ -1,6 +1,7 @@
 """Tasks on Dask workers in processes of their own: all end, whatever becomes of one."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -10,6 +11,7 @@ import pytest
 from stubs import work
 
 from invsr.cohort.engine import HELD, Crew, run_tasks
+from invsr.cohort.interrupts import deferred_interrupts
 from invsr.errors import InvsrError
 
 GB = 1_000_000_000
@@ -118,3 +120,24 @@ def test_a_scheduler_that_is_not_there_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr("invsr.cohort.engine.PATIENCE", 0.5)
     with pytest.raises(InvsrError, match="no Dask workers there"):
         ended(["a"], Crew(scheduler="tcp://127.0.0.1:9"), tmp_path)
+
+
+def test_an_interrupt_waits_until_it_is_asked_for_and_a_second_one_does_not():
+    class Fragile:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)  # an exception raised here would be lost
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), deferred_interrupts() as answer:
+        Fragile()
+        reached = True
+        answer()
+        reached = False
+    assert reached
+    with pytest.raises(KeyboardInterrupt), deferred_interrupts():
+        os.kill(os.getpid(), signal.SIGINT)  # nobody asks: it is raised at the end
+    with pytest.raises(KeyboardInterrupt), deferred_interrupts():
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("the second one waited, too")
+    assert signal.getsignal(signal.SIGINT) is before

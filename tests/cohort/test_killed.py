@@ -5,7 +5,9 @@
 
 import gzip
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -114,3 +116,19 @@ def test_a_worker_that_is_killed_costs_nothing(raw, undisturbed, request, tmp_pa
         if process.returncode:  # it was hit while it started, or twice
             require_resumed(raw, out, files)
         assert results(out) == files, said
+
+
+def test_an_interrupted_run_says_so_in_one_line(tmp_path):
+    out, many = tmp_path / "out", 20 * SCANS  # so many that it is not over before it is interrupted
+    process = start(write_scans(tmp_path / "raw", many), out)
+    while not list(out.glob("sub-*/**/*.json")) and process.poll() is None:
+        time.sleep(0.05)
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C reaches the workers as well
+    said, _ = process.communicate(timeout=60)
+    wait_until_gone(family)
+    require_whole(out)
+    assert process.returncode == 130
+    assert [line for line in said.splitlines() if not line.startswith(("sub-", f"{many} jobs"))] == [
+        "invsr: error: interrupted: no unfinished file is left"
+    ]
