@@ -2,7 +2,7 @@
 
     python -m benchmarks.cohort.throughput DATASET [--crews 1x2 2x1] [--method auto]
 
-DATASET is a BIDS dataset whose scans are all reconstructed alone (`python -m benchmarks.cohort.dataset --subjects 12`).
+DATASET is a BIDS dataset whose scans are all reconstructed alone: `python -m benchmarks.cohort.dataset --plain`.
 "1x2" is one worker of two threads; the loop is `invsr reconstruct SCAN --report` for each, with all cores. "CPU" is the
 time of all processes over the time that passed and the cores; "peak memory" is that of all processes together.
 """

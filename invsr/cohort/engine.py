@@ -11,6 +11,7 @@ from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import format_exception
 from typing import Any, Generic, TypeVar
 
 from invsr.cohort.dataset import INSTALL
@@ -19,7 +20,7 @@ from invsr.errors import InvsrError
 from invsr.io.bounds import read_text
 
 T = TypeVar("T")
-# What a worker's process holds before it begins (program, networks), bytes: measured after a few jobs.
+# What a worker's process holds before it begins (program, networks), bytes: 1.2 to 1.4 GB after jobs of 128^3 voxels.
 HELD = 1_300_000_000
 # Jobs that a scheduler elsewhere has at once: it hands them to workers as they come, and may call for more of them.
 QUEUED = 1000
@@ -29,6 +30,7 @@ DASHBOARD = 8787
 PATIENCE = 60.0
 # Seconds between looks at whether a job has ended.
 POLL = 0.01
+FULL = "out of memory: give it more --memory, fewer --n-workers, or a coarser --spacing"
 KILLED = "its worker was killed twice (out of memory?): give it more --memory, or fewer --n-workers"
 # The variables that bound the threads of numerical libraries.
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -104,10 +106,11 @@ class Crew:
 
 @dataclass(frozen=True)
 class Ended(Generic[T]):
-    """How a task ended: with a result, or with words on what its worker met."""
+    """How a task ended: with a result, or with words on what its worker met, and for us where."""
 
     result: T | None
     error: str = ""
+    traceback: str = ""
 
 
 def run_tasks(
@@ -147,7 +150,7 @@ def run_tasks(
 
         started(client.dashboard_link if crew.dashboard or not crew.is_local else "")
         waiting, running, again = deque(tasks), dict[Any, tuple[Any, int]](), list[Any]()
-        ending: Any = as_completed()  # type: ignore[no-untyped-call]
+        ending = as_completed()
         while waiting or running:
             try:
                 slots = _slots(client, crew, idle=not running)
@@ -214,7 +217,10 @@ def _ended(future: Any) -> Ended[Any] | None:
     error = future.exception()
     if isinstance(error, KilledWorker):
         return None
-    return Ended(None, f"{type(error).__name__}: {error}: this is a bug of invsr's, please report it")
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+        return Ended(None, FULL)
+    where = "".join(format_exception(error))
+    return Ended(None, f"{type(error).__name__}: {error}: this is a bug of invsr's, please report it", where)
 
 
 @contextmanager
@@ -242,7 +248,7 @@ def _client_of(crew: Crew) -> Iterator[Any]:
             cluster.scale(crew.n_workers)
         else:
             cluster = stack.enter_context(
-                LocalCluster(  # type: ignore[no-untyped-call]
+                LocalCluster(
                     n_workers=crew.n_workers,
                     threads_per_worker=1,
                     processes=True,
@@ -258,7 +264,7 @@ def _client_of(crew: Crew) -> Iterator[Any]:
                 )
             )
         try:
-            client = stack.enter_context(Client(cluster, timeout=PATIENCE))  # type: ignore[no-untyped-call]
+            client = stack.enter_context(Client(cluster, timeout=PATIENCE))
             client.wait_for_workers(1, timeout=PATIENCE)
         except (OSError, TimeoutError) as error:
             raise InvsrError(

@@ -57,11 +57,11 @@ def plan_jobs(
     checksums = Checksums(out / HIDDEN / "checksums.json")
     correction = correction_of(out, options)
     found = []
-    for job in jobs:
-        with so_many_threads(threads):
+    with so_many_threads(threads):  # those of the jobs, for which engines are chosen
+        for job in jobs:
             ahead = forecast(job, options)
-        state, why = _state(job, ahead, out, options, checksums)
-        found.append(Planned(job, state, why, ahead, seconds_of(ahead, options, correction)))
+            state, why = _state(job, ahead, out, options, checksums)
+            found.append(Planned(job, state, why, ahead, seconds_of(ahead, options, correction)))
     if (out / HIDDEN).is_dir():
         checksums.save()
     return found
@@ -117,7 +117,7 @@ def run_planned(
 
     def ended(one: Planned, how: Ended[Outcome]) -> None:
         outcome = Outcome(FAILED, how.error) if how.result is None else how.result
-        _log(out, one, outcome)
+        _log(out, one, outcome, how.traceback)
         tell(one, outcome)
 
     if to_do:
@@ -151,7 +151,7 @@ def measure_networks(threads: int) -> None:
                 engines.choose(network, torch.device("cpu"))
 
 
-def _log(out: Path, one: Planned, outcome: Outcome) -> None:
+def _log(out: Path, one: Planned, outcome: Outcome, traceback: str = "") -> None:
     """What became of a job, beside its results: this is what differs from run to run."""
     entries = {
         "State": outcome.state,
@@ -160,5 +160,5 @@ def _log(out: Path, one: Planned, outcome: Outcome) -> None:
         "Voxels": outcome.voxels,
         "Sources": [source.relative for source in one.job.sources],
         "Outputs": [target.output for target in one.job.targets],
-    }
+    } | ({"Traceback": traceback} if traceback else {})
     write_whole(out / LOGS / f"{one.job.name}.json", json_of(entries))

@@ -164,8 +164,9 @@ class TrainedMethod(NetworkMethod):
     model: str | Path = ""
 
     def prior_in_use(self) -> Prior:
-        load = _prior_of if str(self.model) in models() else _prior_of.__wrapped__  # files may change
-        return load(str(self.model), self.kind)
+        if str(self.model) in models():
+            return _kept_prior(str(self.model), self.kind)
+        return _prior_of(self.model, self.kind)  # files may change
 
     def objections(self, problem: InverseProblem) -> list[str]:
         return list(self.outside(problem).values())
@@ -280,8 +281,13 @@ class Posterior(NetworkMethod):
 
 
 @lru_cache(maxsize=4)
-def _prior_of(model: str, kind: str) -> Prior:
-    """The prior of trained weights: for its size alone, since all share it."""
+def _kept_prior(model: str, kind: str) -> Prior:
+    """The prior of a model of the package: for its size alone, since all share it."""
+    return _prior_of(model, kind)
+
+
+def _prior_of(model: str | Path, kind: str) -> Prior:
+    """The prior of trained weights."""
     solver, _ = load_solver(model, kind)
     return next(one for one in solver.modules() if isinstance(one, Denoiser))
 

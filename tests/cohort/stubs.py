@@ -11,6 +11,8 @@ def work(task, room):
     what, folder = task
     if what == "fail":
         raise KeyError("nobody foresaw this")
+    if what == "full":
+        raise RuntimeError("not enough memory: you tried to allocate 9 GB")
     if what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "die once":

@@ -25,13 +25,15 @@ def ended(tasks, crew, folder, needs=lambda task: 0):
 
 
 def test_no_task_stops_the_others_and_a_worker_that_dies_gets_its_task_tried_again_once(tmp_path):
-    found = ended(["fine", "fail", "die once", "die", "threads"], Crew(2, 1, 2 * HELD + 2 * GB), tmp_path)
+    found = ended(["fine", "fail", "full", "die once", "die", "threads"], Crew(2, 1, 2 * HELD + 2 * GB), tmp_path)
     assert found["fine"].result == f"fine {GB} 1"
     assert found["die once"].result == f"die once {GB} 1"
     assert found["threads"].result == 1
     assert "KeyError" in found["fail"].error and "report" in found["fail"].error
+    assert "nobody foresaw this" in found["fail"].traceback and "stubs.py" in found["fail"].traceback
+    assert found["full"].error.startswith("out of memory: give it more --memory")
     assert "killed twice" in found["die"].error
-    assert len(found) == 5
+    assert len(found) == 6
 
 
 def test_a_task_that_needs_the_memory_of_two_workers_waits_for_both_and_has_their_threads(tmp_path):

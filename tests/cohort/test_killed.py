@@ -1,6 +1,6 @@
 """Runs of `invsr bids` that are killed at random moments leave nothing half, and the same command goes on with them.
 
-`pytest tests/cohort/test_killed.py --kills 40` kills 20 times, ten workers among them; `-s` shows what was hit.
+`pytest tests/cohort/test_killed.py --kills 40` kills 20 times, ten workers among them.
 """
 
 import gzip
@@ -82,36 +82,42 @@ def wait_until_gone(family):
     assert alive == []
 
 
+def started(raw, out, seconds):
+    """A run after so many seconds, and its processes; none where it is over."""
+    process = start(raw, out)
+    time.sleep(seconds)
+    return process, psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+
+
+def moments(request, low, high):
+    """When to kill, as shares of the time that an undisturbed run takes."""
+    kills = request.config.getoption("--kills")
+    draw = random.Random(kills)
+    return [draw.uniform(low, high) for _ in range(max(1, kills // 4))]
+
+
 def test_kills_at_random_moments(raw, undisturbed, request, tmp_path):
     files, seconds = undisturbed
-    draw = random.Random(request.config.getoption("--kills"))
-    for number in range(max(1, request.config.getoption("--kills") // 4)):
+    for number, share in enumerate(moments(request, 0.3, 1.1)):
         out = tmp_path / str(number)
-        process = start(raw, out)
-        time.sleep(draw.uniform(0.3, 1.1) * seconds)
-        family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        process, family = started(raw, out, share * seconds)
         process.kill()
         process.communicate()
         wait_until_gone(family)
         if out.is_dir():
             require_whole(out)
-        print(f"killed: {len(list(out.glob('sub-*/**/*.json')))} of {SCANS} were done")  # noqa: T201
         require_resumed(raw, out, files)
 
 
 def test_a_worker_that_is_killed_costs_nothing(raw, undisturbed, request, tmp_path):
     files, seconds = undisturbed
-    draw = random.Random(request.config.getoption("--kills"))
-    for number in range(max(1, request.config.getoption("--kills") // 4)):
+    for number, share in enumerate(moments(request, 0.6, 0.95)):
         out = tmp_path / str(number)
-        process = start(raw, out)
-        time.sleep(draw.uniform(0.6, 0.95) * seconds)
-        family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        process, family = started(raw, out, share * seconds)
         workers = [one for one in family if "spawn_main" in " ".join(one.cmdline())]
         for worker in workers[:1]:
             worker.kill()
         said, _ = process.communicate(timeout=120)
-        print(f"{len(workers)} workers, one killed")  # noqa: T201
         require_whole(out)
         if process.returncode:  # it was hit while it started, or twice
             require_resumed(raw, out, files)
