@@ -124,7 +124,15 @@ def test_a_scheduler_that_is_not_there_is_an_error(monkeypatch, tmp_path):
         ended(["a"], Crew(scheduler="tcp://127.0.0.1:9"), tmp_path)
 
 
-def test_an_interrupt_waits_until_it_is_asked_for_and_a_second_one_does_not():
+@pytest.fixture
+def heard():
+    """SIGINT raises KeyboardInterrupt, in tests that were started in the background, too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_waits_until_it_is_asked_for_and_a_second_one_does_not(heard):
     class Fragile:
         def __del__(self):
             os.kill(os.getpid(), signal.SIGINT)  # an exception raised here would be lost

@@ -38,7 +38,12 @@ def write_scans(root, count):
 def start(raw, out):
     """The command in a process group of its own, as a terminal starts it."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([*WORDS, str(raw), str(out), *HOW], start_new_session=True, **pipes)
+    return subprocess.Popen(
+        [*WORDS, str(raw), str(out), *HOW],
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background are deaf to it
+        **pipes,
+    )
 
 
 def results(out):
