@@ -98,7 +98,11 @@ class _Additive:
     def standardised_residual(self, y: Tensor, prediction: Tensor) -> Tensor:
         """``(y - p) / sigma``; its variance is 1 without outliers."""
         _require_same_shape(y, prediction)
-        return (y - prediction) / self.sigma
+        if not y.is_complex():
+            return (y - prediction) / self.sigma
+        # The division of complex numbers takes several times as long, and k-space of coils much memory.
+        left = y - prediction
+        return left * (1 / self.sigma) if torch.is_grad_enabled() else left.mul_(1 / self.sigma)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,18 @@ def gradient_adjoint(g: Tensor, spacing: Sequence[float], boundary: Sequence[str
 
 def laplacian(x: Tensor, spacing: Sequence[float], boundary: Sequence[str]) -> Tensor:
     """Gram operator of `gradient`, positive semi-definite: ``gradient_adjoint(gradient(x))``."""
-    return gradient_adjoint(gradient(x, spacing, boundary), spacing, boundary)
+    out = torch.zeros_like(x)
+    for n, (h, kind) in enumerate(zip(spacing, boundary, strict=True)):
+        axis = n - 3
+        last, weight = x.shape[axis] - 1, 1 / h**2
+        step = x.narrow(axis, 1, last) - x.narrow(axis, 0, last)
+        out.narrow(axis, 1, last).add_(step, alpha=weight)
+        out.narrow(axis, 0, last).sub_(step, alpha=weight)
+        if kind == PERIODIC:
+            step = x.narrow(axis, 0, 1) - x.narrow(axis, last, 1)
+            out.narrow(axis, 0, 1).add_(step, alpha=weight)
+            out.narrow(axis, last, 1).sub_(step, alpha=weight)
+    return out
 
 
 def laplacian_matrix(size: int, spacing: float, boundary: str) -> npt.NDArray[np.float64]:

@@ -41,6 +41,13 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
     return torch.sum(a * b, dtype=torch.float64)
 
 
+def norm(x: Tensor) -> Tensor:
+    """Euclidean norm; that of complex numbers as one of real ones, which is many times as fast."""
+    parts = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+    found: Tensor = torch.linalg.vector_norm(parts)
+    return found
+
+
 def random_like(shape: Sequence[int], like: Tensor, seed: int) -> Tensor:
     """Normal random numbers, the same for a seed on every device, of the dtype and on the device of `like`."""
     generator = torch.Generator().manual_seed(seed)
@@ -133,13 +140,13 @@ def conjugate_gradient(
             return LinearSolution(x, Status.CONVERGED, n, residual)
         z = r if preconditioner is None else preconditioner(r)
         rz, rz_old = float(inner(r, z)), rz
-        p = z + (rz / rz_old) * p if n else z.clone()
+        p = torch.add(z, p, alpha=rz / rz_old) if n else z.clone()
         q = matvec(p)
         curvature = float(inner(p, q))
         if not curvature > 0:  # also catches NaN
             return LinearSolution(x, Status.BREAKDOWN, n, residual)
-        x = x + (rz / curvature) * p
-        r = r - (rz / curvature) * q
+        x = torch.add(x, p, alpha=rz / curvature)
+        r = torch.sub(r, q, alpha=rz / curvature)
         residual = float(inner(r, r)) ** 0.5 / scale
         if residual > rtol:  # which it approaches by about the same factor in each iteration
             tell(max(0.0, math.log(residual / first) / math.log(rtol / first)))

@@ -4,8 +4,9 @@ from invsr.noise.estimation import estimate_sigma
 from invsr.noise.sampling import add_noise
 from invsr.operators.base import Diagonal, LinearOperator
 from invsr.operators.contrasts import Contrasts
-from invsr.operators.kspace import KSpaceCrop, KSpaceFilter, KSpaceMask, zero_fill
-from invsr.operators.kspace_weights import apodisation, elliptic, partial_fourier, random_mask
+from invsr.operators.kspace import KSpaceFilter, KSpaceMask
+from invsr.operators.kspace_crop import KSpaceCrop, zero_fill
+from invsr.operators.kspace_weights import apodisation, elliptic, partial_fourier, poisson_disc, random_mask
 from invsr.operators.moving_slices import Slices
 from invsr.operators.profiles import AxisProfile
 from invsr.operators.sampling import Sampling
@@ -38,6 +39,7 @@ __all__ = [
     "elliptic",
     "estimate_sigma",
     "partial_fourier",
+    "poisson_disc",
     "random_mask",
     "zero_fill",
 ]

@@ -87,6 +87,85 @@ def random_mask(
     return mask.expand(tuple(shape)).clone()
 
 
+def poisson_disc(
+    shape: Sequence[int],
+    acceleration: float,
+    centre: int | Sequence[int],
+    seed: int | torch.Generator = 0,
+    axes: Sequence[int] = (1, 2),
+) -> Tensor:
+    """A full centre and, around it, random samples that keep a distance which grows with frequency.
+
+    Drawn by `sigpy.mri.poisson`, a little too densely; random samples outside the centre are then taken out again, so
+    that exactly ``round(total / acceleration)`` are left. For corners left out, multiply by `elliptic`.
+
+    Parameters
+    ----------
+    shape : three of int
+    acceleration : float
+        Above 1.
+    centre : int or two
+        Lines of the full centre along each of `axes`.
+    seed : int or torch.Generator
+        The same seed gives the same mask.
+    axes : two of {0, 1, 2}
+        The phase-encoding axes; along the third, lines are complete.
+
+    Returns
+    -------
+    Tensor, shape `shape`, float64
+        Ones and zeros.
+
+    Raises
+    ------
+    InvsrError
+        When axes or sizes do not fit, the acceleration is not above 1, or no such mask was found.
+
+    References
+    ----------
+    Bridson (2007), ACM SIGGRAPH sketches, 22 (Poisson-disc sampling). Vasanawala, Murphy, Alley, Lai, Keutzer, Pauly,
+    Lustig (2011), Proc. IEEE ISBI, 1039-1043 (in k-space).
+    """
+    drawn = sorted({a % 3 for a in axes})
+    lines = [int(n) for n in np.broadcast_to(np.asarray(centre), 2)]
+    if len(shape) != 3 or len(drawn) != 2 or not 1 < acceleration < math.inf:
+        raise InvsrError(
+            f"Poisson-disc mask of shape {tuple(shape)} along axes {tuple(axes)}, acceleration {acceleration:g}: give "
+            "three sizes, two different axes, and an acceleration above 1"
+        )
+    plane = [shape[n] for n in drawn]
+    wanted = round(math.prod(plane) / acceleration)
+    if not all(0 <= m <= n for m, n in zip(lines, plane, strict=True)) or math.prod(lines) > wanted:
+        raise InvsrError(
+            f"a centre of {lines[0]}x{lines[1]} samples in a mask of {plane[0]}x{plane[1]} with acceleration "
+            f"{acceleration:g}, which leaves {wanted}: lower the centre or the acceleration"
+        )
+    if isinstance(seed, torch.Generator):
+        seed = int(torch.randint(2**31, (), generator=seed, device=seed.device))
+    from sigpy.mri import poisson
+
+    found = None
+    for share in (0.05, 0.15, 0.3):  # its bisection ends beside small targets, where the next radius is a line more
+        target, tolerance = max((1 - share) * acceleration, 1 + 1e-3), share * acceleration
+        try:
+            found = poisson(plane, target, lines, dtype=np.float64, crop_corner=False, seed=seed, tol=tolerance)
+            break
+        except ValueError:
+            continue
+    if found is None:
+        raise InvsrError(
+            f"no Poisson-disc mask of {plane[0]}x{plane[1]} samples with a centre of {lines[0]}x{lines[1]} has "
+            f"acceleration {acceleration:g}: lower the centre, or use random_mask"
+        )
+    mask = torch.from_numpy(found.copy())
+    full = torch.zeros_like(mask, dtype=torch.bool)
+    full[tuple(slice(n // 2 - m // 2, n // 2 - m // 2 + m) for m, n in zip(lines, plane, strict=True))] = True
+    mask[full] = 1
+    _trim(mask, ~full, wanted, torch.Generator().manual_seed(seed))
+    left = next(n for n in (0, 1, 2) if n not in drawn)
+    return mask.unsqueeze(left).expand(tuple(shape)).clone()
+
+
 def apodisation(shape: Sequence[int], kind: str = "hamming", taper: float = 0.5) -> Tensor:
     """A window over k-space, the product of one per axis, 1 at frequency zero and symmetric.
 
@@ -110,6 +189,14 @@ def apodisation(shape: Sequence[int], kind: str = "hamming", taper: float = 0.5)
         else:
             raise InvsrError(f"apodisation {kind!r}, taper {taper}: use 'hamming', 'hann' or 'tukey' with taper 0 to 1")
     return weights
+
+
+def _trim(mask: Tensor, free: Tensor, wanted: int, generator: torch.Generator) -> None:
+    """Take out samples, or put some in, at random among the `free` ones until `wanted` are left."""
+    excess = int(mask.sum()) - wanted
+    places = (free & (mask == float(excess > 0))).flatten().nonzero().flatten()
+    order = torch.randperm(len(places), generator=generator)[: abs(excess)]
+    mask.view(-1)[places[order]] = float(excess < 0)
 
 
 # Transforms -----------------------------------------------------------------------------------------

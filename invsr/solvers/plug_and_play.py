@@ -11,6 +11,7 @@ from invsr.noise.estimation import estimate_sigma
 from invsr.noise.likelihoods import Gaussian, Likelihood
 from invsr.numerics.iteration import ProgressCallback, Status, Steps, steps_left
 from invsr.numerics.levels import peak
+from invsr.numerics.linear import norm
 from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import GRADIENT, Prior
 from invsr.solvers.divergence import Bounds
@@ -124,6 +125,8 @@ def iterate(
         before, surrogate = state.x, problem.retargeted(likelihoods, y, state.x, prediction)
         if surrogate is not problem or weights.lam != lam_before:
             state = replace(state, objective=None)  # it was that of the old data or of the old weight
+        if surrogate is problem:
+            prediction = None  # k-space of several coils does not fit into memory often
         lam_before, rho = weights.lam, weights.rho()
         changes = [entry["change"] for entry in history]
         with steps.step(max(soonest - n, steps_left(changes, rtol, usual, max_iter))):
@@ -133,14 +136,14 @@ def iterate(
             "lam": lam_before,
             "sigma": (lam_before / rho) ** 0.5,
             "chi2": chi2(operator, likelihoods, y, prediction),
-            "change": float((state.x - before).norm() / state.x.norm().clamp(min=1e-30)),
+            "change": float(norm(state.x - before) / norm(state.x).clamp(min=1e-30)),
             "split": state.split_residual,
         }
         if state.objective is not None:
             entry["objective"] = state.objective
         history.append(entry)
         steps.tell(entry)
-        if bounds.exceeded(entry["chi2"], float(state.x.norm())):
+        if bounds.exceeded(entry["chi2"], float(norm(state.x))):
             status = Status.DIVERGED
             break
         weights.learn(n, entry["chi2"])

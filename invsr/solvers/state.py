@@ -13,7 +13,7 @@ from invsr.errors import InvsrError
 from invsr.noise.likelihoods import Likelihood
 from invsr.numerics.differences import difference, gradient, gradient_adjoint
 from invsr.numerics.iteration import within
-from invsr.numerics.linear import inner, largest_eigenvalue, number
+from invsr.numerics.linear import inner, largest_eigenvalue, norm, number
 from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import GRADIENT, Prior
 from invsr.solvers.residuals import as_tuple, back_project, target
@@ -237,14 +237,14 @@ def raised(problem: Problem, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, f
     if problem.prior.analysis != GRADIENT or torch.is_grad_enabled():
         k = analyse(problem, x)
         following = u + k
-        return following, number((following - v).norm() / k.norm().clamp(min=1e-30))
+        return following, number(norm(following - v) / norm(k).clamp(min=1e-30))
     apart = size = 0.0
     spacing, boundary = problem.operator.domain.spacing.tolist(), problem.operator.boundary
     for n in range(3):
         k = difference(x, n, spacing[n], boundary[n])
         u[n] += k
-        size += float(k.norm()) ** 2
-        apart += float(torch.dist(u[n], v[n])) ** 2
+        size += float(norm(k)) ** 2
+        apart += float(norm(u[n] - v[n])) ** 2
     return u, (apart / max(size, 1e-60)) ** 0.5
 
 
@@ -261,7 +261,7 @@ def extrapolated(x: Tensor, before: Tensor, momentum: float) -> tuple[Tensor, fl
 
 def split_residual(k: Tensor, z: Tensor) -> float:
     """``||k - z|| / ||k||``, how far the two copies of the volume are apart."""
-    return number((k - z).norm() / k.norm().clamp(min=1e-30))
+    return number(norm(k - z) / norm(k).clamp(min=1e-30))
 
 
 def analyse(problem: Problem, x: Tensor) -> Tensor:

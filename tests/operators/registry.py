@@ -35,7 +35,7 @@ from invsr.operators import (
     Stack,
     acquisition,
 )
-from invsr.operators.kspace import zero_fill
+from invsr.operators.kspace_crop import zero_fill
 from invsr.operators.kspace_weights import apodisation, partial_fourier
 from invsr.operators.profiles import profile_samples
 
@@ -320,6 +320,19 @@ CASES: dict[str, Case] = {
     "k-space mask, real volumes": Case(lambda: KSpaceMask(SMALL, _mask(SMALL), real=True)),
     "k-space mask, coils": Case(lambda: KSpaceMask(SMALL, _mask(SMALL), _coils(SMALL)), complex_domain=True),
     "k-space mask, coils, real volumes": Case(lambda: KSpaceMask(SMALL, _mask(SMALL), _coils(SMALL), real=True)),
+    "k-space mask along two axes": Case(lambda: KSpaceMask(SMALL, _mask(SMALL), axes=(0, 1)), complex_domain=True),
+    "k-space mask along two axes, the same for all slices": Case(
+        lambda: KSpaceMask(SMALL, _mask(SMALL)[..., :1].expand(SMALL.shape), axes=(0, 1)), complex_domain=True
+    ),
+    "k-space mask along one axis, coils": Case(
+        lambda: KSpaceMask(SMALL, _mask(SMALL)[:1].expand(SMALL.shape), _coils(SMALL), axes=(1,)), complex_domain=True
+    ),
+    "k-space mask along two axes, coils, real volumes": Case(
+        lambda: KSpaceMask(SMALL, _mask(SMALL), _coils(SMALL), real=True, axes=(1, 2))
+    ),
+    "k-space mask along two axes, real volumes": Case(
+        lambda: KSpaceMask(SMALL, _mask(SMALL)[:, :, :1].expand(SMALL.shape), real=True, axes=(0, 1))
+    ),
     "k-space filter": Case(
         lambda: KSpaceFilter(SMALL, partial_fourier(SMALL.shape, 0.7, 2) * apodisation(SMALL.shape))
     ),

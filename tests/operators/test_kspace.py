@@ -7,7 +7,8 @@ import torch
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.noise.sampling import add_noise
-from invsr.operators.kspace import KSpaceCrop, KSpaceFilter, KSpaceMask, zero_fill
+from invsr.operators.kspace import KSpaceFilter, KSpaceMask
+from invsr.operators.kspace_crop import KSpaceCrop, zero_fill
 from invsr.operators.kspace_weights import apodisation, elliptic, partial_fourier, random_mask
 
 C128 = torch.complex128
