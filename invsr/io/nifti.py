@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
@@ -195,16 +196,27 @@ def save(volume: Volume, path: str | os.PathLike[str]) -> None:
     InvsrError
         As `whole_file`.
     """
+    _write(volume.numpy(), volume.grid, path, volume.form_code, volume.slice_axis)
+
+
+def save_complex(x: Tensor, grid: Grid, path: str | os.PathLike[str]) -> None:
+    """Write a complex image, shape (1, 1, *grid.shape), as a complex64 NIfTI file; else as `save`."""
+    _write(x[0, 0].to("cpu", torch.complex64).numpy(), grid, path)
+
+
+def _write(
+    data: npt.NDArray[Any], grid: Grid, path: str | os.PathLike[str], form_code: int = 1, slice_axis: int | None = None
+) -> None:
     import nibabel
 
-    kind: Any = nibabel.Nifti2Image if max(volume.grid.shape) > LARGEST_NIFTI1 else nibabel.Nifti1Image
+    kind: Any = nibabel.Nifti2Image if max(grid.shape) > LARGEST_NIFTI1 else nibabel.Nifti1Image
     with whole_file(path, OUTPUT_ENDINGS) as part:
-        image = kind(volume.numpy(), volume.grid.affine)
-        image.set_qform(volume.grid.affine, volume.form_code)
-        image.set_sform(volume.grid.affine, volume.form_code)
+        image = kind(data, grid.affine)
+        image.set_qform(grid.affine, form_code)
+        image.set_sform(grid.affine, form_code)
         image.header.set_xyzt_units("mm")
-        if volume.slice_axis is not None:
-            image.header.set_dim_info(slice=volume.slice_axis)
+        if slice_axis is not None:
+            image.header.set_dim_info(slice=slice_axis)
         image.to_filename(part)
 
 
