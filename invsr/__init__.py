@@ -10,6 +10,7 @@ from invsr import operators, priors, solvers
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.grid import Grid
 from invsr.io.nifti import load, save
+from invsr.io.raw import load_raw
 from invsr.pipeline import (
     InverseProblem,
     Reconstruction,
@@ -17,9 +18,11 @@ from invsr.pipeline import (
     methods,
     reconstruct,
     reconstruct_contrasts,
+    reconstruct_raw,
     register,
     solve,
 )
+from invsr.raw import RawData
 from invsr.testing.simulation import simulate
 from invsr.volume import Volume
 
@@ -28,15 +31,18 @@ __all__ = [
     "InverseProblem",
     "InvsrError",
     "InvsrWarning",
+    "RawData",
     "Reconstruction",
     "Scan",
     "Volume",
     "load",
+    "load_raw",
     "methods",
     "operators",
     "priors",
     "reconstruct",
     "reconstruct_contrasts",
+    "reconstruct_raw",
     "register",
     "save",
     "simulate",

@@ -20,7 +20,7 @@ LABELS = ("--participant-label", "--session-label", "--suffix")
 SEVERAL = (*NUMERIC, *LABELS, "--slice-profile", "--mask", "--contrast")
 FLAGS = (
     *("--quiet", "--json", "--adapt", "--contrasts", "--self-supervised", "--help"),
-    *("--no-report", "--dashboard", "--dry-run"),
+    *("--no-report", "--dashboard", "--dry-run", "--phase", "--complex"),
 )
 
 
@@ -47,11 +47,11 @@ def repeat_options(arguments: list[str]) -> list[str]:
     return out
 
 
-def parsed_spacing(text: str) -> list[float]:
+def parsed_spacing(text: str, option: str = "--spacing") -> list[float]:
     """Millimetres along three axes."""
     parts = text.lower().split("x")
     if len(parts) not in (1, 3) or not all(_is_number(part) for part in parts):
-        raise InvsrError(f"--spacing {text}: give millimetres as 1.0 or 0.8x0.8x1")
+        raise InvsrError(f"{option} {text}: give millimetres as 1.0 or 0.8x0.8x1")
     return [float(part) for part in parts] * (3 // len(parts))
 
 

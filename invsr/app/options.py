@@ -16,6 +16,13 @@ LARGEST_SEED = 2**32 - 1
 Scans = Annotated[
     list[Path], typer.Argument(help="Thick-slice scans of one anatomy: NIfTI, mgz, NRRD.", metavar="SCAN.nii.gz")
 ]
+ScansOrRaw = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Thick-slice scans of one anatomy: NIfTI, mgz, NRRD; or k-space: ISMRMRD, fastMRI, cfl, npy.",
+        metavar="SCAN.nii.gz|RAW.h5",
+    ),
+]
 ScansOrFolders = Annotated[
     list[Path], typer.Argument(help="Scans, or folders of them: NIfTI, mgz, NRRD.", metavar="SCAN|FOLDER")
 ]
@@ -88,6 +95,22 @@ MotionLevel = Annotated[
 Transforms = Annotated[Path | None, typer.Option(help="Motion that `invsr register` wrote, instead of --motion.")]
 RegisterLevel = Annotated[str, typer.Option(help="stack, or slice: a motion for each slice.")]
 Spacing = Annotated[str | None, typer.Option(help="Target spacing, mm: 1.0 or 0.8x0.8x1. [finest, isotropic]")]
+
+# k-space ---------------------------------------------------------------------------------------------
+
+CoilMaps = Annotated[
+    Path | None,
+    typer.Option(help="Of k-space: coil sensitivities (coils, i, j, k), .npy or .cfl. Default: estimated (ESPIRiT)."),
+]
+Coils = Annotated[
+    int | None, typer.Option(help="Of k-space: number of virtual coils to keep. Default: those with signal.", min=1)
+]
+RawSpacing = Annotated[
+    str | None,
+    typer.Option(help="Of k-space files that do not say: voxel spacing of the matrix as measured, mm: 0.9x0.9x3."),
+]
+Phase = Annotated[bool, typer.Option("--phase", help="Of k-space: write the phase (radians), too.")]
+Complex = Annotated[bool, typer.Option("--complex", help="Of k-space: write the complex image, too.")]
 
 # How to solve ----------------------------------------------------------------------------------------
 

@@ -10,13 +10,14 @@ from invsr.app.arguments import Inputs, grid_of, motion_of, parsed_spacing, pars
 from invsr.app.contrasts import GRIDS, OWN, run_contrasts
 from invsr.app.outputs import figures_in_words, finish, prepare_outputs, require_distinct, tell
 from invsr.app.progress import progress, share_of_solving
+from invsr.app.raw import refuse_options, run_raw
 from invsr.errors import InvsrError
 
 # Heavy modules are imported inside the functions: `invsr --help` answers at once.
 
 
 def reconstruct(
-    scans: options.Scans,
+    scans: options.ScansOrRaw,
     output: options.ResultOutput,
     contrasts: options.Contrasts = False,
     contrast: options.ContrastNames = None,
@@ -46,13 +47,18 @@ def reconstruct(
     motion: options.MotionLevel = None,
     transforms: options.Transforms = None,
     volume: options.VolumeIndex = None,
+    coil_maps: options.CoilMaps = None,
+    coils: options.Coils = None,
+    raw_spacing: options.RawSpacing = None,
+    phase: options.Phase = False,
+    complex_: options.Complex = False,
     device: options.Device = "auto",
     memory: options.Memory = None,
     seed: options.Seed = 0,
     report: options.ReportFolder = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Reconstruct one isotropic volume from one thick-slice scan or several; of several contrasts, one for each."""
+    """Reconstruct one isotropic volume from thick-slice scans, one for each contrast, or one from k-space."""
     acquired: dict[str, Any] = {
         **{"slice_thickness": parsed_thickness(slice_thickness), "slice_profile": slice_profile or None},
         **{"in_plane": in_plane, "noise": noise or None, "noise_model": noise_model},
@@ -61,21 +67,50 @@ def reconstruct(
     inputs = Inputs(scans, mask or [], volume, geometry, slice_axis, acquired)
     where: dict[str, Any] = {"spacing": None if spacing is None else parsed_spacing(spacing), "reference": reference}
     where |= {"device": device, "memory": memory}
-    weights: dict[str, Any] = {"lam": parsed_weight(lam), "huber": huber, "max_iter": max_iter}
-    rest: dict[str, Any] = {"solver": solver, "denoiser": denoiser, "adapt": adapt or None, "model": model}
+    how: dict[str, Any] = {"lam": parsed_weight(lam), "huber": huber, "max_iter": max_iter, "solver": solver}
+    how |= {"denoiser": denoiser, "adapt": adapt or None, "model": model}
+    drawn: dict[str, Any] = {"samples": samples, "uncertainty": uncertainty, "seed": seed}
+    of_contrasts: dict[str, Any] = {"contrasts": contrasts, "contrast": contrast, "contrast_grid": contrast_grid}
+    moved: dict[str, Any] = {"motion": motion, "transforms": transforms}
+    of_raw: dict[str, Any] = {"coil_maps": coil_maps, "coils": coils, "raw_spacing": raw_spacing}
+    of_raw |= {"phase": phase, "complex": complex_}
     told: dict[str, Any] = {"report": report, "quiet": quiet}
-    if contrast_grid not in (None, *GRIDS):
-        raise InvsrError(f"--contrast-grid {contrast_grid}: use {' or '.join(GRIDS)}")
-    if contrasts or contrast:
-        how = weights | {"model": rest.pop("model")}
-        unused = rest | {"samples": samples, "uncertainty": uncertainty}
-        moved: dict[str, Any] = {"motion": motion, "transforms": transforms, "own": contrast_grid == OWN}
-        run_contrasts(inputs, output, contrast or None, method, how, unused, where, **moved, **told)
-    elif contrast_grid is not None:
+    _of_kind(inputs, output, method, how, where, drawn, of_contrasts, moved, of_raw, told)
+
+
+def _of_kind(
+    inputs: Inputs,
+    output: Path,
+    method: str,
+    how: dict[str, Any],
+    where: dict[str, Any],
+    drawn: dict[str, Any],
+    of_contrasts: dict[str, Any],
+    moved: dict[str, Any],
+    of_raw: dict[str, Any],
+    told: dict[str, Any],
+) -> None:
+    """k-space, several contrasts, or scans of one: each has its own way, and refuses the options of the others."""
+    from invsr.io.raw import is_raw
+
+    if any(map(is_raw, inputs.scans)):
+        unused = of_contrasts | moved | {"mask": inputs.masks, "reference": where.pop("reference")}
+        unused |= {"geometry": inputs.geometry, "slice_axis": inputs.slice_axis, "adapt": how.pop("adapt")}
+        run_raw(inputs, output, method, how, where, of_raw, unused, **drawn, **told)
+        return
+    refuse_options(of_raw, "images", "k-space")
+    names, grid = of_contrasts["contrast"] or None, of_contrasts["contrast_grid"]
+    if grid not in (None, *GRIDS):
+        raise InvsrError(f"--contrast-grid {grid}: use {' or '.join(GRIDS)}")
+    if of_contrasts["contrasts"] or names:
+        used = {name: how.pop(name) for name in ("lam", "huber", "max_iter", "model")}
+        unused = how | {name: drawn[name] for name in ("samples", "uncertainty")}
+        run_contrasts(inputs, output, names, method, used, unused, where, **moved, own=grid == OWN, **told)
+    elif grid is not None:
         raise InvsrError("--contrast-grid: one volume of all scans has one grid: leave it out, or add --contrasts")
     else:
-        drawn: dict[str, Any] = {"samples": samples, "uncertainty": uncertainty, "seed": seed}
-        _run(inputs, output, method, weights | rest, where, motion or "none", transforms, **drawn, **told)
+        level = moved["motion"] or "none"
+        _run(inputs, output, method, how, where, level, moved["transforms"], **drawn, **told)
 
 
 def _run(

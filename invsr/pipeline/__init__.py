@@ -7,6 +7,8 @@ from invsr.pipeline.grids import choose_grid
 from invsr.pipeline.joint import JointTV, JointUnrolled
 from invsr.pipeline.moved import estimate_motion
 from invsr.pipeline.problem import InverseProblem, build_problem
+from invsr.pipeline.raw_problem import RawProblem
+from invsr.pipeline.raw_run import reconstruct_raw
 from invsr.pipeline.reconstruction import Reconstruction
 from invsr.pipeline.run import reconstruct, register, solve, solve_problem
 from invsr.pipeline.scan import Scan
@@ -15,6 +17,7 @@ __all__ = [
     "InverseProblem",
     "JointTV",
     "JointUnrolled",
+    "RawProblem",
     "Reconstruction",
     "Scan",
     "build_problem",
@@ -24,6 +27,7 @@ __all__ = [
     "methods",
     "reconstruct",
     "reconstruct_contrasts",
+    "reconstruct_raw",
     "register",
     "solve",
     "solve_problem",

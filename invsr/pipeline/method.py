@@ -63,16 +63,18 @@ def iterated(
     rtol: float | None = None,
 ) -> Solution:
     """The problem's solution by plug-and-play or classical iterations."""
+    step = step or ADMM()
+    lam = problem.weight_of(prior) if lam is None else lam
     return iterate(
-        step or ADMM(),
+        step,
         problem.operator,
         problem.y,
         prior,
         lam=lam,
         sigma=problem.sigma,
         likelihood=problem.likelihoods,
-        # Denoisers begin at a guess that explains the data.
-        x0=None if prior.is_denoiser else problem.guess(),
+        schedule=None if step.explicit else problem.schedule_of(prior, lam),
+        x0=problem.start(prior),
         max_iter=max_iter,
         rtol=rtol,
         progress=progress,

@@ -67,7 +67,8 @@ class TV(Method):
     Parameters
     ----------
     lam : float, optional
-        Regularisation parameter for data scaled to a peak of 1; by default such that chi2 is about 1.
+        Regularisation parameter for data scaled to a peak of 1; by default such that chi2 is about 1, of k-space such
+        that samples that were left out are predicted best.
     huber : float
         Slopes (of the peak per mm) below which Huber's function smooths instead of flattening.
     max_iter : int

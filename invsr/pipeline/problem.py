@@ -20,9 +20,11 @@ from invsr.operators.separable import Separable
 from invsr.operators.stack import Stack
 from invsr.pipeline.moved import intensity_scale
 from invsr.pipeline.scan import Scan
+from invsr.priors.base import Prior
 from invsr.solvers.plug_and_play import smooth_guess
 from invsr.solvers.residuals import as_tuple, like_data
 from invsr.solvers.spline import cubic
+from invsr.solvers.weighting import Schedule
 
 # Noise is never taken to be less than this share of the peak: a fit closer than that is beyond float32 data.
 LEAST_SIGMA = 5e-4
@@ -120,6 +122,11 @@ class InverseProblem:
         return [scan.name for scan in self.scans] or [f"data {n + 1}" for n in range(len(self.grids))]
 
     @property
+    def notes(self) -> list[str]:
+        """One line for each thing that was found in the data and changed before they were used."""
+        return [note for scan in self.scans for note in scan.notes]
+
+    @property
     def slice_axes(self) -> list[int]:
         """Each scan's array axis across the slices; that of its largest voxels where nothing is known of slices."""
         return [scan.through_plane for scan in self.scans] or [grid.through_plane for grid in self.grids]
@@ -162,6 +169,18 @@ class InverseProblem:
         """Whether a scan lies obliquely to the target, by its header or because it moved."""
         moved = [] if self.motion is None else [not one.still for one in self.motion.scans]
         return any(moved) or any(scan.grid.axes_in(self.domain) is None for scan in self.scans)
+
+    def start(self, prior: Prior) -> Tensor | None:
+        """First guess for a prior; None for denoisers, which begin at a guess that explains the data."""
+        return None if prior.is_denoiser else self.guess()
+
+    def weight_of(self, prior: Prior) -> float | None:
+        """The weight of a prior where it can be told before solving; None where the solver chooses it."""
+        return None
+
+    def schedule_of(self, prior: Prior, lam: float | None) -> Schedule | None:
+        """Noise levels of a denoiser; None where the solver chooses them."""
+        return None
 
     def with_data(self, y: Data) -> InverseProblem:
         """The same problem with other data."""

@@ -36,6 +36,8 @@ def outside(about: dict[str, Any], problem: InverseProblem) -> dict[str, str]:
     problem : InverseProblem
     """
     slices = problem.all_slices
+    if problem.operator.complex_range:
+        return {OTHER: "k-space: the network was trained on images of thick slices"}
     if not slices:
         return {OTHER: "a problem without slices: the network was trained on thick-slice scans"}
     try:

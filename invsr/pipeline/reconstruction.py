@@ -30,7 +30,7 @@ class Reconstruction:
     Attributes
     ----------
     x : Tensor, shape (1, channel, *grid.shape)
-        Intensities, in the first scan's units.
+        Intensities, in the first scan's units; complex ones where data are k-space.
     problem : InverseProblem
         What was solved, in scaled intensities.
     method : Method
@@ -62,12 +62,21 @@ class Reconstruction:
 
     @property
     def volume(self) -> Volume:
-        """The result with its grid; it keeps the first scan's name and the space that its header names."""
+        """The result with its grid; it keeps the first scan's name and the space that its header names.
+
+        The magnitude of a complex one.
+        """
         return self._volume(self.x)
 
+    @property
+    def phase(self) -> Volume | None:
+        """The phase of a complex result, radians from -pi to pi; None of a real one."""
+        return self._volume(self.x.angle()) if self.x.is_complex() else None
+
     def _volume(self, x: Tensor) -> Volume:
+        x = x.abs() if x.is_complex() else x
         if not self.problem.scans:
-            return Volume(x, self.grid)
+            return Volume(x, self.grid, self.problem.names[0])
         return self.problem.scans[0].volume.with_data(x, self.grid)
 
     @property
@@ -148,7 +157,7 @@ class Reconstruction:
     @property
     def notes(self) -> list[str]:
         """One line for each thing that was found in the scans and changed before they were used."""
-        return [note for scan in self.problem.scans for note in scan.notes]
+        return self.problem.notes
 
     def remarks(self) -> list[str]:
         """One line for each thing about this run that a user should know."""

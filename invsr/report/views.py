@@ -14,7 +14,6 @@ from invsr.report import plot
 from invsr.report.layers import DIVERGING, GRAY, SHARE, Layer, lookup_tables, packed, shown, window
 from invsr.solvers.residuals import Residual, as_tuple
 from invsr.uncertainty.evidence import Evidence
-from invsr.volume import Volume
 
 # Grey levels of volumes shown for comparison, and of maps.
 COMPARED, COARSE = 128, 64
@@ -113,7 +112,7 @@ def packed_views(layers: Sequence[Layer], sets: Mapping[str, Sequence[str]], res
     prepared = [shown(layer) for layer in layers]
     index = {layer.name: n for n, layer in enumerate(layers)}
     display = prepared[index["result"]].grid
-    start = np.rint(display.to_voxel(plot.bright_centre(Volume(result.x.cpu(), result.grid))))
+    start = np.rint(display.to_voxel(plot.bright_centre(result.volume.to("cpu"))))
     return {
         "shape": display.shape,
         "affine": display.affine[:3].tolist(),

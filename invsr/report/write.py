@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.io.files import make_folder, write_whole
-from invsr.models import compiled, engines
+from invsr.io.files import make_folder
 from invsr.numerics.iteration import Status
 from invsr.pipeline import InverseProblem, Reconstruction
+from invsr.pipeline.raw_problem import RawProblem
 from invsr.pipeline.slice_check import EXPECTED
 from invsr.report import page, plot
+from invsr.report.kspace import write_raw_report
+from invsr.report.record import grid_record, made_of, run_record, write_pages
 from invsr.report.views import layers_of, packed_views
 from invsr.solvers.residuals import Residual, as_tuple, residuals
 from invsr.solvers.solution import CHI2_EXPECTED
@@ -56,11 +54,13 @@ def write_report(
     Raises
     ------
     InvsrError
-        When the problem was not made of scans, or the folder cannot be made.
+        When the problem was made neither of scans nor of k-space, or the folder cannot be made.
     """
     problem = result.problem
+    if isinstance(problem, RawProblem):
+        return write_raw_report(folder, result, problem, command, files or {})
     if not problem.scans:
-        raise InvsrError("a report is made of scans: this problem was made of an operator and data")
+        raise InvsrError("a report is made of scans or k-space: this problem was made of an operator and data")
     names = _distinct(problem.names)
     make_folder(folder)
     cubic = problem.interpolated() * problem.scale
@@ -76,10 +76,7 @@ def write_report(
         sections=_sections(names, result, cubic, left, record),
         layers=packed_views(layers, sets, result),
     )
-    paths = [folder / "report.html", folder / "report.json"]
-    for path, words in zip(paths, (text, json.dumps(record, indent=2) + "\n"), strict=True):
-        write_whole(path, words)
-    return paths
+    return write_pages(folder, text, record)
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
@@ -105,7 +102,7 @@ def _record(
         scans.append(
             {
                 "name": name,
-                "grid": _grid(grid),
+                "grid": grid_record(grid),
                 "slice_profile": str(scan.slice_profile),
                 "slice_thickness": scan.thickness,
                 "sigma": problem.sigma * problem.scale * problem.levels[n],
@@ -117,31 +114,8 @@ def _record(
     if result.motion is not None:
         for entry, moved in zip(scans, result.motion.scans, strict=True):
             entry |= {"gain": moved.gain, "slices_left_out": moved.rejected, "motion": moved.motion.tolist()}
-    return {
-        "method": str(result.method),
-        "command": command,
-        "seed": result.seed,
-        "networks": result.networks,
-        "processor": engines.processor(),
-        "threads": torch.get_num_threads(),
-        "scans": scans,
-        "grid": _grid(result.grid),
-        "status": result.status.value,
-        "lam": result.lam,
-        "sigma": result.sigma,
-        "chi2": result.chi2,
-        "gain": result.gain,
-        "evidence": {"prior_share_of_energy": split.energy, "prior_share_of_detail": split.detail},
-        "remarks": result.remarks(),
-        "history": result.history,
-        "sha256": {role: hashlib.sha256(path.read_bytes()).hexdigest() for role, path in files.items()},
-        "versions": {name: version(name) for name in PACKAGES}
-        | ({} if (openvino := compiled.version()) is None else {"openvino": openvino}),
-    }
-
-
-def _grid(grid: Grid) -> dict[str, Any]:
-    return {"shape": grid.shape, "spacing_mm": grid.spacing.round(6).tolist(), "affine": grid.affine.tolist()}
+    evidence = {"prior_share_of_energy": split.energy, "prior_share_of_detail": split.detail}
+    return run_record(result, command, files) | {"scans": scans, "evidence": evidence}
 
 
 def _size(grid: Grid) -> str:
@@ -272,14 +246,8 @@ def _noise(names: Sequence[str], problem: InverseProblem) -> dict[str, str]:
 
 
 def _made(record: Mapping[str, Any]) -> dict[str, str]:
-    rows = {"Command": record["command"] or "from Python", "Method": record["method"], "λ": f"{record['lam']:.4g}"}
-    rows["Seed"] = str(record["seed"])
+    rows = {}
     for scan in record["scans"]:
         width = "voxels are samples" if scan["slice_thickness"] is None else f"{scan['slice_thickness']:g} mm"
         rows[f"Slices of {scan['name']}"] = f"{scan['slice_profile']}, {width}"
-    rows |= {f"SHA-256 of {role}": digest for role, digest in record["sha256"].items()}
-    ways = [f"{network} by {', '.join(found)}" for network, found in record["networks"].items()]
-    rows |= {"Networks": "; ".join(ways)} if ways else {}
-    rows["Processor"] = f"{record['processor']}, {record['threads']} threads"
-    rows["Versions"] = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
-    return rows
+    return made_of(record, rows)

@@ -1,0 +1,345 @@
+"""From k-space as it was measured to an inverse problem: coils, target grid, slices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from invsr.coils.compression import compressed
+from invsr.coils.maps import coil_maps
+from invsr.coils.noise import estimate_noise
+from invsr.coils.whitening import noise_covariance, whitened
+from invsr.errors import InvsrError
+from invsr.grid import Grid
+from invsr.io.warn import warn
+from invsr.noise.likelihoods import Gaussian
+from invsr.numerics.axes import multiply
+from invsr.numerics.fourier import inverse_fourier
+from invsr.numerics.levels import peak
+from invsr.operators.base import LinearOperator
+from invsr.operators.kspace import KSpaceMask
+from invsr.operators.profiles import spline_matrix
+from invsr.operators.scan_model import acquisition
+from invsr.pipeline.problem import LEAST_SIGMA, InverseProblem, SliceGeometry
+from invsr.pipeline.raw_weight import Slab, cross_validated, slab_of
+from invsr.priors.base import GRADIENT, Prior
+from invsr.raw import RawData
+from invsr.solvers.plug_and_play import SMOOTHNESS, noise_schedule
+from invsr.solvers.residuals import back_project
+from invsr.solvers.weighting import Schedule
+
+# Iterations and tolerance of the first guess, which tells the level of bright tissue.
+GUESS_ITERATIONS, GUESS_RTOL = 20, 1e-2
+# Slices further apart than this many times the pixels are thick: the target is isotropic then.
+THICK = 1.2
+# A denoiser's weight over sigma^2, its first level as a share of the peak and the number of levels: set on stroke_*
+# (benchmarks/kspace/quality.py). Aliasing is a larger error than what slices hide, and takes longer to undo.
+DENOISER_WEIGHT = 0.5
+FIRST_LEVEL, LEVELS = 0.15, 16
+# Shares of the largest sum of squares below which maps of coils are left as they are.
+FAINT = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class RawProblem(InverseProblem):
+    """The inverse problem of k-space; `InverseProblem`'s attributes and these.
+
+    Attributes
+    ----------
+    raw : RawData
+        What y was made of: whitened, of compressed coils, on the target's pixels; its samples are y.
+    maps : Tensor, shape (coils, *raw.grid.shape), complex
+        Coil sensitivities.
+    first : Tensor, shape (1, 1, *domain.shape), complex
+        The smoothest volume that explains the data, roughly.
+    thickness : float or None
+        Of slices, mm.
+    slab : Slab or None
+        Of the data, on the matrix as measured: what the weight of total variation is found on.
+    """
+
+    raw: RawData | None = None
+    maps: Tensor | None = None
+    first: Tensor | None = None
+    thickness: float | None = None
+    slab: Slab | None = None
+
+    def start(self, prior: Prior) -> Tensor | None:
+        return self.guess()
+
+    def schedule_of(self, prior: Prior, lam: float | None) -> Schedule | None:
+        if not prior.is_denoiser:
+            return None
+        levels = noise_schedule(self.guess(), self.sigma, lam, LEVELS)
+        # Of noise that is white in all of k-space, a voxel of truncated or undersampled k-space gets its share.
+        share = float(self.data.measured.double().mean())
+        return replace(levels, start=max(FIRST_LEVEL, levels.start), end=levels.end * math.sqrt(share))
+
+    def weight_of(self, prior: Prior) -> float | None:
+        assert self.slab is not None
+        if prior.is_denoiser:
+            return DENOISER_WEIGHT * self.sigma**2
+        found = cross_validated(self.slab, prior, self.scale)
+        # A sample of a slice weighs as much as before, and its slopes are shared by more voxels.
+        axis = self.data.slice_axis
+        return found if axis is None else found * float(self.domain.spacing[axis] / self.data.grid.spacing[axis])
+
+    @property
+    def names(self) -> list[str]:
+        return [self.data.name]
+
+    @property
+    def notes(self) -> list[str]:
+        return list(self.data.notes)
+
+    @property
+    def slice_axes(self) -> list[int]:
+        axis = self.data.slice_axis
+        return [2 if axis is None else axis]
+
+    @property
+    def all_slices(self) -> list[SliceGeometry]:
+        axis = self.data.slice_axis
+        if axis is None or self.thickness is None:
+            return []
+        voxel, between = (float(grid.spacing[axis]) for grid in (self.domain, self.data.grid))
+        return [SliceGeometry(axis, self.thickness / voxel, (between - self.thickness) / voxel)]
+
+    @property
+    def slices(self) -> SliceGeometry | None:
+        found = self.all_slices
+        return found[0] if found else None
+
+    @property
+    def data(self) -> RawData:
+        """`raw`, which `build_raw_problem` always gives."""
+        assert self.raw is not None
+        return self.raw
+
+    def guess(self) -> Tensor:
+        assert self.first is not None
+        return self.first
+
+
+def build_raw_problem(
+    raw: RawData,
+    *,
+    spacing: float | Sequence[float] | None = None,
+    slice_thickness: float | None = None,
+    slice_profile: str | Path | None = None,
+    noise: float | None = None,
+    maps: Tensor | None = None,
+    n_coils: int | None = None,
+) -> RawProblem:
+    """The inverse problem of k-space, of one coil or several.
+
+    Coils are whitened and compressed; along readouts that are complete, data are transformed to positions.
+
+    Parameters
+    ----------
+    raw : RawData
+    spacing : float or three, mm, optional
+        Voxel spacing of the result along the data's axes. Along Fourier axes k-space is zero-filled or cropped to the
+        nearest matrix size that keeps the field of view; by default the matrix stays, and thick slices are made
+        isotropic.
+    slice_thickness : float, mm, optional
+        By default what the file says, else the slice spacing.
+    slice_profile : {"gaussian", "boxcar", "sinc", "slr"} or path, optional
+        Gaussian by default.
+    noise : float, optional
+        Standard deviation of the real and of the imaginary part of each sample of one average, the same in all coils,
+        in the samples' units; by default that of the noise scan, else estimated.
+    maps : Tensor, shape (coils, *raw.grid.shape), complex, optional
+        Coil sensitivities; estimated by default.
+    n_coils : int, optional
+        Number of virtual coils; by default as many as it takes to keep the signal.
+
+    Raises
+    ------
+    InvsrError
+        When maps do not fit, or noise, thickness or spacing cannot be used.
+    """
+    used, maps, sigma = _received(raw, noise, maps, n_coils)
+    slab = slab_of(used, maps, sigma)
+    grid = _pixels(used, spacing)
+    fine = _resized(used, grid)
+    sigma *= math.sqrt(fine.grid.size / used.grid.size)
+    if maps is not None:
+        maps = resampled_maps(maps, fine.grid.shape, used.axes)
+    fine = _with_positions(fine)
+    target, thickness = _target(fine, spacing, slice_thickness)
+    weights = fine.counts.sqrt()
+    operator: LinearOperator = KSpaceMask(fine.grid, weights, maps, axes=fine.axes)
+    if target != fine.grid:
+        slices = acquisition(
+            fine.grid,
+            reference=target,
+            slice_thickness=thickness,
+            slice_profile=slice_profile or "gaussian",
+            in_plane="none",
+            through_plane=fine.slice_axis,
+        )
+        operator = operator @ slices.to(fine.samples.device)
+    elif slice_profile is not None:
+        raise InvsrError(f"{raw.name}: a slice profile belongs to slices thicker than voxels: leave it out")
+    fine = fine.with_samples(fine.samples * weights)
+    back = back_project(operator, fine.samples)
+    rho = SMOOTHNESS * float(target.spacing.min()) ** 2
+    first = operator.solve(back, rho, GRADIENT, rtol=GUESS_RTOL, max_iter=GUESS_ITERATIONS).x
+    scale = peak(first)
+    level = max(sigma / scale, LEAST_SIGMA)
+    return RawProblem(
+        operator,
+        fine.samples.mul_(1 / scale),
+        level,
+        (Gaussian(level),),
+        scale,
+        raw=fine,
+        maps=maps,
+        first=first.div_(scale),
+        thickness=thickness,
+        slab=slab,
+    )
+
+
+def _received(
+    raw: RawData, noise: float | None, maps: Tensor | None, n_coils: int | None
+) -> tuple[RawData, Tensor | None, float]:
+    """Data of white noise and few coils, the coils' maps (None for one coil), and the noise of one average."""
+    if noise is not None and not (np.isfinite(noise) and noise > 0):
+        raise InvsrError(f"{raw.name}: noise {noise}: give the standard deviation of k-space samples, above zero")
+    if maps is not None and tuple(maps.shape) != (raw.n_coils, *raw.grid.shape):
+        raise InvsrError(
+            f"{raw.name}: coil maps of shape {tuple(maps.shape)} beside samples of {(raw.n_coils, *raw.grid.shape)}: "
+            "give one map for each coil, on the image's matrix"
+        )
+    if maps is not None:
+        # Whitening and compression would have to be applied to them, too: the noise is taken to be that of all coils.
+        sigma = _covariance(raw).diagonal().real.mean().sqrt().item() if noise is None else noise
+        return raw, maps.to(raw.samples), sigma
+    covariance = _covariance(raw) if noise is None else noise**2 * torch.eye(raw.n_coils, dtype=torch.complex128)
+    sigma = covariance.diagonal().real.mean().sqrt().item()
+    raw = whitened(raw, covariance)
+    if raw.n_coils > 1:
+        raw = compressed(raw, n_coils)
+    maps = coil_maps(raw) if raw.n_coils > 1 else None
+    # Whitened samples are in units of their noise: results are to be in those of the file.
+    return raw.with_samples(raw.samples.mul_(sigma), noise=None, calibration=None), maps, sigma
+
+
+def _covariance(raw: RawData) -> Tensor:
+    """The covariance of the noise of one average between coils: that of the noise scan, else estimated."""
+    if raw.noise is not None:
+        return noise_covariance(raw.noise)
+    found = estimate_noise(raw)
+    if found.doubt:
+        warn(f"{raw.name}: its noise is estimated with doubt, as {found.doubt}: give --noise, or a noise scan")
+    return found.covariance
+
+
+def _pixels(raw: RawData, spacing: float | Sequence[float] | None) -> Grid:
+    """The grid with the matrix size along Fourier axes that comes nearest to a spacing; the field of view stays."""
+    if spacing is None:
+        return raw.grid
+    asked = np.broadcast_to(np.asarray(spacing, float), 3)
+    if not (np.isfinite(asked).all() and (asked > 0).all()):
+        raise InvsrError(f"spacing {spacing} mm: every spacing must be above zero")
+    shape = list(raw.grid.shape)
+    for n in raw.axes:
+        if shape[n] > 1:
+            shape[n] = max(2, round(float(raw.grid.extent[n] / asked[n])))
+    return _of_matrix(raw.grid, shape)
+
+
+def _of_matrix(grid: Grid, shape: Sequence[int]) -> Grid:
+    """The grid of another matrix size on the same field of view: index N // 2 stays where it is."""
+    affine = grid.affine.copy()
+    affine[:3, :3] *= np.array(grid.shape) / np.array(shape)
+    middle = grid.to_world([n // 2 for n in grid.shape])
+    affine[:3, 3] = middle - affine[:3, :3] @ np.array([n // 2 for n in shape], float)
+    return Grid(shape, affine)
+
+
+def _resized(raw: RawData, grid: Grid) -> RawData:
+    """k-space zero-filled or cropped to a grid; intensities of the image stay, noise grows as the root of its size."""
+    if grid.shape == raw.grid.shape:
+        return raw
+    factor = math.sqrt(grid.size / raw.grid.size)
+    samples = _centred(raw.samples, grid.shape) * factor
+    return raw.with_samples(samples, counts=_centred(raw.counts, grid.shape), grid=grid, calibration=None)
+
+
+def _centred(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Zero-filled or cropped along the last three axes, index N // 2 on index N // 2."""
+    pad: list[int] = []
+    for have, wanted in zip(reversed(x.shape[-3:]), reversed(shape), strict=True):
+        before = wanted // 2 - have // 2
+        pad += [before, wanted - have - before]
+    return functional.pad(x, pad)
+
+
+def resampled_maps(maps: Tensor, shape: Sequence[int], axes: Sequence[int]) -> Tensor:
+    """Maps of coils on another matrix size of the same field of view, by spline interpolation; their norm stays.
+
+    Parameters
+    ----------
+    maps : Tensor, shape (coils, i, j, k), complex
+    shape : three of int
+    axes : sequence of {0, 1, 2}
+        Along which the size changes.
+    """
+    found = maps[None]
+    for n in axes:
+        have, wanted = maps.shape[1 + n], shape[n]
+        if have == wanted:
+            continue
+        from_middle = (torch.arange(wanted, dtype=torch.float64) - wanted // 2) * (have / wanted)
+        found = multiply(spline_matrix(have, from_middle + have // 2).to(found), found, n)
+    if found.shape[2:] == maps.shape[1:]:
+        return maps
+    # Between voxels that differ in phase, interpolation makes them too weak.
+    norm = found[0].abs().square().sum(0).sqrt()
+    return found[0] / torch.where(norm > FAINT, norm, torch.ones_like(norm))
+
+
+def _with_positions(raw: RawData) -> RawData:
+    """The data transformed to positions along Fourier axes that were measured completely, all but one of them."""
+    for n in raw.axes:
+        full = bool((raw.counts == raw.counts.narrow(n, 0, 1)).all())
+        if full and len(raw.axes) > 1 and raw.grid.shape[n] > 1:
+            samples = inverse_fourier(raw.samples, [n])
+            raw = raw.with_samples(samples, axes=tuple(m for m in raw.axes if m != n))
+    return raw
+
+
+def _target(
+    raw: RawData, spacing: float | Sequence[float] | None, slice_thickness: float | None
+) -> tuple[Grid, float | None]:
+    """The unknown's grid, and the thickness of slices."""
+    axis, grid = raw.slice_axis, raw.grid
+    if axis is None or grid.shape[axis] == 1:
+        if slice_thickness is not None:
+            what = "one slice" if axis is not None else "a three-dimensional acquisition"
+            raise InvsrError(f"{raw.name}: slice thickness {slice_thickness} mm of {what}: leave it out")
+        return grid, None
+    between = float(grid.spacing[axis])
+    thickness = slice_thickness or raw.slice_thickness or between
+    if not (np.isfinite(thickness) and thickness > 0):
+        raise InvsrError(f"{raw.name}: slice thickness {thickness} mm: it must be above zero")
+    pixel = min(float(grid.spacing[n]) for n in (0, 1, 2) if n != axis)
+    if spacing is not None:
+        wanted = float(np.broadcast_to(np.asarray(spacing, float), 3)[axis])
+    else:
+        wanted = pixel if between > THICK * pixel else between
+    if abs(wanted / between - 1) < 1e-3:
+        return grid, thickness
+    steps = grid.spacing.copy()
+    steps[axis] = wanted
+    return grid.refine(steps.tolist()), thickness

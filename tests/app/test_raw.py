@@ -1,0 +1,91 @@
+"""`invsr reconstruct RAW.h5`: k-space in, magnitude, phase and report out."""
+
+import json
+import subprocess
+import sys
+
+import nibabel
+import numpy as np
+import pytest
+import raw_files
+import torch
+
+import invsr
+from invsr.operators import random_mask
+from invsr.testing.kspace import simulate_kspace
+from invsr.testing.phantoms import centred_grid, shapes
+
+
+def run(*words):
+    found = subprocess.run([sys.executable, "-m", "invsr", *map(str, words)], capture_output=True, text=True)
+    return found.returncode, found.stdout, found.stderr
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    """k-space of a phantom as an array without positions, its coil maps beside it."""
+    folder = tmp_path_factory.mktemp("kspace")
+    grid = centred_grid((32, 32, 32), 1.5)
+    mask = random_mask((1, 32, 32), 2.0, 0.4, torch.Generator().manual_seed(0), axes=(1, 2))
+    truth = invsr.Volume(shapes(grid, n_samples=16, size=32.0), grid)
+    raw, maps, _ = simulate_kspace(truth, n_coils=3, mask=mask, noise=0.01)
+    np.save(folder / "samples.npy", raw.samples[0].numpy())
+    np.save(folder / "maps.npy", maps.numpy())
+    return folder / "samples.npy"
+
+
+def test_magnitude_phase_complex_and_report(samples, tmp_path):
+    out, report = tmp_path / "out.nii.gz", tmp_path / "report"
+    words = ("--raw-spacing", "1.5", "--phase", "--complex", "--report", report, "--method", "tv", "--spacing", "1.2")
+    code, said, err = run("reconstruct", samples, "-o", out, "--coil-maps", samples.parent / "maps.npy", *words)
+    assert code == 0, err
+    assert "tv" in said and "chi2" in said
+    magnitude, phase, both = (nibabel.load(tmp_path / f"out{part}.nii.gz") for part in ("", "_phase", "_complex"))
+    assert magnitude.shape == (40, 40, 40) and both.get_data_dtype() == np.complex64
+    np.testing.assert_allclose(
+        np.asarray(both.dataobj).real, np.asarray(magnitude.dataobj) * np.cos(phase.dataobj), atol=1e-4
+    )
+    page, record = (report / "report.html").read_text(), json.loads((report / "report.json").read_text())
+    assert "Zero-filled, result, phase" in page and "3.9-fold" in page
+    assert record["kspace"]["coils"] == 3 and record["kspace"]["matrix"] == [40, 40, 40]
+    assert record["kspace"]["share"] == pytest.approx(0.5 * 0.8**3, rel=0.1)
+
+
+def test_positions_are_those_of_the_raw_file(tmp_path):
+    scan = raw_files.Acquisition(
+        matrix=(48, 20, 8), position=(12.0, -9.0, 4.0), blob=(14.0, -12.0, 8.0), slice_spacing=4.0
+    )
+    path = raw_files.write_mrd(tmp_path / "raw.h5", scan.lines(), scan.header())
+    code, _, err = run("reconstruct", path, "-o", tmp_path / "out.nii.gz", "--method", "tikhonov", "--noise", "0.001")
+    assert code == 0, err
+    found = invsr.load(tmp_path / "out.nii.gz")
+    weights = found.numpy().astype(float) ** 2
+    centre = (found.grid.points() * weights[..., None]).sum((0, 1, 2)) / weights.sum()
+    assert np.abs(centre - np.array(scan.blob) * raw_files.LPS).max() < 0.1 * found.grid.spacing.min()
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("--motion", "stack"), "--motion: k-space data have no use for it"),
+        (("--reference", "grid.nii.gz"), "--reference"),
+        (("--noise", "1", "2"), "--noise: k-space is one file"),
+        (("--slice-thickness", "auto"), "give it in mm"),
+        (("--raw-spacing", "wide"), "--raw-spacing wide"),
+        (("--method", "cubic"), "interpolates images"),
+        ((), "--raw-spacing"),
+    ],
+)
+def test_refuses(samples, tmp_path, words, message):
+    if words and "--raw-spacing" not in words:
+        words = (*words, "--raw-spacing", "1.5")
+    code, _, err = run("reconstruct", samples, "-o", tmp_path / "out.nii.gz", *words)
+    assert code == 1 and message in err and err.count("\n") == 1, err
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_have_no_coils(tmp_path):
+    grid = centred_grid((16, 16, 16), 1.0)
+    invsr.save(invsr.Volume(shapes(grid, n_samples=8, size=16.0), grid), tmp_path / "scan.nii.gz")
+    code, _, err = run("reconstruct", tmp_path / "scan.nii.gz", "-o", tmp_path / "out.nii.gz", "--phase")
+    assert code == 1 and "--phase: images have no use for it, only k-space" in err
