@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -175,8 +176,14 @@ class RawData:
         return self.counts > 0
 
     def with_samples(self, samples: Tensor, **changes: object) -> RawData:
-        """The same acquisition with other samples, of other coils perhaps; `changes` are further fields."""
-        return dataclasses.replace(self, samples=samples, **changes)  # type: ignore[arg-type]  # fields by name
+        """The same acquisition with other samples, made of these ones, of other coils perhaps; `changes` by field.
+
+        They are not checked again, which would take as long as an iteration.
+        """
+        found = copy.copy(self)
+        for name, value in {"samples": samples, **changes}.items():
+            object.__setattr__(found, name, value)
+        return found
 
     def to(self, device: torch.device | str) -> RawData:
         """The same data on `device`."""

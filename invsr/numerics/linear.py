@@ -15,6 +15,9 @@ from torch import Tensor
 
 from invsr.numerics.iteration import Status, tell
 
+# Numbers whose products are summed at once.
+PIECE = 1 << 20
+
 
 @dataclass(frozen=True)
 class LinearSolution:
@@ -38,7 +41,11 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
     """Real part of <a, b>, accumulated in float64 for real and complex tensors alike."""
     if a.is_complex() or b.is_complex():
         a, b = torch.view_as_real(a.to(b.dtype).resolve_conj()), torch.view_as_real(b.to(a.dtype).resolve_conj())
-    return torch.sum(a * b, dtype=torch.float64)
+    if torch.is_grad_enabled() or a.numel() <= PIECE or not (a.is_contiguous() and b.is_contiguous()):
+        return torch.sum(a * b, dtype=torch.float64)
+    # The product of large tensors would take as much memory as one of them.
+    pieces = zip(torch.split(a.view(-1), PIECE), torch.split(b.view(-1), PIECE), strict=True)
+    return torch.stack([torch.sum(one * other, dtype=torch.float64) for one, other in pieces]).sum()
 
 
 def norm(x: Tensor) -> Tensor:

@@ -160,12 +160,17 @@ class KSpaceMask(LinearOperator):
     ) -> LinearSolution:
         if self.coils is None and (regulariser == IDENTITY or self._is_diagonal):
             b = b if self.real else b + 0j
-            return LinearSolution(_divided(b, self._squared, rho, regulariser, self.domain, self.axes))
+            inverse = _inverse(self._squared, rho, regulariser, self.domain, self.axes)
+            return LinearSolution(_diagonal(b, inverse, regulariser, self.axes))
         return super()._solve(b, rho, regulariser, x0, rtol, max_iter)
 
     def _precondition(self, r: Tensor, rho: float, regulariser: str) -> Tensor:
-        level = self._cache.get(self, ("level", regulariser), lambda: self._level(regulariser))
-        return _divided(r if self.real else r + 0j, level, rho, regulariser, self.domain, self.axes)
+        def build() -> Tensor:
+            level = self._level(regulariser)
+            return _inverse(level, rho, regulariser, self.domain, self.axes).to(r.real.dtype)
+
+        inverse = self._cache.get(self, ("inverse", r.dtype, rho, regulariser), build)
+        return _diagonal(r if self.real or r.is_complex() else r + 0j, inverse, regulariser, self.axes)
 
     def _composed(self, inner: LinearOperator) -> LinearOperator:
         return KSpaceOf(self, inner) if isinstance(inner, Separable) else super()._composed(inner)
@@ -196,15 +201,15 @@ class KSpaceMask(LinearOperator):
     def _level(self, regulariser: str) -> Tensor:
         """The diagonal of A* A in k-space, float32."""
         along = [n - 3 for n in self.axes]
-        level = self.weights.detach().double() ** 2
+        level = self.weights.detach().float() ** 2
         if self.coils is not None:
             power = torch.zeros_like(level)
-            for coil in torch.view_as_complex(self.coils.detach().double()):
-                power += torch.fft.fftn(coil, dim=along, norm="ortho").abs().square()
+            for coil in torch.view_as_complex(self.coils.detach().float()):
+                power += torch.fft.fftn(coil, dim=along, norm="ortho").abs().square_()
             power /= math.prod(self.domain.shape[n] for n in self.axes)
-            plain = torch.fft.ifftshift(level, along)
             # <F e_k, A* A F e_k> = sum_q W^2(q) P(q - k): a correlation.
-            product = torch.fft.fftn(plain, dim=along) * torch.fft.fftn(power, dim=along).conj()
+            product = torch.fft.fftn(torch.fft.ifftshift(level, along), dim=along)
+            product *= torch.fft.fftn(power, dim=along).conj_physical_()
             level = torch.fft.fftshift(torch.fft.ifftn(product, dim=along).real.clamp(min=0), along)
         if self.real:
             level = _symmetrised(level, self.axes)
@@ -278,7 +283,8 @@ class KSpaceFilter(LinearOperator):
     def _solve(
         self, b: Tensor, rho: float | Tensor, regulariser: str, x0: Tensor | None, rtol: float, max_iter: int
     ) -> LinearSolution:
-        return LinearSolution(_divided(b, self._effective(b) ** 2, rho, regulariser, self.domain, ALL_AXES))
+        inverse = _inverse(self._effective(b) ** 2, rho, regulariser, self.domain, ALL_AXES)
+        return LinearSolution(_diagonal(b, inverse, regulariser, ALL_AXES))
 
     def _effective(self, like: Tensor) -> Tensor:
         return self.weights.double() if like.is_complex() else _symmetrised(self.weights.double(), ALL_AXES)
@@ -304,31 +310,36 @@ def _symmetrised(weights: Tensor, axes: Sequence[int]) -> Tensor:
     return mean
 
 
-def _divided(
-    b: Tensor, squared: Tensor, rho: float | Tensor, regulariser: str, grid: Grid, axes: Sequence[int]
-) -> Tensor:
-    """``T* (squared + rho R)^-1 T b``; a frequency that neither term weights (zero, for a gradient) becomes 0.
-
-    T is Fourier's transform along `axes` and, for a gradient, the cosine transform along the others.
-    """
-    total, bases, others = squared + rho, [], []
+def _inverse(squared: Tensor, rho: float | Tensor, regulariser: str, grid: Grid, axes: Sequence[int]) -> Tensor:
+    """``(squared + rho R)^-1`` in the basis of `_diagonal`; where neither term weighs (zero, for a gradient) 0."""
+    total = squared + rho
     if regulariser != IDENTITY:
         spectrum = torch.zeros(1, dtype=torch.float64)
         for n, (size, h) in enumerate(zip(grid.shape, grid.spacing.tolist(), strict=True)):
-            kind = PERIODIC if n in axes else NEUMANN
-            along = torch.from_numpy(laplacian_spectrum(size, h, kind))
-            if n in axes:
-                along = torch.fft.fftshift(along)
-            elif size > 1:
-                bases.append(torch.from_numpy(laplacian_basis(size, kind)).to(b))
-                others.append(n)
+            along = torch.from_numpy(laplacian_spectrum(size, h, PERIODIC if n in axes else NEUMANN))
+            along = torch.fft.fftshift(along) if n in axes else along
             spectrum = spectrum + along.reshape([-1 if d == n else 1 for d in ALL_AXES])
         total = squared + rho * spectrum.to(squared.device)
     seen = total > 1e-14 * total.detach().max()
-    inverse = torch.where(seen, 1 / torch.where(seen, total, 1.0), 0.0).to(b.real.dtype)
-    x = rotate([basis.mT for basis in bases], b, others)
-    x = convolved(x + 0j, torch.fft.ifftshift(inverse, [n - 3 for n in axes]), axes)
-    return rotate(bases, x if b.is_complex() else x.real, others)
+    return torch.where(seen, 1 / torch.where(seen, total, 1.0), 0.0)
+
+
+def _diagonal(b: Tensor, diagonal: Tensor, regulariser: str, axes: Sequence[int]) -> Tensor:
+    """``T* D T b``, T being Fourier's transform along `axes` and, for a gradient, the cosine transform along others."""
+    others = [n for n in ALL_AXES if n not in axes and b.shape[2 + n] > 1] if regulariser != IDENTITY else []
+    bases = [torch.from_numpy(laplacian_basis(b.shape[2 + n], NEUMANN)).to(b.device, b.real.dtype) for n in others]
+    x = _rotated([basis.mT for basis in bases], b, others)
+    x = convolved(x + 0j, torch.fft.ifftshift(diagonal.to(b.real.dtype), [n - 3 for n in axes]), axes)
+    return _rotated(bases, x if b.is_complex() else x.real, others)
+
+
+def _rotated(bases: Sequence[Tensor], x: Tensor, axes: Sequence[int]) -> Tensor:
+    """`rotate` of real bases: the parts of complex numbers lie along the last axis."""
+    if not x.is_complex() or 2 in axes:
+        return rotate([basis.to(x.dtype) for basis in bases], x, axes)
+    parts = torch.view_as_real(x.contiguous())
+    wide = rotate(bases, parts.flatten(-2), axes)
+    return torch.view_as_complex(wide.reshape(parts.shape))
 
 
 def _checked(weights: Tensor, grid: Grid) -> Tensor:

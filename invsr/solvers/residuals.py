@@ -81,7 +81,12 @@ def chi2(operator: LinearOperator, likelihoods: tuple[Likelihood, ...], y: Data,
     counted = sum(_counted(one, a) for one, a, _ in parts) / sum(float(a.numel()) for _, a, _ in parts)
     squares, freedom = 0.0, 0.0
     for member, (one, a, b) in zip(operator.operators, parts, strict=True):
-        kept = member.measured_coordinates(one.standardised_residual(a, b))
+        if (
+            a.is_complex() and not one.retargets
+        ):  # of k-space, little may have been measured, of which alone memory is taken
+            kept = one.standardised_residual(member.measured_coordinates(a), member.measured_coordinates(b))
+        else:
+            kept = member.measured_coordinates(one.standardised_residual(a, b))
         squares += float(inner(kept, kept).detach())
         freedom += kept.numel() * (2 if kept.is_complex() else 1)
     return squares / max(freedom * counted, 1.0)
