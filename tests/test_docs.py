@@ -94,5 +94,5 @@ def test_notebooks_run(path, monkeypatch):
     NotebookClient(book, timeout=300, kernel_name="python3", resources=where).execute()
 
 
-def test_there_are_nine_notebooks():
-    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{n:02d}" for n in range(1, 10)]
+def test_there_are_ten_notebooks():
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{n:02d}" for n in range(1, 11)]

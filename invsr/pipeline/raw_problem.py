@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from invsr.coils.compression import compressed
 from invsr.coils.maps import coil_maps
@@ -20,14 +19,12 @@ from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.io.warn import warn
 from invsr.noise.likelihoods import Gaussian
-from invsr.numerics.axes import multiply
-from invsr.numerics.fourier import inverse_fourier
 from invsr.numerics.levels import peak
 from invsr.operators.base import LinearOperator
 from invsr.operators.kspace import KSpaceMask
-from invsr.operators.profiles import spline_matrix
 from invsr.operators.scan_model import acquisition
 from invsr.pipeline.problem import LEAST_SIGMA, InverseProblem, SliceGeometry
+from invsr.pipeline.raw_matrix import has_holes, pixels_of, resampled_maps, resized, with_positions
 from invsr.pipeline.raw_weight import Slab, cross_validated, slab_of
 from invsr.priors.base import GRADIENT, Prior
 from invsr.raw import RawData
@@ -41,10 +38,8 @@ GUESS_ITERATIONS, GUESS_RTOL = 20, 1e-2
 THICK = 1.2
 # A denoiser's weight over sigma^2, its first level as a share of the peak and the number of levels: set on stroke_*
 # (benchmarks/kspace/quality.py). Aliasing is a larger error than what slices hide, and takes longer to undo.
-DENOISER_WEIGHT = 0.5
+DENOISER_WEIGHT, SLICE_WEIGHT = 0.5, 0.2
 FIRST_LEVEL, LEVELS = 0.15, 16
-# Shares of the largest sum of squares below which maps of coils are left as they are.
-FAINT = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +55,7 @@ class RawProblem(InverseProblem):
     first : Tensor, shape (1, 1, *domain.shape), complex
         The smoothest volume that explains the data, roughly.
     thickness : float or None
-        Of slices, mm.
+        Of slices that become a volume of finer voxels, mm.
     slab : Slab or None
         Of the data, on the matrix as measured: what the weight of total variation is found on.
     """
@@ -77,15 +72,20 @@ class RawProblem(InverseProblem):
     def schedule_of(self, prior: Prior, lam: float | None) -> Schedule | None:
         if not prior.is_denoiser:
             return None
-        levels = noise_schedule(self.guess(), self.sigma, lam, LEVELS)
+        levels = noise_schedule(self.guess(), self.sigma, lam)
+        if self.thickness is not None:  # what slices hide is the larger part of what is missing
+            return levels
         # Of noise that is white in all of k-space, a voxel of truncated or undersampled k-space gets its share.
         share = float(self.data.measured.double().mean())
-        return replace(levels, start=max(FIRST_LEVEL, levels.start), end=levels.end * math.sqrt(share))
+        levels = replace(levels, end=levels.end * math.sqrt(share))
+        if not has_holes(self.data.measured):
+            return levels
+        return replace(levels, start=max(FIRST_LEVEL, levels.start), n_steps=LEVELS)
 
     def weight_of(self, prior: Prior) -> float | None:
         assert self.slab is not None
         if prior.is_denoiser:
-            return DENOISER_WEIGHT * self.sigma**2
+            return (DENOISER_WEIGHT if self.thickness is None else SLICE_WEIGHT) * self.sigma**2
         found = cross_validated(self.slab, prior, self.scale)
         # A sample of a slice weighs as much as before, and its slopes are shared by more voxels.
         axis = self.data.slice_axis
@@ -168,12 +168,12 @@ def build_raw_problem(
     """
     used, maps, sigma = _received(raw, noise, maps, n_coils)
     slab = slab_of(used, maps, sigma)
-    grid = _pixels(used, spacing)
-    fine = _resized(used, grid)
+    grid = pixels_of(used, spacing)
+    fine = resized(used, grid)
     sigma *= math.sqrt(fine.grid.size / used.grid.size)
     if maps is not None:
         maps = resampled_maps(maps, fine.grid.shape, used.axes)
-    fine = _with_positions(fine)
+    fine = with_positions(fine)
     target, thickness = _target(fine, spacing, slice_thickness)
     weights = fine.counts.sqrt()
     operator: LinearOperator = KSpaceMask(fine.grid, weights, maps, axes=fine.axes)
@@ -241,82 +241,9 @@ def _covariance(raw: RawData) -> Tensor:
     found = estimate_noise(raw)
     if found.doubt:
         warn(f"{raw.name}: its noise is estimated with doubt, as {found.doubt}: give --noise, or a noise scan")
+        # What may be signal does not whiten: it would shade the image.
+        return found.sigma**2 * torch.eye(raw.n_coils, dtype=torch.complex128)
     return found.covariance
-
-
-def _pixels(raw: RawData, spacing: float | Sequence[float] | None) -> Grid:
-    """The grid with the matrix size along Fourier axes that comes nearest to a spacing; the field of view stays."""
-    if spacing is None:
-        return raw.grid
-    asked = np.broadcast_to(np.asarray(spacing, float), 3)
-    if not (np.isfinite(asked).all() and (asked > 0).all()):
-        raise InvsrError(f"spacing {spacing} mm: every spacing must be above zero")
-    shape = list(raw.grid.shape)
-    for n in raw.axes:
-        if shape[n] > 1:
-            shape[n] = max(2, round(float(raw.grid.extent[n] / asked[n])))
-    return _of_matrix(raw.grid, shape)
-
-
-def _of_matrix(grid: Grid, shape: Sequence[int]) -> Grid:
-    """The grid of another matrix size on the same field of view: index N // 2 stays where it is."""
-    affine = grid.affine.copy()
-    affine[:3, :3] *= np.array(grid.shape) / np.array(shape)
-    middle = grid.to_world([n // 2 for n in grid.shape])
-    affine[:3, 3] = middle - affine[:3, :3] @ np.array([n // 2 for n in shape], float)
-    return Grid(shape, affine)
-
-
-def _resized(raw: RawData, grid: Grid) -> RawData:
-    """k-space zero-filled or cropped to a grid; intensities of the image stay, noise grows as the root of its size."""
-    if grid.shape == raw.grid.shape:
-        return raw
-    factor = math.sqrt(grid.size / raw.grid.size)
-    samples = _centred(raw.samples, grid.shape) * factor
-    return raw.with_samples(samples, counts=_centred(raw.counts, grid.shape), grid=grid, calibration=None)
-
-
-def _centred(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Zero-filled or cropped along the last three axes, index N // 2 on index N // 2."""
-    pad: list[int] = []
-    for have, wanted in zip(reversed(x.shape[-3:]), reversed(shape), strict=True):
-        before = wanted // 2 - have // 2
-        pad += [before, wanted - have - before]
-    return functional.pad(x, pad)
-
-
-def resampled_maps(maps: Tensor, shape: Sequence[int], axes: Sequence[int]) -> Tensor:
-    """Maps of coils on another matrix size of the same field of view, by spline interpolation; their norm stays.
-
-    Parameters
-    ----------
-    maps : Tensor, shape (coils, i, j, k), complex
-    shape : three of int
-    axes : sequence of {0, 1, 2}
-        Along which the size changes.
-    """
-    found = maps[None]
-    for n in axes:
-        have, wanted = maps.shape[1 + n], shape[n]
-        if have == wanted:
-            continue
-        from_middle = (torch.arange(wanted, dtype=torch.float64) - wanted // 2) * (have / wanted)
-        found = multiply(spline_matrix(have, from_middle + have // 2).to(found), found, n)
-    if found.shape[2:] == maps.shape[1:]:
-        return maps
-    # Between voxels that differ in phase, interpolation makes them too weak.
-    norm = found[0].abs().square().sum(0).sqrt()
-    return found[0] / torch.where(norm > FAINT, norm, torch.ones_like(norm))
-
-
-def _with_positions(raw: RawData) -> RawData:
-    """The data transformed to positions along Fourier axes that were measured completely, all but one of them."""
-    for n in raw.axes:
-        full = bool((raw.counts == raw.counts.narrow(n, 0, 1)).all())
-        if full and len(raw.axes) > 1 and raw.grid.shape[n] > 1:
-            samples = inverse_fourier(raw.samples, [n])
-            raw = raw.with_samples(samples, axes=tuple(m for m in raw.axes if m != n))
-    return raw
 
 
 def _target(
@@ -339,7 +266,12 @@ def _target(
     else:
         wanted = pixel if between > THICK * pixel else between
     if abs(wanted / between - 1) < 1e-3:
-        return grid, thickness
+        if slice_thickness is not None:
+            raise InvsrError(
+                f"{raw.name}: slice thickness {slice_thickness} mm, but voxels as large as the slices are apart "
+                f"({between:g} mm), which have no use for it: leave it out, or ask for a finer spacing"
+            )
+        return grid, None
     steps = grid.spacing.copy()
     steps[axis] = wanted
     return grid.refine(steps.tolist()), thickness

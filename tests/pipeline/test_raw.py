@@ -10,7 +10,8 @@ from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.operators import KSpaceMask, partial_fourier, random_mask
 from invsr.pipeline.methods import TV
-from invsr.pipeline.raw_problem import build_raw_problem, resampled_maps
+from invsr.pipeline.raw_matrix import has_holes, resampled_maps
+from invsr.pipeline.raw_problem import build_raw_problem
 from invsr.pipeline.raw_run import reconstruct_raw
 from invsr.pipeline.raw_weight import cross_validated
 from invsr.pipeline.run import solve_problem
@@ -149,6 +150,19 @@ def test_readouts_that_are_complete_are_transformed():
     whole = KSpaceMask(raw.grid, raw.counts, maps)
     x = torch.randn(problem.first.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(problem.operator.gram(x), whole.gram(x), rtol=1e-4, atol=1e-5)
+
+
+def test_holes_are_what_was_skipped_not_where_k_space_ends():
+    skipped = random_mask((1, SIDE, SIDE), 3.0, 0.4, torch.Generator().manual_seed(0), axes=(1, 2)).expand(SIDE, -1, -1)
+    short = torch.zeros(SIDE, SIDE, SIDE)
+    short[8:24, 8:24, 8:24] = 1
+    partial = partial_fourier((SIDE, SIDE, SIDE), 0.75, 1)
+    assert [has_holes(one > 0) for one in (skipped, partial, short, torch.ones(SIDE, SIDE, 1))] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(

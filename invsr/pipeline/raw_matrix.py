@@ -1,0 +1,109 @@
+"""k-space and coil maps on other matrix sizes of the same field of view."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from invsr.errors import InvsrError
+from invsr.grid import Grid
+from invsr.numerics.axes import multiply
+from invsr.numerics.fourier import inverse_fourier
+from invsr.operators.profiles import spline_matrix
+from invsr.raw import RawData
+
+# Share of the samples from which on nothing is missing within the box that was measured.
+FULL = 0.85
+# Sums of squares below which maps of coils are left as they are.
+FAINT = 1e-3
+
+
+def pixels_of(raw: RawData, spacing: float | Sequence[float] | None) -> Grid:
+    """The grid with the matrix size along Fourier axes that comes nearest to a spacing; the field of view stays."""
+    if spacing is None:
+        return raw.grid
+    asked = np.broadcast_to(np.asarray(spacing, float), 3)
+    if not (np.isfinite(asked).all() and (asked > 0).all()):
+        raise InvsrError(f"spacing {spacing} mm: every spacing must be above zero")
+    shape = list(raw.grid.shape)
+    for n in raw.axes:
+        if shape[n] > 1:
+            shape[n] = max(2, round(float(raw.grid.extent[n] / asked[n])))
+    return _of_matrix(raw.grid, shape)
+
+
+def resized(raw: RawData, grid: Grid) -> RawData:
+    """k-space zero-filled or cropped to a grid; intensities of the image stay, noise grows as the root of its size."""
+    if grid.shape == raw.grid.shape:
+        return raw
+    factor = math.sqrt(grid.size / raw.grid.size)
+    samples = _centred(raw.samples, grid.shape) * factor
+    return raw.with_samples(samples, counts=_centred(raw.counts, grid.shape), grid=grid, calibration=None)
+
+
+def resampled_maps(maps: Tensor, shape: Sequence[int], axes: Sequence[int]) -> Tensor:
+    """Maps of coils on another matrix size of the same field of view, by spline interpolation; their norm stays.
+
+    Parameters
+    ----------
+    maps : Tensor, shape (coils, i, j, k), complex
+    shape : three of int
+    axes : sequence of {0, 1, 2}
+        Along which the size changes.
+    """
+    found = maps[None]
+    for n in axes:
+        have, wanted = maps.shape[1 + n], shape[n]
+        if have == wanted:
+            continue
+        from_middle = (torch.arange(wanted, dtype=torch.float64) - wanted // 2) * (have / wanted)
+        found = multiply(spline_matrix(have, from_middle + have // 2).to(found), found, n)
+    if found.shape[2:] == maps.shape[1:]:
+        return maps
+    # Between voxels that differ in phase, interpolation makes them too weak.
+    norm = found[0].abs().square().sum(0).sqrt()
+    return found[0] / torch.where(norm > FAINT, norm, torch.ones_like(norm))
+
+
+def with_positions(raw: RawData) -> RawData:
+    """The data transformed to positions along Fourier axes that were measured completely, all but one of them."""
+    for n in raw.axes:
+        full = bool((raw.counts == raw.counts.narrow(n, 0, 1)).all())
+        if full and len(raw.axes) > 1 and raw.grid.shape[n] > 1:
+            samples = inverse_fourier(raw.samples, [n])
+            raw = raw.with_samples(samples, axes=tuple(m for m in raw.axes if m != n))
+    return raw
+
+
+def has_holes(measured: Tensor) -> bool:
+    """Whether samples are missing within the box about frequency zero that reaches as far as what was measured.
+
+    So it is where samples were skipped and with partial Fourier, not where k-space merely ends early.
+    """
+    middle = torch.tensor([n // 2 for n in measured.shape], device=measured.device)
+    reach = (torch.nonzero(measured) - middle).abs().amax(0)
+    box = torch.minimum(2 * reach, torch.tensor(measured.shape, device=measured.device)).clamp(min=1)
+    return int(measured.sum()) < FULL * int(box.prod())
+
+
+def _of_matrix(grid: Grid, shape: Sequence[int]) -> Grid:
+    """The grid of another matrix size on the same field of view: index N // 2 stays where it is."""
+    affine = grid.affine.copy()
+    affine[:3, :3] *= np.array(grid.shape) / np.array(shape)
+    middle = grid.to_world([n // 2 for n in grid.shape])
+    affine[:3, 3] = middle - affine[:3, :3] @ np.array([n // 2 for n in shape], float)
+    return Grid(shape, affine)
+
+
+def _centred(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Zero-filled or cropped along the last three axes, index N // 2 on index N // 2."""
+    pad: list[int] = []
+    for have, wanted in zip(reversed(x.shape[-3:]), reversed(shape), strict=True):
+        before = wanted // 2 - have // 2
+        pad += [before, wanted - have - before]
+    return functional.pad(x, pad)
