@@ -85,11 +85,16 @@ def whitened(raw: RawData, covariance: Tensor | None = None) -> RawData:
             covariance = noise_covariance(raw.noise)
         except InvsrError as error:
             raise InvsrError(f"{raw.name}: {error}") from None
-    covariance = covariance.to(torch.complex128)
     check_covariance(covariance, raw.n_coils, raw.name)
-    factor = torch.linalg.cholesky(covariance)
-    identity = torch.eye(raw.n_coils, dtype=factor.dtype, device=factor.device)
-    return combined(raw, torch.linalg.solve_triangular(factor, identity, upper=False))
+    return combined(raw, whitening_matrix(covariance))
+
+
+def whitening_matrix(covariance: Tensor) -> Tensor:
+    """``L^-1`` with ``L L^H`` the covariance, complex128: what `whitened` multiplies samples by."""
+    factor = torch.linalg.cholesky(covariance.to(torch.complex128))
+    identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+    inverse: Tensor = torch.linalg.solve_triangular(factor, identity, upper=False)
+    return inverse
 
 
 def combined(raw: RawData, matrix: Tensor) -> RawData:
@@ -100,14 +105,15 @@ def combined(raw: RawData, matrix: Tensor) -> RawData:
     raw : RawData
     matrix : Tensor, shape (virtual coils, coils), complex
     """
-    rows = matrix.to(raw.samples.device, raw.samples.dtype)
+    noise = None if raw.noise is None else mixed(matrix, raw.noise)
+    calibration = None if raw.calibration is None else mixed(matrix, raw.calibration)
+    return raw.with_samples(mixed(matrix, raw.samples[0])[None], noise=noise, calibration=calibration)
 
-    def mix(values: Tensor) -> Tensor:
-        return (rows @ values.to(rows.dtype).flatten(1)).reshape(len(rows), *values.shape[1:])
 
-    noise = None if raw.noise is None else mix(raw.noise)
-    calibration = None if raw.calibration is None else mix(raw.calibration)
-    return raw.with_samples(mix(raw.samples[0])[None], noise=noise, calibration=calibration)
+def mixed(matrix: Tensor, values: Tensor) -> Tensor:
+    """``sum_c matrix_vc values_c`` of values (coils, ...), complex64: their maps, for instance."""
+    rows = matrix.to(values.device, torch.complex64)
+    return (rows @ values.to(rows.dtype).flatten(1)).reshape(len(rows), *values.shape[1:])
 
 
 def check_covariance(covariance: Tensor, coils: int, name: str = "noise scan") -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from invsr.coils.compression import compressed
 from invsr.coils.maps import coil_maps
 from invsr.coils.noise import estimate_noise
-from invsr.coils.whitening import noise_covariance, whitened
+from invsr.coils.whitening import combined, mixed, noise_covariance, whitened, whitening_matrix
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.io.warn import warn
@@ -220,29 +220,39 @@ def _received(
             f"{raw.name}: coil maps of shape {tuple(maps.shape)} beside samples of {(raw.n_coils, *raw.grid.shape)}: "
             "give one map for each coil, on the image's matrix"
         )
-    if maps is not None:
-        # Whitening and compression would have to be applied to them, too: the noise is taken to be that of all coils.
-        sigma = _covariance(raw).diagonal().real.mean().sqrt().item() if noise is None else noise
-        return raw, maps.to(raw.samples), sigma
-    covariance = _covariance(raw) if noise is None else noise**2 * torch.eye(raw.n_coils, dtype=torch.complex128)
+    if maps is not None and n_coils is not None:
+        raise InvsrError(
+            f"{raw.name}: {n_coils} virtual coils beside coil maps, which belong to real ones: leave one out"
+        )
+    identity = torch.eye(raw.n_coils, dtype=torch.complex128, device=raw.samples.device)
+    covariance = _covariance(raw) if noise is None else noise**2 * identity
     sigma = covariance.diagonal().real.mean().sqrt().item()
+    if maps is not None:
+        # White noise, and intensities as in the file.
+        matrix = sigma * whitening_matrix(covariance)
+        if torch.allclose(matrix, identity):
+            return raw, maps.to(raw.samples), sigma
+        return combined(raw, matrix), mixed(matrix, maps.to(raw.samples)), sigma
     raw = whitened(raw, covariance)
-    if raw.n_coils > 1:
+    if raw.n_coils > 1 or n_coils is not None:
         raw = compressed(raw, n_coils)
     maps = coil_maps(raw) if raw.n_coils > 1 else None
-    # Whitened samples are in units of their noise: results are to be in those of the file.
+    # Whitened samples are in units of their noise: results are to have about the size of the file's.
     return raw.with_samples(raw.samples.mul_(sigma), noise=None, calibration=None), maps, sigma
 
 
 def _covariance(raw: RawData) -> Tensor:
     """The covariance of the noise of one average between coils: that of the noise scan, else estimated."""
     if raw.noise is not None:
-        return noise_covariance(raw.noise)
+        try:
+            return noise_covariance(raw.noise)
+        except InvsrError as error:
+            raise InvsrError(f"{raw.name}: {error}") from None
     found = estimate_noise(raw)
     if found.doubt:
         warn(f"{raw.name}: its noise is estimated with doubt, as {found.doubt}: give --noise, or a noise scan")
         # What may be signal does not whiten: it would shade the image.
-        return found.sigma**2 * torch.eye(raw.n_coils, dtype=torch.complex128)
+        return found.sigma**2 * torch.eye(raw.n_coils, dtype=torch.complex128, device=raw.samples.device)
     return found.covariance
 
 
