@@ -73,7 +73,7 @@ def iterated(
         lam=lam,
         sigma=problem.sigma,
         likelihood=problem.likelihoods,
-        schedule=None if step.explicit else problem.schedule_of(prior, lam),
+        schedule=None if step.explicit or step.descends else problem.schedule_of(prior, lam),
         x0=problem.start(prior),
         max_iter=max_iter,
         rtol=rtol,
