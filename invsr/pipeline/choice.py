@@ -90,9 +90,9 @@ def choose_method(problem: InverseProblem, seed: int = 0, budget: Budget | None 
     """The best method for a problem that the benchmarks show, and that fits into the memory.
 
     What the unrolled network was trained for, one scan or several, or with larger gaps: "unrolled". Slices that are
-    hardly thicker than the target's voxels, several parallel scans beyond its training, and k-space: "pnp". Everything
-    else, several scans whose slices moved, thicker slices, more noise and other noise models included: "tv". Where
-    nothing else fits: "cubic".
+    hardly thicker than the target's voxels, several parallel scans beyond its training, and k-space that does not
+    merely end early: "pnp". Everything else, several scans whose slices moved, thicker slices, more noise and other
+    noise models included: "tv". Where nothing else fits: "cubic".
     """
     budget = Budget.on(problem.device) if budget is None else budget
     first, *others = _ranked(problem, seed)
@@ -119,7 +119,7 @@ def _best(problem: InverseProblem, seed: int) -> list[Method]:
     if not problem.is_gaussian:
         return []
     if problem.operator.complex_range:
-        return [PnP(seed=seed)]
+        return [PnP(seed=seed)] if problem.suits_denoisers else []
     unrolled = Unrolled()
     slices, outside = problem.slices, unrolled.outside(problem).keys()
     # Beyond the gaps and below the thickness of training the network is better than TV all the same; TV is with thicker

@@ -170,6 +170,11 @@ class InverseProblem:
         moved = [] if self.motion is None else [not one.still for one in self.motion.scans]
         return any(moved) or any(scan.grid.axes_in(self.domain) is None for scan in self.scans)
 
+    @property
+    def suits_denoisers(self) -> bool:
+        """Whether a denoiser can tell the noise of what is measured from the image."""
+        return True
+
     def start(self, prior: Prior) -> Tensor | None:
         """First guess for a prior; None for denoisers, which begin at a guess that explains the data."""
         return None if prior.is_denoiser else self.guess()

@@ -66,6 +66,11 @@ class RawProblem(InverseProblem):
     thickness: float | None = None
     slab: Slab | None = None
 
+    @property
+    def suits_denoisers(self) -> bool:
+        # Noise of k-space that merely ends early is smooth on a finer matrix, and passes for texture.
+        return self.thickness is not None or has_holes(self.data.measured) or bool(self.data.measured.all())
+
     def start(self, prior: Prior) -> Tensor | None:
         return self.guess()
 

@@ -9,6 +9,7 @@ import torch
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.operators import KSpaceMask, partial_fourier, random_mask
+from invsr.pipeline.choice import choose_method
 from invsr.pipeline.methods import TV
 from invsr.pipeline.raw_matrix import has_holes, resampled_maps
 from invsr.pipeline.raw_problem import build_raw_problem
@@ -99,6 +100,14 @@ def test_methods_beat_the_samples_alone():
     by_tv, by_pnp = (reconstruct_raw(raw, method=method).x.abs() for method in ("tv", "pnp"))
     assert psnr(by_tv, truth) > psnr(folded, truth) + 6
     assert psnr(by_pnp, truth) > psnr(folded, truth) + 6
+
+
+def test_denoisers_are_for_what_was_skipped():
+    raw, maps, _ = undersampled()
+    short, few, _ = simulate_kspace(phantom(), n_coils=2, matrix=(20, 20, 20))
+    finer = build_raw_problem(short, maps=few, noise=0.01, spacing=1.5)
+    assert choose_method(build_raw_problem(raw, maps=maps, noise=0.01)).name == "pnp"
+    assert choose_method(finer).name == "tv"
 
 
 def test_estimated_coils_are_as_good_as_true_ones():
