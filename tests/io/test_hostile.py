@@ -265,9 +265,12 @@ def test_nothing_is_unpickled():
             call in line for call in ("torch.load(", "np.load(", "fabric.load(", "pickle.load", "yaml.load", "eval(")
         )
     ]
+    safe = ("weights_only=True", "allow_pickle=False", ".eval()", "eval_str", "pickle.dumps(")
     unsafe = [
         (name, line.strip())
         for name, line in lines
-        if not any(word in line for word in ("weights_only=True", ".eval()", "eval_str", "pickle.dumps("))
+        if not any(
+            word in line for word in ("weights_only=True", "allow_pickle=False", ".eval()", "eval_str", "pickle.dumps(")
+        )
     ]
     assert lines and not unsafe
