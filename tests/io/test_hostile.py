@@ -266,9 +266,5 @@ def test_nothing_is_unpickled():
         )
     ]
     safe = ("weights_only=True", "allow_pickle=False", ".eval()", "eval_str", "pickle.dumps(")
-    unsafe = [
-        (name, line.strip())
-        for name, line in lines
-        if not any(word in line for word in safe)
-    ]
+    unsafe = [(name, line.strip()) for name, line in lines if not any(word in line for word in safe)]
     assert lines and not unsafe
