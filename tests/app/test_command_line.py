@@ -543,7 +543,7 @@ def test_a_file_name_that_is_no_text_is_shown_escaped(tmp_path):
     "words, message",
     [
         (["nonsense"], "No such command 'nonsense': see invsr --help"),
-        (["reconstruct"], "Missing argument 'SCAN.nii.gz': see invsr reconstruct --help"),
+        (["reconstruct"], "Missing argument 'SCAN.nii.gz|RAW.h5': see invsr reconstruct --help"),
         (["reconstruct", "a.nii", "-o", "b.nii", "--nonsense"], "No such option: --nonsense"),
         (["simulate", "a.nii", "-o", "b.nii", "--slice-thickness", "thick"], "Invalid value for '--slice-thickness'"),
         (["reconstruct", "a.nii", "-o", "b.nii", "--seed", str(2**64)], "Invalid value for '--seed'"),

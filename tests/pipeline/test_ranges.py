@@ -12,7 +12,13 @@ from invsr.pipeline.ranges import GAP, OTHER, THICK, THIN, outside, warn_outside
 def one_scan(thickness=4.0, gap=1.0, **options):
     """What `outside` reads of a problem."""
     slices = options.pop("slices", [SliceGeometry(2, thickness, gap)])
-    return SimpleNamespace(**{"sigma": 0.02, "all_slices": slices, "slices_move": False, "is_oblique": False} | options)
+    known = {"sigma": 0.02, "all_slices": slices, "slices_move": False, "is_oblique": False}
+    return SimpleNamespace(**known | {"operator": SimpleNamespace(complex_range=False)} | options)
+
+
+def test_k_space_is_outside():
+    about = {"thickness": [2, 8], "gap": 0.3, "noise": [0.002, 0.04]}
+    assert set(outside(about, one_scan(operator=SimpleNamespace(complex_range=True)))) == {OTHER}
 
 
 def test_ranges_of_training():
