@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -187,8 +186,15 @@ class RawData:
 
     def to(self, device: torch.device | str) -> RawData:
         """The same data on `device`."""
-        beside = {
-            name: None if value is None else value.to(device)
-            for name, value in (("noise", self.noise), ("calibration", self.calibration))
-        }
-        return dataclasses.replace(self, samples=self.samples.to(device), counts=self.counts.to(device), **beside)  # type: ignore[arg-type]
+        noise, calibration = (None if one is None else one.to(device) for one in (self.noise, self.calibration))
+        counts = self.counts.to(device)
+        return self.with_samples(self.samples.to(device), counts=counts, noise=noise, calibration=calibration)
+
+
+def of_matrix(grid: Grid, shape: Sequence[int]) -> Grid:
+    """The grid of another matrix size on the same field of view: index ``N // 2`` stays where it is."""
+    affine = grid.affine.copy()
+    affine[:3, :3] *= np.array(grid.shape) / np.array(shape)
+    middle = grid.to_world([n // 2 for n in grid.shape])
+    affine[:3, 3] = middle - affine[:3, :3] @ np.array([n // 2 for n in shape], float)
+    return Grid(shape, affine)

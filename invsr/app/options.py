@@ -100,17 +100,17 @@ Spacing = Annotated[str | None, typer.Option(help="Target spacing, mm: 1.0 or 0.
 
 CoilMaps = Annotated[
     Path | None,
-    typer.Option(help="Of k-space: coil sensitivities (coils, i, j, k), .npy or .cfl. Default: estimated (ESPIRiT)."),
+    typer.Option(help="With k-space: coil sensitivities (coils, i, j, k), .npy or .cfl. Default: estimated (ESPIRiT)."),
 ]
 Coils = Annotated[
-    int | None, typer.Option(help="Of k-space: number of virtual coils to keep. Default: those with signal.", min=1)
+    int | None, typer.Option(help="With k-space: number of virtual coils to keep. Default: those with signal.", min=1)
 ]
 RawSpacing = Annotated[
     str | None,
-    typer.Option(help="Of k-space files that do not say: voxel spacing of the matrix as measured, mm: 0.9x0.9x3."),
+    typer.Option(help="Voxel spacing of the matrix as measured, mm, where a k-space file does not say: 0.9x0.9x3."),
 ]
-Phase = Annotated[bool, typer.Option("--phase", help="Of k-space: write the phase (radians), too.")]
-Complex = Annotated[bool, typer.Option("--complex", help="Of k-space: write the complex image, too.")]
+Phase = Annotated[bool, typer.Option("--phase", help="With k-space: write the phase (radians), too.")]
+Complex = Annotated[bool, typer.Option("--complex", help="With k-space: write the complex image, too.")]
 
 # How to solve ----------------------------------------------------------------------------------------
 

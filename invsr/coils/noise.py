@@ -66,9 +66,6 @@ def estimate_noise(raw: RawData) -> NoiseEstimate:
     power over all coils. It needs no measured noise, holds where signal reaches the edge of k-space, and for masks.
     Where the middle is too small, the weakest samples are taken, which hold some signal: this is doubtful.
 
-    Simulated heads (1 mm and 2 mm matrices, noise 0.5 to 3 % of the peak): sigma is 0 to 1 % high where k-space is
-    fully sampled, 1 to 5 % for 4- and 8-fold masks and 8 coils, and up to 8 % for these masks and one coil.
-
     Parameters
     ----------
     raw : RawData

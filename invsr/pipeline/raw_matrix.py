@@ -15,7 +15,7 @@ from invsr.grid import Grid
 from invsr.numerics.axes import multiply
 from invsr.numerics.fourier import inverse_fourier
 from invsr.operators.profiles import spline_matrix
-from invsr.raw import RawData
+from invsr.raw import RawData, of_matrix
 
 # Share of the samples from which on nothing is missing within the box that was measured.
 FULL = 0.85
@@ -34,7 +34,7 @@ def pixels_of(raw: RawData, spacing: float | Sequence[float] | None) -> Grid:
     for n in raw.axes:
         if shape[n] > 1:
             shape[n] = max(2, round(float(raw.grid.extent[n] / asked[n])))
-    return _of_matrix(raw.grid, shape)
+    return of_matrix(raw.grid, shape)
 
 
 def resized(raw: RawData, grid: Grid) -> RawData:
@@ -89,15 +89,6 @@ def has_holes(measured: Tensor) -> bool:
     reach = (torch.nonzero(measured) - middle).abs().amax(0)
     box = torch.minimum(2 * reach, torch.tensor(measured.shape, device=measured.device)).clamp(min=1)
     return int(measured.sum()) < FULL * int(box.prod())
-
-
-def _of_matrix(grid: Grid, shape: Sequence[int]) -> Grid:
-    """The grid of another matrix size on the same field of view: index N // 2 stays where it is."""
-    affine = grid.affine.copy()
-    affine[:3, :3] *= np.array(grid.shape) / np.array(shape)
-    middle = grid.to_world([n // 2 for n in grid.shape])
-    affine[:3, 3] = middle - affine[:3, :3] @ np.array([n // 2 for n in shape], float)
-    return Grid(shape, affine)
 
 
 def _centred(x: Tensor, shape: Sequence[int]) -> Tensor:

@@ -36,8 +36,9 @@ from invsr.solvers.weighting import Schedule
 GUESS_ITERATIONS, GUESS_RTOL = 20, 1e-2
 # Slices further apart than this many times the pixels are thick: the target is isotropic then.
 THICK = 1.2
-# A denoiser's weight over sigma^2, its first level as a share of the peak and the number of levels: set on stroke_*
-# (benchmarks/kspace/quality.py). Aliasing is a larger error than what slices hide, and takes longer to undo.
+# A denoiser's weight over sigma^2, its first level as a share of the peak and the number of levels: set on stroke_T2w,
+# where benchmarks/kspace/quality.py shows the scores. Aliasing is a larger error than what slices hide, and takes
+# longer to undo.
 DENOISER_WEIGHT, SLICE_WEIGHT = 0.5, 0.2
 FIRST_LEVEL, LEVELS = 0.15, 16
 

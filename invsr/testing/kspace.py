@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.numerics.fourier import fourier
-from invsr.raw import ALL_AXES, RawData
+from invsr.raw import ALL_AXES, RawData, of_matrix
 from invsr.testing.metrics import peak
 from invsr.volume import Volume
 
@@ -113,7 +112,7 @@ def simulate_kspace(
         samples[0, c] = torch.where(counts > 0, y + spread * torch.complex(drawn[0], drawn[1]), 0)
     left = [n for n in ALL_AXES if n not in axes]
     across = left[0] if len(left) == 1 else None
-    raw = RawData(samples, counts, _resized(grid, shape), tuple(axes), volume.name, across)
+    raw = RawData(samples, counts, of_matrix(grid, shape), tuple(axes), volume.name, across)
     maps = fine if shape == grid.shape else sensitivities(shape, n_coils, turns)
     return raw, maps, image
 
@@ -172,13 +171,3 @@ def _phase(shape: Sequence[int], generator: torch.Generator) -> Tensor:
 
 def _sizes(shape: Sequence[int], grid: Grid) -> list[tuple[int, int, int]]:
     return list(zip(ALL_AXES, shape, grid.shape, strict=True))
-
-
-def _resized(grid: Grid, shape: tuple[int, ...]) -> Grid:
-    """The grid of the same field of view with another matrix size, index ``n // 2`` of which stays in place."""
-    if shape == grid.shape:
-        return grid
-    affine = grid.affine.copy()
-    affine[:3, :3] *= np.array(grid.shape) / np.array(shape)
-    affine[:3, 3] += grid.affine[:3, :3] @ (np.array(grid.shape) // 2) - affine[:3, :3] @ (np.array(shape) // 2)
-    return Grid(shape, affine)

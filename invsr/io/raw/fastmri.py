@@ -35,7 +35,7 @@ def read_fastmri(
     ----------
     path : Path
     spacing, affine
-        Of the image after the removal of oversampling, instead of what the header says; needed where there is none.
+        Those of the image without oversampling, instead of what the header says; needed where there is none.
     slice_thickness : float, mm, optional
         Instead of what the header says.
 
