@@ -113,6 +113,7 @@ def _train_solver(options: SolverOptions, **own: Any) -> None:
         thin=options.thin,
         stacks=options.stacks,
         oblique=options.oblique,
+        kspace=options.kspace,
         contrasts=options.contrasts,
         rate=options.rate,
         seed=options.seed,

@@ -114,6 +114,9 @@ class SolverOptions(TrainOptions):
         SOLVER.stacks
     )
     oblique: Annotated[float, typer.Option(help="Share of those whose scans lie obliquely, 0 to 1.")] = SOLVER.oblique
+    kspace: Annotated[
+        float, typer.Option(help="Share of the acquisitions that are k-space, of one coil or several, 0 to 1.")
+    ] = SOLVER.kspace
     contrasts: Annotated[
         int, typer.Option(help="Largest number of contrasts that are reconstructed together, 1 to 4.")
     ] = SOLVER.contrasts

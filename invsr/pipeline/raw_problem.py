@@ -26,14 +26,11 @@ from invsr.operators.scan_model import acquisition
 from invsr.pipeline.problem import LEAST_SIGMA, InverseProblem, SliceGeometry
 from invsr.pipeline.raw_matrix import has_holes, pixels_of, resampled_maps, resized, with_positions
 from invsr.pipeline.raw_weight import Slab, cross_validated, slab_of
-from invsr.priors.base import GRADIENT, Prior
+from invsr.priors.base import Prior
 from invsr.raw import RawData
-from invsr.solvers.plug_and_play import SMOOTHNESS, noise_schedule
-from invsr.solvers.residuals import back_project
+from invsr.solvers.plug_and_play import noise_schedule, smooth_guess
 from invsr.solvers.weighting import Schedule
 
-# Iterations and tolerance of the first guess, which tells the level of bright tissue.
-GUESS_ITERATIONS, GUESS_RTOL = 20, 1e-2
 # Slices further apart than this many times the pixels are thick: the target is isotropic then.
 THICK = 1.2
 # A denoiser's weight over sigma^2, its first level as a share of the peak and the number of levels: set on stroke_T2w,
@@ -196,9 +193,7 @@ def build_raw_problem(
     elif slice_profile is not None:
         raise InvsrError(f"{raw.name}: a slice profile belongs to slices thicker than voxels: leave it out")
     fine = fine.with_samples(fine.samples * weights)
-    back = back_project(operator, fine.samples)
-    rho = SMOOTHNESS * float(target.spacing.min()) ** 2
-    first = operator.solve(back, rho, GRADIENT, rtol=GUESS_RTOL, max_iter=GUESS_ITERATIONS).x
+    first = smooth_guess(operator, fine.samples)
     scale = peak(first)
     level = max(sigma / scale, LEAST_SIGMA)
     return RawProblem(

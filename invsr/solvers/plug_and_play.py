@@ -27,6 +27,9 @@ FIRST_LEVEL = 0.07
 LAST_LEVEL = 0.25
 PRIOR_WEIGHT = 0.25
 SMOOTHNESS = 1e-2
+# Tolerance and most iterations of the first guess, from slices and from k-space.
+GUESS_RTOL, GUESS_ITERATIONS = 1e-4, 200
+ROUGH_RTOL, ROUGH_ITERATIONS = 1e-2, 20
 # Descent with a gradient-step denoiser: its last level and weight, the same shares. At lower levels it hardly moves.
 DESCENT_LAST_LEVEL = 3.0
 DESCENT_WEIGHT = 2.0
@@ -205,6 +208,10 @@ def noise_schedule(x0: Tensor, sigma: float, lam: float | None = None, n_steps: 
 
 
 def smooth_guess(operator: LinearOperator, y: Data) -> Tensor:
-    """The volume of least slope among those that explain the data, nearly: Tikhonov with a small weight."""
-    spacing = float(operator.domain.spacing.min())
-    return operator.solve(back_project(operator, y), SMOOTHNESS * spacing**2, GRADIENT, rtol=1e-4).x
+    """The volume of least slope among those that explain the data, nearly: Tikhonov with a small weight.
+
+    From k-space roughly so: samples that are missing are found slowly, and by the steps that follow.
+    """
+    rho = SMOOTHNESS * float(operator.domain.spacing.min()) ** 2
+    rtol, most = (ROUGH_RTOL, ROUGH_ITERATIONS) if operator.complex_range else (GUESS_RTOL, GUESS_ITERATIONS)
+    return operator.solve(back_project(operator, y), rho, GRADIENT, rtol=rtol, max_iter=most).x

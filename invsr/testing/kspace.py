@@ -98,7 +98,7 @@ def simulate_kspace(
     generator = torch.Generator().manual_seed(seed)
     image = volume.data.cpu() + 0j
     if phase:
-        image = image * torch.polar(torch.ones(()), _phase(grid.shape, generator))
+        image = image * torch.polar(torch.ones(()), random_phase(grid.shape, generator))
     turns = 2 * math.pi * torch.rand(n_coils, generator=generator)
     fine = sensitivities(grid.shape, n_coils, turns)
     sigma = noise * peak(volume.data[0, 0].cpu()) if noise else 0.0
@@ -152,14 +152,8 @@ def sensitivities(shape: Sequence[int], n_coils: int, turns: Tensor | None = Non
     return maps if turns is None else maps * torch.polar(torch.ones_like(turns), turns)[:, None, None, None]
 
 
-def _positions(shape: Sequence[int]) -> list[Tensor]:
-    """Per axis, distance from index ``N // 2`` in half fields of view, in broadcastable shapes."""
-    along = ((-1, 1, 1), (1, -1, 1), (1, 1, -1))
-    return [((torch.arange(n) - n // 2) / (n / 2)).reshape(a) for n, a in zip(shape, along, strict=True)]
-
-
-def _phase(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """A smooth random field, rad, shape (i, j, k)."""
+def random_phase(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """A smooth random field: a few waves of less than a turn over the field of view; rad, shape (i, j, k)."""
     at = _positions(shape)
     total = torch.zeros(tuple(shape))
     for _ in range(WAVES):
@@ -167,6 +161,12 @@ def _phase(shape: Sequence[int], generator: torch.Generator) -> Tensor:
         start = 2 * math.pi * torch.rand((), generator=generator)
         total += torch.cos(math.pi * sum(t * u for t, u in zip(turns, at, strict=True)) + start)
     return total * (SPREAD * math.sqrt(2 / WAVES))
+
+
+def _positions(shape: Sequence[int]) -> list[Tensor]:
+    """Per axis, distance from index ``N // 2`` in half fields of view, in broadcastable shapes."""
+    along = ((-1, 1, 1), (1, -1, 1), (1, 1, -1))
+    return [((torch.arange(n) - n // 2) / (n / 2)).reshape(a) for n, a in zip(shape, along, strict=True)]
 
 
 def _sizes(shape: Sequence[int], grid: Grid) -> list[tuple[int, int, int]]:

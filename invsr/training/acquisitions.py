@@ -18,6 +18,7 @@ from invsr.operators.scan_model import acquisition
 from invsr.operators.stack import Stack
 from invsr.operators.transforms import rigid_matrices
 from invsr.solvers.contrasts import Contrast
+from invsr.training.kspace import RandomKSpace, draw_kspace
 from invsr.training.random_draws import integer, log_uniform, mixed_uniform, uniform, zero_or_uniform
 from invsr.training.recipe import THINNEST
 
@@ -48,6 +49,8 @@ class Acquisitions:
         Share of the acquisitions that have two or three scans, most of them across different axes.
     oblique : float
         Share of those whose second and third scans are turned, by up to `LARGEST_TURN`.
+    kspace : float
+        Share of the acquisitions that are k-space (`invsr.training.kspace`) instead of slices.
     """
 
     thickness: tuple[float, float] = (2.0, 8.0)
@@ -58,23 +61,34 @@ class Acquisitions:
     thin: float = 0.0
     stacks: float = 0.0
     oblique: float = 0.0
+    kspace: float = 0.0
 
-    def draw(self, shape: Sequence[int], generator: torch.Generator) -> RandomAcquisition:
-        """A random acquisition of patches of a shape: one scan, with slices across the longest side, or, by its share,
-        several of a cube of about as many voxels."""
+    def draw(self, shape: Sequence[int], generator: torch.Generator) -> RandomAcquisition | RandomKSpace:
+        """A random acquisition of patches of a shape: one scan, with slices across the longest side, or, by their
+        shares, several of a cube of about as many voxels, or k-space."""
+        if self.kspace > 0 and uniform(generator) < self.kspace:
+            noise, assumed = self._noise(generator)
+            return draw_kspace(shape, noise, assumed, generator)
+        return self._draw_scans(shape, generator)
+
+    def _noise(self, generator: torch.Generator) -> tuple[float, float]:
+        """Noise, and the estimate of it that the network is given."""
+        noise = mixed_uniform(generator, *self.noise)
+        return noise, noise * math.exp(self.misjudged * float(torch.randn((), generator=generator)))
+
+    def _draw_scans(self, shape: Sequence[int], generator: torch.Generator) -> RandomAcquisition:
         several = self.stacks > 0 and uniform(generator) < self.stacks
         if several:
             shape = [side_of_cube(shape)] * 3
         axis = max(range(3), key=lambda n: shape[n])
-        noise = mixed_uniform(generator, *self.noise)
-        misjudged = math.exp(self.misjudged * float(torch.randn((), generator=generator)))
+        noise, assumed = self._noise(generator)
         scans = [self._scan(shape[axis], axis, generator)]
         if several:
             scans[0] = replace(scans[0], axis=integer(generator, 3))
             turned = uniform(generator) < self.oblique
             for _ in range(1 + integer(generator, 2)):
                 scans.append(self._another(scans, shape[0], turned, generator))
-        return RandomAcquisition(tuple(shape), tuple(scans), sigma=noise, assumed_sigma=noise * misjudged)
+        return RandomAcquisition(tuple(shape), tuple(scans), sigma=noise, assumed_sigma=assumed)
 
     def draw_contrasts(self, count: int, shape: Sequence[int], generator: torch.Generator) -> RandomContrasts:
         """Random acquisitions of several contrasts of a cube of about as many voxels as a patch has.
@@ -88,7 +102,7 @@ class Acquisitions:
         guided = count > 1 and uniform(generator) < 0.2
         found = []
         for n in range(count):
-            one = replace(self, stacks=0.0).draw((side,) * 3, generator)
+            one = replace(self, stacks=0.0)._draw_scans((side,) * 3, generator)
             scan = replace(one.scans[0], axis=order[0 if alike else n % 3])
             if guided and n == count - 1:
                 scan = replace(scan, thickness=1.0, distance=1.0)

@@ -92,7 +92,7 @@ class SolverRecipe:
         Terms with their weights: see `invsr.training.losses`. Supervision "measurements" uses deepinv's losses.
     steps, batch, patch
         Optimiser steps; patches per step; sides of a patch in voxels; the slices lie across the longest.
-    thickness, gap, noise, thin, stacks, oblique
+    thickness, gap, noise, thin, stacks, oblique, kspace
         Ranges of the acquisitions: see `Acquisitions`.
     contrasts : int
         Largest number of contrasts that are reconstructed together, for architecture "JointUNet"; then each has one
@@ -125,6 +125,7 @@ class SolverRecipe:
     thin: float = 0.0
     stacks: float = 0.0
     oblique: float = 0.0
+    kspace: float = 0.0
     contrasts: int = 1
     rate: float = 5e-4
     seed: int = 0
@@ -147,10 +148,17 @@ class SolverRecipe:
             (0 <= self.thin <= 1, f"thin is {self.thin:g}: give a share between 0 and 1"),
             (0 <= self.stacks <= 1, f"stacks is {self.stacks:g}: give a share between 0 and 1"),
             (0 <= self.oblique <= 1, f"oblique is {self.oblique:g}: give a share between 0 and 1"),
+            (0 <= self.kspace <= 1, f"kspace is {self.kspace:g}: give a share between 0 and 1"),
+            (
+                self.kspace == 0
+                or (self.kind == "unrolled" and self.supervision == "truth" and "physics" not in self.loss),
+                "k-space is trained on with kind unrolled, supervision truth and a loss without physics",
+            ),
             (1 <= self.contrasts <= 4, f"contrasts is {self.contrasts}: train on one to four"),
             (
-                self.contrasts == 1 or (self.kind == "unrolled" and self.supervision == "truth" and not self.stacks),
-                "several contrasts are trained on with kind unrolled, supervision truth and stacks 0",
+                self.contrasts == 1
+                or (self.kind == "unrolled" and self.supervision == "truth" and not self.stacks + self.kspace),
+                "several contrasts are trained on with kind unrolled, supervision truth, stacks and kspace 0",
             ),
             (0 < self.noise[0] <= self.noise[1] < math.inf, f"noise range is {self.noise}: above zero, low first"),
             (0 < self.rate < math.inf, f"rate is {self.rate:g}: give a learning rate above zero"),

@@ -28,6 +28,7 @@ from invsr.solvers.unrolled import Unrolled
 from invsr.solvers.weighting import log_share
 from invsr.training.acquisitions import Acquisitions, RandomAcquisition, RandomContrasts
 from invsr.training.denoising_loss import square_error
+from invsr.training.kspace import RandomKSpace
 from invsr.training.loop import Objective, TrainingCallback, check, fabric_for, train
 from invsr.training.losses import Mix, combined
 from invsr.training.measurements import ScanPatches, objective_without_truth
@@ -54,12 +55,13 @@ class SimulatedPatches(Dataset[tuple[Tensor, Data, Tensor]]):
             thin=recipe.thin,
             stacks=recipe.stacks,
             oblique=recipe.oblique,
+            kspace=recipe.kspace,
         )
 
     def __len__(self) -> int:
         return self.recipe.steps * self.recipe.batch
 
-    def acquisition(self, step: int) -> RandomAcquisition | RandomContrasts:
+    def acquisition(self, step: int) -> RandomAcquisition | RandomContrasts | RandomKSpace:
         """The acquisition of a step, its slices across a random axis of the patches."""
         generator = seeded(self.recipe.seed, step, STEPS)
         if self.recipe.contrasts > 1:
@@ -136,6 +138,7 @@ def train_solver(
             **{"thickness": list(recipe.thickness), "gap": recipe.gap, "noise": list(recipe.noise)},
             **{"thin": recipe.thin, "stacks": recipe.stacks, "oblique": recipe.oblique},
             **({"contrasts": recipe.contrasts} if recipe.contrasts > 1 else {}),
+            **({"kspace": recipe.kspace} if recipe.kspace else {}),
         }
         described = f"{len(anatomies.labels)} label maps, {len(anatomies.images)} volumes"
     else:
@@ -194,6 +197,8 @@ def _objective(patches: SimulatedPatches, recipe: SolverRecipe) -> Objective:
             figures["expansion"] = float(expansion.detach())
         else:
             estimate = model(operator, y, sigma, first)
+        if operator.complex_range:  # what is shown of them is the magnitude
+            estimate, guess, clean = estimate.abs(), guess.abs(), clean.abs()
         value = _share_left(loss, estimate, guess, clean, operator, y, acquisition) + penalty
         before, after = square_error(guess, clean), square_error(estimate.detach(), clean)
         gained = 10 * torch.log10((before + 1e-12) / (after + 1e-12))
@@ -209,7 +214,7 @@ def _share_left(
     clean: Tensor,
     operator: LinearOperator,
     y: Data,
-    acquisition: RandomAcquisition | RandomContrasts,
+    acquisition: RandomAcquisition | RandomContrasts | RandomKSpace,
 ) -> Tensor:
     """The loss as a share of the first guess's error: patches, and contrasts, differ in that."""
     if isinstance(acquisition, RandomContrasts):
