@@ -63,7 +63,8 @@ class RandomKSpace:
         """Noisy k-space of patches, shape (batch, 1, *shape), which the acquisition gives their phase."""
         y = self.operator()(clean * torch.polar(torch.ones(()), self.phase))
         drawn = torch.randn((2, *y.shape), generator=generator)
-        return y + self.sigma * self.mask * torch.complex(drawn[0], drawn[1])
+        noisy: Tensor = y + self.sigma * self.mask * torch.complex(drawn[0], drawn[1])
+        return noisy
 
 
 def draw_kspace(shape: Sequence[int], sigma: float, assumed_sigma: float, generator: torch.Generator) -> RandomKSpace:

@@ -230,7 +230,9 @@ def test_equilibria_are_trained_by_the_same_recipe(paths, tmp_path):
         ({"oblique": -0.1}, "oblique is -0.1: give a share"),
         ({"step": "red"}, "cannot be trained"),
         ({"contrasts": 5}, "contrasts is 5: train on one to four"),
-        ({"contrasts": 2, "stacks": 0.5}, "kind unrolled, supervision truth and stacks 0"),
+        ({"contrasts": 2, "stacks": 0.5}, "kind unrolled, supervision truth, stacks and kspace 0"),
+        ({"kspace": 1.5}, "kspace is 1.5: give a share between 0 and 1"),
+        ({"kspace": 0.5, "loss": "l1 + physics"}, "a loss without physics"),
     ],
 )
 def test_bad_recipes(paths, tmp_path, change, words):
