@@ -132,13 +132,13 @@ Weight = Annotated[
 HuberSlope = Annotated[float | None, typer.Option(help="With tv: slope (peak per mm) below which to smooth. [0]")]
 MaxIter = Annotated[int | None, typer.Option(help="With tikhonov, tv, pnp: largest number of iterations. [60]", min=1)]
 Samples = Annotated[
-    int | None, typer.Option(help="With posterior: number of samples; with the bootstrap: repetitions. [8]")
+    int | None, typer.Option(help="With posterior: number of samples; with --uncertainty: repetitions. [8]")
 ]
 Uncertainty = Annotated[
     str | None,
     typer.Option(
-        help="bootstrap: a standard deviation per voxel, beside the result. On four heads its 68 % intervals held "
-        "58 to 81 % of the voxels."
+        help="bootstrap: a standard deviation of the error per voxel, beside the result. On four heads its 68 % "
+        "intervals held 58 to 81 % of the voxels. replicas: that of the noise alone, g-factor included."
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]

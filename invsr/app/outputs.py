@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 # Heavy modules are imported inside the functions: `invsr --help` answers at once.
 
 
-def prepare_outputs(output: Path, n_samples: int, with_std: bool, report: Path | None) -> list[Path]:
-    """Raise unless all outputs can be written, before the work; the paths beside the result: std, then samples."""
+def prepare_outputs(output: Path, n_samples: int, uncertainty: str | None, report: Path | None) -> list[Path]:
+    """Raise unless all outputs can be written, before the work.
+
+    The paths beside the result: of the standard deviation or the noise, then of samples.
+    """
     from invsr.io.files import check_folder, check_writable
 
     check_writable(output)
-    found = [beside(output, "std")] if n_samples or with_std else []
+    found = [beside(output, "noise" if uncertainty == "replicas" else "std")] if n_samples or uncertainty else []
     found += [beside(output, f"sample-{n + 1}") for n in range(n_samples)]
     for path in found:
         check_writable(path)
@@ -55,7 +58,8 @@ def write_result(result: Reconstruction, output: Path, beside_result: list[Path]
     from invsr.io.nifti import save
     from invsr.motion import save_motion
 
-    extra = [] if result.std_volume is None else [result.std_volume, *result.sample_volumes]
+    maps = [one for one in (result.std_volume, result.noise_volume) if one is not None]
+    extra = [*maps, *result.sample_volumes]
     for path, one in zip(beside_result, extra, strict=True):
         save(one, path)
     written = [output, *beside_result]

@@ -73,7 +73,7 @@ def run_raw(
     from invsr.pipeline.raw_run import reconstruct_raw
 
     chosen = method_of(method, how | {"n_samples": None if uncertainty else samples}, seed)
-    beside_result = prepare_outputs(output, getattr(chosen, "n_samples", 0), uncertainty is not None, report)
+    beside_result = prepare_outputs(output, getattr(chosen, "n_samples", 0), uncertainty, report)
     parts = {name: beside(output, name) for name in ("phase", "complex") if of_raw[name]}
     for one in parts.values():
         check_writable(one)

@@ -134,7 +134,7 @@ def _run(
     from invsr.pipeline.run import reconstruct as run
 
     chosen = method_of(method, how | {"n_samples": None if uncertainty else samples}, seed)
-    beside_result = prepare_outputs(output, getattr(chosen, "n_samples", 0), uncertainty is not None, report)
+    beside_result = prepare_outputs(output, getattr(chosen, "n_samples", 0), uncertainty, report)
     require_distinct(inputs.scans, [*inputs.masks, where["reference"]], [output, *beside_result])
     solved = share_of_solving(name := method if chosen is None else chosen.name, report is not None)
     with progress(figures_in_words, quiet=quiet) as bar:

@@ -25,7 +25,7 @@ from invsr.operators.kspace import KSpaceMask
 from invsr.operators.scan_model import acquisition
 from invsr.pipeline.problem import LEAST_SIGMA, InverseProblem, SliceGeometry
 from invsr.pipeline.raw_matrix import has_holes, pixels_of, resampled_maps, resized, with_positions
-from invsr.pipeline.raw_weight import Slab, cross_validated, slab_of
+from invsr.pipeline.raw_weight import Slab, slab_of, weight_for
 from invsr.priors.base import Prior
 from invsr.raw import RawData
 from invsr.solvers.plug_and_play import noise_schedule, smooth_guess
@@ -89,7 +89,7 @@ class RawProblem(InverseProblem):
         assert self.slab is not None
         if prior.is_denoiser:
             return (DENOISER_WEIGHT if self.thickness is None else SLICE_WEIGHT) * self.sigma**2
-        found = cross_validated(self.slab, prior, self.scale)
+        found = weight_for(self.slab, prior, self.scale)
         # A sample of a slice weighs as much as before, and its slopes are shared by more voxels.
         axis = self.data.slice_axis
         return found if axis is None else found * float(self.domain.spacing[axis] / self.data.grid.spacing[axis])

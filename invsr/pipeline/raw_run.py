@@ -14,11 +14,10 @@ from invsr.pipeline.choice import AUTO, method_of
 from invsr.pipeline.methods import Cubic, Method
 from invsr.pipeline.raw_problem import build_raw_problem
 from invsr.pipeline.reconstruction import Reconstruction
-from invsr.pipeline.run import BOOTSTRAP, BOOTSTRAP_SAMPLES, find_device, solve_problem
+from invsr.pipeline.run import Repetitions, find_device, solve_problem
 from invsr.priors.base import Prior
 from invsr.raw import RawData
 from invsr.solvers.steps import Step
-from invsr.uncertainty.deviation import require_samples
 
 
 def reconstruct_raw(
@@ -76,13 +75,10 @@ def reconstruct_raw(
     >>> reconstruct_raw(raw, method="tv", maps=maps, noise=0.01, max_iter=5).volume.grid.shape
     (24, 24, 24)
     """
-    if uncertainty not in (None, BOOTSTRAP):
-        raise InvsrError(f"unknown uncertainty {uncertainty!r}: use {BOOTSTRAP}, or leave it out")
-    repetitions, n_samples = (n_samples or BOOTSTRAP_SAMPLES, None) if uncertainty else (0, n_samples)
-    if uncertainty:
-        require_samples(repetitions)
+    repetitions, n_samples = Repetitions.of(uncertainty, n_samples)
     options = {"lam": lam, "huber": huber, "solver": solver, "denoiser": denoiser, "model": model}
     chosen = method_of(method, options | {"max_iter": max_iter, "n_samples": n_samples}, seed)
+    repetitions.require(chosen)
     if isinstance(chosen, Cubic):
         raise InvsrError(f"{raw.name}: method cubic interpolates images, and this is k-space: use tikhonov, tv or pnp")
     where = find_device(device)
@@ -96,4 +92,4 @@ def reconstruct_raw(
             maps=None if maps is None else maps.to(where),
             n_coils=n_coils,
         )
-        return solve_problem(problem, chosen, n_bootstrap=repetitions, seed=seed, memory=memory, progress=tell)
+        return solve_problem(problem, chosen, repetitions=repetitions, seed=seed, memory=memory, progress=tell)

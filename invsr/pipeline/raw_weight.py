@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -37,11 +37,14 @@ class Slab:
     maps : Tensor or None, shape (coils, *raw.grid.shape)
     sigma : float
         Standard deviation of the noise of a sample of one average.
+    weights : dict
+        Those that were found, by prior and scale.
     """
 
     raw: RawData
     maps: Tensor | None
     sigma: float
+    weights: dict[tuple[object, ...], float] = field(default_factory=dict)
 
 
 def slab_of(raw: RawData, maps: Tensor | None, sigma: float) -> Slab:
@@ -64,6 +67,14 @@ def slab_of(raw: RawData, maps: Tensor | None, sigma: float) -> Slab:
     axes = tuple(m for m in raw.axes if m != n)
     cut = raw.with_samples(torch.stack(parts)[None], counts=counts, grid=grid, axes=axes, calibration=None)
     return Slab(cut, None if maps is None else maps.narrow(1 + n, first, SLAB), sigma)
+
+
+def weight_for(slab: Slab, prior: Prior, scale: float) -> float:
+    """The weight that `cross_validated` finds, found once for further reconstructions of the same data."""
+    key = (type(prior).__name__, getattr(prior, "huber", 0.0), scale)
+    if key not in slab.weights:
+        slab.weights[key] = cross_validated(slab, prior, scale)
+    return slab.weights[key]
 
 
 def cross_validated(slab: Slab, prior: Prior, scale: float, seed: int = 0) -> float:

@@ -38,6 +38,8 @@ class Reconstruction:
         What the solver knows: iterations, status, chi2, in scaled intensities.
     std : Tensor or None, shape of x
         Standard deviation of the error of x, where it was asked for.
+    noise : Tensor or None, shape of x
+        Standard deviation that noise alone makes in x, where it was asked for.
     samples : Tensor or None, shape (n, 1, *grid.shape)
         Draws from the posterior, of which x is the mean.
     seed : int
@@ -51,6 +53,7 @@ class Reconstruction:
     method: Method
     solution: Solution
     std: Tensor | None = None
+    noise: Tensor | None = None
     samples: Tensor | None = None
     seed: int = 0
     networks: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -83,6 +86,11 @@ class Reconstruction:
     def std_volume(self) -> Volume | None:
         """`std` with its grid."""
         return None if self.std is None else self._volume(self.std)
+
+    @property
+    def noise_volume(self) -> Volume | None:
+        """`noise` with its grid."""
+        return None if self.noise is None else self._volume(self.noise)
 
     @property
     def sample_volumes(self) -> list[Volume]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -31,12 +31,51 @@ from invsr.solvers.solution import Solution
 from invsr.solvers.steps import Step
 from invsr.uncertainty.bootstrap import equivariant_bootstrap
 from invsr.uncertainty.deviation import require_samples
+from invsr.uncertainty.replicas import noise_replicas
 from invsr.volume import Volume
 
-BOOTSTRAP = "bootstrap"
-BOOTSTRAP_SAMPLES = 8
+# What is asked of further reconstructions: a standard deviation of the error, or of the noise alone.
+BOOTSTRAP, REPLICAS = "bootstrap", "replicas"
+REPETITIONS = 8
 # Share of the time that the estimate of motion takes.
 ESTIMATING = {STACK: 0.3, PACKAGES: 0.2, SLICE: 0.6}
+
+
+@dataclass(frozen=True)
+class Repetitions:
+    """Reconstructions after the first one, and what they are for.
+
+    Attributes
+    ----------
+    kind : {"bootstrap", "replicas"} or None
+    count : int
+    """
+
+    kind: str | None = None
+    count: int = 0
+
+    @classmethod
+    def of(cls, uncertainty: str | None, n_samples: int | None) -> tuple[Repetitions, int | None]:
+        """Those that options ask for, and the number of samples that is left for the method.
+
+        Raises
+        ------
+        InvsrError
+            When the kind of uncertainty is unknown.
+        """
+        if uncertainty is None:
+            return cls(), n_samples
+        if uncertainty not in (BOOTSTRAP, REPLICAS):
+            raise InvsrError(f"unknown uncertainty {uncertainty!r}: use {BOOTSTRAP} or {REPLICAS}, or leave it out")
+        return cls(uncertainty, n_samples or REPETITIONS), None
+
+    def require(self, method: Method | None) -> None:
+        """Raise unless a method can be repeated so often."""
+        if self.kind is None:
+            return
+        if method is not None and method.name == "posterior":
+            raise InvsrError(f"method posterior states its own uncertainty: leave {self.kind} out")
+        require_samples(self.count)
 
 
 def reconstruct(
@@ -124,10 +163,10 @@ def reconstruct(
     max_iter : int, optional
         With "tikhonov", "tv" and "pnp": largest number of iterations.
     n_samples : int, optional
-        With "posterior" the number of samples; with the bootstrap its repetitions.
-    uncertainty : {"bootstrap"}, optional
-        State a standard deviation per voxel (`invsr.uncertainty`), which takes `n_samples` more reconstructions.
-        Method "posterior" states one of its own.
+        With "posterior" the number of samples; with `uncertainty` the number of repetitions.
+    uncertainty : {"bootstrap", "replicas"}, optional
+        State a standard deviation per voxel (`invsr.uncertainty`), which takes `n_samples` more reconstructions: of the
+        error, or of the noise alone. Method "posterior" states the former of its own.
     seed : int
         For whatever is drawn at random.
     device : "auto", "cpu", "cuda", ...
@@ -148,16 +187,11 @@ def reconstruct(
     InvsrError
         When an input cannot be used; the message names the file, the reason and the remedy.
     """
-    if uncertainty not in (None, BOOTSTRAP):
-        raise InvsrError(f"unknown uncertainty {uncertainty!r}: use {BOOTSTRAP}, or leave it out")
-    repetitions, n_samples = (n_samples or BOOTSTRAP_SAMPLES, None) if uncertainty else (0, n_samples)
+    repetitions, n_samples = Repetitions.of(uncertainty, n_samples)
     options = {"lam": lam, "huber": huber, "solver": solver, "denoiser": denoiser, "adapt": adapt, "model": model}
     chosen = method_of(method, options | {"max_iter": max_iter, "n_samples": n_samples}, seed)
     require_level(motion)
-    if uncertainty and chosen is not None and chosen.name == "posterior":
-        raise InvsrError("method posterior states its own uncertainty: leave the bootstrap out")
-    if uncertainty:
-        require_samples(repetitions)
+    repetitions.require(chosen)
     where = find_device(device)
     acquired = scans_of(
         scans,
@@ -182,7 +216,7 @@ def reconstruct(
             acquired = [with_packages_noted(acquired[0], grid)]
         moved = estimate_motion(acquired, grid, motion, estimating)
         problem = build_problem(acquired, grid, moved)
-        return solve_problem(problem, chosen, n_bootstrap=repetitions, seed=seed, memory=memory, progress=solving)
+        return solve_problem(problem, chosen, repetitions=repetitions, seed=seed, memory=memory, progress=solving)
 
 
 def solve(
@@ -225,35 +259,37 @@ def solve_problem(
     problem: InverseProblem,
     method: Method | None = None,
     *,
-    n_bootstrap: int = 0,
+    repetitions: Repetitions | None = None,
     seed: int = 0,
     memory: float | None = None,
     progress: ProgressCallback | None = None,
 ) -> Reconstruction:
-    """Solve a problem by a method, or by the one that suits it, with bootstrap repetitions where they are asked for."""
+    """Solve a problem by a method, or by the one that suits it, and again as often as is asked for."""
+    repetitions = repetitions or Repetitions()
     budget = Budget.on(problem.device, memory)
     method = choose_method(problem, seed, budget) if method is None else method
     require_memory(str(method), method.memory(problem), problem.domain, budget)
     method = method.within(problem, budget.comfortable)
     spare = budget.comfortable - method.memory(problem)
     runs, networks = Steps(progress), engines.record()
-    with engines.allowing(spare), runs.step(left=1 + n_bootstrap) as inner:
+    with engines.allowing(spare), runs.step(left=1 + repetitions.count) as inner:
         solution = method.solve(problem, inner)
     require_plausible(solution, problem, method)
     if solution.chi2 is None:
         solution = _judged(solution, problem)
-    std = solution.std
-    if n_bootstrap:
-        left = iter(range(n_bootstrap, 0, -1))
+    left = iter(range(repetitions.count, 0, -1))
 
-        def again(data: Data) -> Tensor:
-            """The method's volume for other data."""
-            with engines.allowing(spare), runs.step(next(left)) as inner:
-                return method.solve(problem.with_data(data), inner).x
+    def again(data: Data) -> Tensor:
+        """The method's volume for other data."""
+        with engines.allowing(spare), runs.step(next(left)) as inner:
+            return method.solve(problem.with_data(data), inner).x
 
-        std = equivariant_bootstrap(
-            again, problem.operator, solution.x, problem.y, problem.sigma, n_samples=n_bootstrap, seed=seed
-        )
+    std, noise = solution.std, None
+    about = (again, problem.operator, solution.x, problem.y, problem.sigma)
+    if repetitions.kind == BOOTSTRAP:
+        std = equivariant_bootstrap(*about, n_samples=repetitions.count, seed=seed)
+    elif repetitions.kind == REPLICAS:
+        noise = noise_replicas(*about, n_samples=repetitions.count, seed=seed)
     masked = any(scan.mask is not None for scan in problem.scans)
     scale = problem.scale
     return Reconstruction(
@@ -262,6 +298,7 @@ def solve_problem(
         method,
         solution,
         std=None if std is None else std * scale,
+        noise=None if noise is None else noise * scale,
         samples=None if solution.samples is None else solution.samples * scale,
         seed=seed,
         networks=networks,

@@ -17,9 +17,9 @@ from invsr.pipeline import Reconstruction
 from invsr.pipeline.raw_problem import RawProblem
 from invsr.raw import ALL_AXES
 from invsr.report import page, plot
-from invsr.report.layers import DIVERGING, GRAY, SHARE, Layer, window
+from invsr.report.layers import DIVERGING, GRAY, Layer, window
 from invsr.report.record import made_of, run_record, write_pages
-from invsr.report.views import packed_views
+from invsr.report.views import UNCERTAINTIES, packed_views, uncertainty_layers
 from invsr.solvers.residuals import as_tuple, back_project
 from invsr.solvers.solution import CHI2_EXPECTED
 
@@ -81,10 +81,9 @@ def _layers(result: Reconstruction, problem: RawProblem) -> tuple[list[Layer], d
         Layer("phase", result.x.angle(), grid, -math.pi, math.pi, DIVERGING, captions["phase"]),
     ]
     sets = {"Zero-filled, result, phase": ["zero-filled", "result", "phase"]}
-    if result.std is not None:
-        caption = "Estimated standard deviation of each voxel."
-        layers.append(Layer("standard deviation", result.std, grid, 0.0, window(result.std)[1], SHARE, caption))
-        sets["Uncertainty"] = ["zero-filled", "standard deviation", "result"]
+    for one in uncertainty_layers(result):
+        layers.append(one)
+        sets[UNCERTAINTIES[one.name]] = ["zero-filled", one.name, "result"]
     return layers, sets
 
 

@@ -19,6 +19,8 @@ from invsr.uncertainty.evidence import Evidence
 COMPARED, COARSE = 128, 64
 # The colour scale of the prior's share reaches at least up to this.
 LEAST_SHARE = 0.2
+# Layers of standard deviations, and the sets that show them.
+UNCERTAINTIES = {"standard deviation": "Uncertainty", "noise": "Noise"}
 
 
 def layers_of(
@@ -58,10 +60,7 @@ def layers_of(
     layers.append(Layer("cubic", cubic, grid, low, high, GRAY, caption, COMPARED))
     layers.append(Layer("result", result.x, grid, low, high, GRAY, f"Reconstruction by method {result.method}."))
     layers += _evidence_layers(split, scale, result.grid, (low, high))
-    if result.std is not None:
-        _, most = window(result.std)
-        caption = "Estimated standard deviation of each voxel."
-        layers.append(Layer("standard deviation", result.std, grid, 0.0, most, SHARE, caption, COARSE))
+    layers += uncertainty_layers(result, COARSE)
     caption = "Data minus prediction, in standard deviations of the noise: edges mean that the model is wrong."
     for label, one, where in zip(rest, left, problem.grids, strict=True):
         layers.append(Layer(label, one.map, where, -4.0, 4.0, DIVERGING, caption, COARSE))
@@ -76,9 +75,22 @@ def layers_of(
         sets["Scans"] = [*scans, "result"][:3]
     if contrasts:
         sets["Contrasts"] = ["result", *(one.name for one in contrasts)][:3]
-    if result.std is not None:
-        sets["Uncertainty"] = ["cubic", "standard deviation", "result"]
+    for name, title in UNCERTAINTIES.items():
+        if name in (one.name for one in layers):
+            sets[title] = ["cubic", name, "result"]
     return layers, sets
+
+
+def uncertainty_layers(result: Reconstruction, shades: int = 256) -> list[Layer]:
+    """The standard deviations of the error and of the noise, as far as they are there."""
+    found = []
+    for name, map, caption in (
+        ("standard deviation", result.std, "Estimated standard deviation of each voxel's error."),
+        ("noise", result.noise, "Standard deviation that noise alone makes in each voxel, from pseudo-replicas."),
+    ):
+        if map is not None:
+            found.append(Layer(name, map, result.grid, 0.0, window(map)[1], SHARE, caption, shades))
+    return found
 
 
 def _contrast_layers(others: Sequence[Reconstruction]) -> list[Layer]:

@@ -27,12 +27,18 @@ def require_samples(count: int) -> None:
         )
 
 
+def mean_variance(squares: Tensor) -> Tensor:
+    """Means over 3 x 3 x 3 voxels, fewer at the border: neighbours are alike, and draws are few."""
+    width = [3 if side >= 3 else 1 for side in squares.shape[2:]]
+    found: Tensor = functional.avg_pool3d(squares, width, 1, [side // 2 for side in width], count_include_pad=False)
+    return found
+
+
 def interval_deviation(squares: Tensor, seen: Tensor, degrees: int) -> Tensor:
     """The standard deviation for intervals about an estimate from n draws.
 
-    Variances are averaged over 3 x 3 x 3 voxels, because neighbours are alike and n is small. Two corrections follow:
-    the estimate is uncertain itself (``sqrt(1 + 1/n)``), and so is the deviation (t-distribution: 1.96 of the result
-    make a 95 % interval).
+    Variances are averaged over neighbours (`mean_variance`). Two corrections follow: the estimate is uncertain itself
+    (``sqrt(1 + 1/n)``), and so is the deviation (t-distribution: 1.96 of the result make a 95 % interval).
 
     Parameters
     ----------
@@ -46,13 +52,8 @@ def interval_deviation(squares: Tensor, seen: Tensor, degrees: int) -> Tensor:
     from scipy.stats import t
 
     draws = float(seen.max())
-    width = [3 if side >= 3 else 1 for side in squares.shape[2:]]
-
-    def around(v: Tensor) -> Tensor:
-        return functional.avg_pool3d(v, width, 1, [side // 2 for side in width], count_include_pad=False)
-
     # Errors from a mean of n are too small by (n - 1) / n.
-    total, count = around(squares), around(seen) * (degrees / draws)
+    total, count = mean_variance(squares), mean_variance(seen) * (degrees / draws)
     overall = float(squares.sum() / (seen.sum() * (degrees / draws)).clamp(min=1e-30))
     variance = (total / count.clamp(min=1e-30)).where(count > 0, overall)
     return math.sqrt(1 + 1 / draws) * float(t.ppf(0.975, degrees)) / 1.96 * variance.sqrt()

@@ -384,6 +384,12 @@ def test_bootstrap_writes_a_deviation_beside_any_method(run, scan, tmp_path):
     assert code == 0, err
     std = nib.load(tmp_path / "iso_std.nii.gz").get_fdata()
     assert std.min() >= 0 and std.max() > 0.01 and not (tmp_path / "iso_sample-1.nii.gz").exists()
+    replicas = ("--samples", 2, "--uncertainty", "replicas", "--spacing", "2", "--report", tmp_path / "report")
+    code, _, err = run("reconstruct", scan, "-o", tmp_path / "b.nii.gz", "--method", "cubic", *replicas)
+    assert code == 0 and not (tmp_path / "b_std.nii.gz").exists(), err
+    noise = nib.load(tmp_path / "b_noise.nii.gz").get_fdata()
+    assert 0 < noise.max() < std.max()  # a part of the error
+    assert '"Noise"' in (tmp_path / "report" / "report.html").read_text()
     out = tmp_path / "other.nii"
     refused(run("reconstruct", scan, "-o", out, "--uncertainty", "none"), out, "unknown uncertainty")
     refused(run("reconstruct", scan, "-o", out, "--method", "posterior", *options), out, "bootstrap")

@@ -51,6 +51,17 @@ def test_magnitude_phase_complex_and_report(samples, tmp_path):
     assert record["kspace"]["share"] == pytest.approx(0.5 * 0.8**3, rel=0.1)
 
 
+def test_noise_map(samples, tmp_path):
+    out = tmp_path / "out.nii.gz"
+    words = ("--raw-spacing", "1.5", "--method", "tikhonov", "--uncertainty", "replicas", "--samples", "3")
+    maps = ("--coil-maps", samples.parent / "maps.npy", "--noise", "0.01")
+    code, _, err = run("reconstruct", samples, "-o", out, *maps, *words, "--report", tmp_path / "report")
+    assert code == 0, err
+    noise = np.asarray(nibabel.load(tmp_path / "out_noise.nii.gz").dataobj)
+    assert noise.shape == (32, 32, 32) and 0 < noise.min() and noise.max() < 0.02
+    assert '"Noise"' in (tmp_path / "report" / "report.html").read_text()
+
+
 def test_positions_are_those_of_the_raw_file(tmp_path):
     scan = raw_files.Acquisition(
         matrix=(48, 20, 8), position=(12.0, -9.0, 4.0), blob=(14.0, -12.0, 8.0), slice_spacing=4.0
