@@ -20,7 +20,7 @@ MOVED = np.array([*np.deg2rad([1.5, -1.0, 1.0]), 0.4, -0.5, 1.0])
 
 @pytest.fixture(scope="module")
 def truth():
-    return example(64)
+    return example(48)
 
 
 def acquired(truth, moved, count=2):
@@ -119,7 +119,7 @@ def test_the_turned_grid_covers_the_field_of_view(truth):
 def test_what_has_no_packages_is_refused(truth, scan):
     with pytest.raises(InvsrError, match="motion packages is that of one scan's slices, not of 2 scans"):
         invsr.reconstruct([scan, scan], motion="packages")
-    few = Scan(invsr.simulate(truth, slice_thickness=16, axis=2))
+    few = Scan(invsr.simulate(truth, slice_thickness=12, axis=2))
     with pytest.raises(InvsrError, match="4 slices make no 2 packages of at least 3"):
         packages_moved(few, truth.grid, 0.1)
     times = np.arange(float(scan.grid.shape[2]))

@@ -15,7 +15,7 @@ def network():
     return UNet(dim=3, channels=(8, 16))
 
 
-def stripes(n=40):
+def stripes(n=32):
     """Fine structure along i and j, none along k: what a scan of thick slices across k shows."""
     i, j = torch.meshgrid(torch.arange(n), torch.arange(n), indexing="ij")
     plane = 0.5 + 0.25 * torch.sin(0.9 * i) + 0.25 * torch.sin(0.9 * j)
