@@ -1,4 +1,4 @@
-"""k-space of known volumes, reconstructed by our methods and by sigpy's apps: scores and seconds.
+"""k-space of known volumes, reconstructed by our methods and by other packages: scores and seconds.
 
     python -m benchmarks.kspace.quality HIGH.nii.gz ... [--crop 64] [--noise 0.01] [--scenes ...] [--methods ...]
         [--maps]
@@ -8,8 +8,8 @@ Scenes: "poisson 4" and "poisson 8" (three-dimensional, variable-density Poisson
 "half" (half the matrix along each axis). Eight coils, smooth random phase, noise as a share of the peak in each part of
 a sample. All methods get the true coil maps, unless --maps: then ours estimate them, and the noise.
 
-sigpy's weights are swept (`WEIGHTS`, times the noise), and the best of the sweep in PSNR is shown, with the seconds of
-that one run; ours choose theirs. PSNR and NRMSE of the magnitude inside the head.
+The others' weights (`benchmarks.kspace.peers`) are swept, and the best of the sweep in PSNR is shown, with the seconds
+of that one run; ours choose theirs. PSNR and NRMSE of the magnitude inside the head. MRpro takes `pip install mrpro`.
 """
 
 import time
@@ -19,17 +19,15 @@ import torch
 from torch.nn.functional import pad
 
 from benchmarks.arguments import normalised, parser, row, stem, table, truths
+from benchmarks.kspace.peers import PEERS, best_of_sweep
 from invsr.operators.kspace import KSpaceMask
 from invsr.operators.kspace_weights import partial_fourier, poisson_disc, random_mask
 from invsr.pipeline.raw_run import reconstruct_raw
 from invsr.testing.kspace import simulate_kspace
 from invsr.testing.metrics import evaluate, head_mask, peak
 
-# sigpy's weights, as multiples of the noise.
-WEIGHTS = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4)
-SIGPY_ITERATIONS = 100
-OURS = ("tv", "pnp")
-METHODS = ("zero-filled", "sigpy wavelet", "sigpy tv", *OURS)
+OURS = ("tv", "pnp", "unrolled")
+METHODS = ("zero-filled", *PEERS, *OURS)
 
 
 def scenes(shape, seed):
@@ -56,33 +54,6 @@ def around(have, size):
     """Zeros before and after, index N // 2 on index N // 2."""
     before = size // 2 - have // 2
     return before, size - have - before
-
-
-def by_sigpy(app, samples, counts, maps, axes, weight):
-    """The magnitude; slices one by one where the third axis is no Fourier axis."""
-    import sigpy.mri.app as apps
-
-    kind = {"sigpy wavelet": apps.L1WaveletRecon, "sigpy tv": apps.TotalVariationRecon}[app]
-
-    def run(y, s, w):
-        return np.abs(kind(y, s, weight, weights=w, max_iter=SIGPY_ITERATIONS, show_pbar=False).run())
-
-    y, s, w = (one.numpy() for one in (samples[0], maps, counts))
-    if len(axes) == 3:
-        return run(y, s, w)
-    return np.stack([run(y[..., k], s[..., k], w[..., k]) for k in range(y.shape[-1])], -1)
-
-
-def best_of_sweep(app, data, sigma, truth, mask):
-    """The best magnitude of the sweep, its name with the weight, and the seconds of that one run."""
-    found = []
-    for weight in WEIGHTS:
-        begun = time.perf_counter()
-        image = by_sigpy(app, *data, weight * sigma)
-        seconds = time.perf_counter() - begun
-        found.append((evaluate(image, truth, mask, quick=True)["psnr"], weight, image, seconds))
-    _, weight, image, seconds = max(found, key=lambda one: one[0])
-    return image, f"{app}, {weight:g} sigma", "", seconds
 
 
 def by_us(method, raw, spacing, known):
@@ -118,7 +89,7 @@ def main():
                     folded = KSpaceMask(volume.grid, counts, fine, axes=axes).adjoint(samples)
                     found = folded[0, 0].abs().numpy(), method, "", time.perf_counter() - begun
                 else:
-                    found = best_of_sweep(method, (samples, counts, fine, axes), sigma, truth, mask)
+                    found = best_of_sweep(method, (samples[0], counts, fine, axes), sigma, truth, mask)
                 image, name, misfit, seconds = found
                 scores = evaluate(image, truth, mask, quick=True)
                 cells = [f"{scores['psnr']:.2f}", f"{scores['nrmse']:.4f}", misfit, f"{seconds:.1f}"]
