@@ -69,10 +69,9 @@ def run_raw(
     refuse_options(unused | left, "k-space data", "images")
     from invsr.io.files import check_writable
     from invsr.io.raw import load_maps, load_raw
-    from invsr.pipeline.choice import method_of
-    from invsr.pipeline.raw_run import reconstruct_raw
+    from invsr.pipeline.raw_run import raw_method_of, reconstruct_raw
 
-    chosen = method_of(method, how | {"n_samples": None if uncertainty else samples}, seed)
+    chosen = raw_method_of(method, how | {"n_samples": None if uncertainty else samples}, seed)
     beside_result = prepare_outputs(output, getattr(chosen, "n_samples", 0), uncertainty, report)
     parts = {name: beside(output, name) for name in ("phase", "complex") if of_raw[name]}
     for one in parts.values():

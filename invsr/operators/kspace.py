@@ -41,7 +41,7 @@ class KSpaceMask(LinearOperator):
     weights : Tensor, shape (i, j, k), real
         Frequency zero at index ``N // 2`` of the Fourier axes.
     coils : Tensor, shape (C, i, j, k), complex, optional
-        The image then has one channel and the data C.
+        The image then has one channel and the data C. A tensor that asks for a gradient gets it.
     real : bool
         The unknown is a real image: `forward` takes real x, `adjoint` returns the real part. Otherwise x
         and the adjoint are complex (a real x is cast).

@@ -24,6 +24,8 @@ AUTO = "auto"
 IMPLIED = (TV, PnP, Posterior)
 # Slices thinner than so many target voxels are hardly thick; those with gaps below this share of it lie close.
 HARDLY, CLOSE = 1.7, 0.5
+# The unrolled network for k-space.
+KSPACE_MODEL = "mri-unrolled-kspace"
 # Belongs to the run: methods that draw no random numbers have no use for it.
 SEED = "seed"
 

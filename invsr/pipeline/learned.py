@@ -195,8 +195,15 @@ class Unrolled(TrainedMethod):
     model: str | Path = f"mri-{UNROLLED}"
 
     def solve(self, problem: InverseProblem, progress: ProgressCallback | None = None) -> Solution:
-        found: Solution = self.prepared(problem).solve(
-            problem.operator, problem.y, problem.sigma, likelihood=problem.likelihoods, progress=progress
+        solver: Any = self.prepared(problem)
+        found: Solution = solver.solve(
+            problem.operator,
+            problem.y,
+            problem.sigma,
+            problem.start(solver.priors[0]),
+            likelihood=problem.likelihoods,
+            progress=progress,
+            matched=problem.fits_to_noise,
         )
         return found
 

@@ -175,6 +175,11 @@ class InverseProblem:
         """Whether a denoiser can tell the noise of what is measured from the image."""
         return True
 
+    @property
+    def fits_to_noise(self) -> bool:
+        """Whether a good result leaves a chi2 near 1, so that weights may be chosen by it."""
+        return True
+
     def start(self, prior: Prior) -> Tensor | None:
         """First guess for a prior; None for denoisers, which begin at a guess that explains the data."""
         return None if prior.is_denoiser else self.guess()

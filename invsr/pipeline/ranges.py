@@ -13,6 +13,7 @@ from invsr.training.recipe import THINNEST
 RANGE_MARGIN = 0.15
 # What leaves them: slices, their gaps, noise, or something else.
 THIN, THICK, GAP, NOISE, OTHER = "thin", "thick", "gap", "noise", "other"
+NOISE_OF = "noise of {:.3g} of the peak"
 
 
 def warn_outside(about: dict[str, Any], problem: InverseProblem) -> None:
@@ -32,12 +33,15 @@ def outside(about: dict[str, Any], problem: InverseProblem) -> dict[str, str]:
     ----------
     about : dict
         The description in the weights file: ranges "thickness" (voxels), "gap" (share of it), "noise" (of the peak);
-        shares "thin", "stacks" and "oblique" of the training, 0 where they are missing.
+        shares "thin", "stacks", "oblique" and "kspace" of the training, 0 where they are missing.
     problem : InverseProblem
     """
     slices = problem.all_slices
+    kspace = float(about.get("kspace", 0))
     if problem.operator.complex_range:
-        return {OTHER: "k-space: the network was trained on images of thick slices"}
+        return _outside_kspace(about, problem, kspace)
+    if kspace == 1:
+        return {OTHER: "images: the network was trained on k-space"}
     if not slices:
         return {OTHER: "a problem without slices: the network was trained on thick-slice scans"}
     try:
@@ -54,7 +58,7 @@ def outside(about: dict[str, Any], problem: InverseProblem) -> dict[str, str]:
         found |= _beyond(THIN, THICK, "slices {:.3g} target voxels thick", one.thickness, thickness, apart)
         found |= _beyond(GAP, GAP, "gaps of {:.3g} of the thickness", share, widest)
     # Less noise than in training is no difficulty.
-    found |= _beyond(None, NOISE, "noise of {:.3g} of the peak", problem.sigma, noise)
+    found |= _beyond(None, NOISE, NOISE_OF, problem.sigma, noise)
     if len(slices) > 1 and not stacks:
         found[OTHER] = f"{len(slices)} scans: the network was trained on one"
     elif len(slices) > 1 and problem.slices_move:
@@ -62,6 +66,14 @@ def outside(about: dict[str, Any], problem: InverseProblem) -> dict[str, str]:
     elif len(slices) > 1 and problem.is_oblique and not oblique:
         found[OTHER] = f"{len(slices)} scans that lie obliquely: the network was trained on parallel ones"
     return found
+
+
+def _outside_kspace(about: dict[str, Any], problem: InverseProblem, share: float) -> dict[str, str]:
+    if not share:
+        return {OTHER: "k-space: the network was trained on images of thick slices"}
+    if problem.all_slices:
+        return {OTHER: "k-space of slices thicker than voxels: the network was trained on k-space of voxels alone"}
+    return _beyond(None, NOISE, NOISE_OF, problem.sigma, _pair(about["noise"]))
 
 
 def _beyond(

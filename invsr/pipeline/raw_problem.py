@@ -69,6 +69,11 @@ class RawProblem(InverseProblem):
         # Noise of k-space that merely ends early is smooth on a finer matrix, and passes for texture.
         return self.thickness is not None or has_holes(self.data.measured) or bool(self.data.measured.all())
 
+    @property
+    def fits_to_noise(self) -> bool:
+        # With few samples for each voxel a fit takes up a share of their noise that no one knows beforehand.
+        return False
+
     def start(self, prior: Prior) -> Tensor | None:
         return self.guess()
 

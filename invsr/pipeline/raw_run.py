@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.numerics.iteration import ProgressCallback, whole
-from invsr.pipeline.choice import AUTO, method_of
-from invsr.pipeline.methods import Cubic, Method
+from invsr.pipeline.choice import AUTO, KSPACE_MODEL, method_of
+from invsr.pipeline.methods import Cubic, Method, Unrolled
 from invsr.pipeline.raw_problem import build_raw_problem
 from invsr.pipeline.reconstruction import Reconstruction
 from invsr.pipeline.run import Repetitions, find_device, solve_problem
 from invsr.priors.base import Prior
 from invsr.raw import RawData
 from invsr.solvers.steps import Step
+
+
+def raw_method_of(method: str | Method, options: Mapping[str, Any], seed: int = 0) -> Method | None:
+    """As `invsr.pipeline.choice.method_of`, the unrolled network being the one for k-space by default.
+
+    Raises
+    ------
+    InvsrError
+        As there, and for methods that take images.
+    """
+    if method == Unrolled.name and options.get("model") is None:
+        options = dict(options) | {"model": KSPACE_MODEL}
+    chosen = method_of(method, options, seed)
+    if isinstance(chosen, Cubic):
+        raise InvsrError("method cubic interpolates images, and this is k-space: use tikhonov, tv, pnp or unrolled")
+    return chosen
 
 
 def reconstruct_raw(
@@ -49,8 +66,8 @@ def reconstruct_raw(
     ----------
     raw : RawData
         What `invsr.load_raw` reads.
-    method : Method or {"auto", "pnp", "posterior", "tv", "tikhonov"}
-        As in `invsr.reconstruct`; "pnp" by default.
+    method : Method or {"auto", "unrolled", "pnp", "posterior", "tv", "tikhonov"}
+        As in `invsr.reconstruct`.
     spacing, slice_thickness, slice_profile, noise, maps, n_coils
         As in `invsr.pipeline.raw_problem.build_raw_problem`.
     lam, huber, solver, denoiser, model, max_iter, n_samples, uncertainty, seed, device, memory, progress
@@ -77,10 +94,8 @@ def reconstruct_raw(
     """
     repetitions, n_samples = Repetitions.of(uncertainty, n_samples)
     options = {"lam": lam, "huber": huber, "solver": solver, "denoiser": denoiser, "model": model}
-    chosen = method_of(method, options | {"max_iter": max_iter, "n_samples": n_samples}, seed)
+    chosen = raw_method_of(method, options | {"max_iter": max_iter, "n_samples": n_samples}, seed)
     repetitions.require(chosen)
-    if isinstance(chosen, Cubic):
-        raise InvsrError(f"{raw.name}: method cubic interpolates images, and this is k-space: use tikhonov, tv or pnp")
     where = find_device(device)
     with torch.no_grad(), whole(progress) as tell:
         problem = build_raw_problem(

@@ -112,13 +112,16 @@ class Unrolled(nn.Module):
         x0: Tensor | None = None,
         likelihood: Likelihood | tuple[Likelihood, ...] | None = None,
         progress: ProgressCallback | None = None,
+        *,
+        matched: bool = True,
     ) -> Solution:
         """The volume without gradients, with the history of the steps.
 
         As `forward`, and in addition `likelihood` (or one per scan of a stack), Gaussian by default; others re-target
-        the data before every step (majorise-minimise). Where the result would fit the noise, a higher noise level is
-        assumed (`invsr.solvers.discrepancy.run_with_enough_noise`); where the last step leaves a chi2 that noise does
-        not explain, its penalty is found anew (`match_discrepancy`, there). The history is that of the last run.
+        the data before every step (majorise-minimise). If `matched`, chi2 is brought into the band that is expected of
+        slices: where the result would fit the noise, a higher noise level is assumed
+        (`invsr.solvers.discrepancy.run_with_enough_noise`); where the last step leaves a chi2 that noise does not
+        explain, its penalty is found anew (`match_discrepancy`, there). The history is that of the last run.
         """
         likelihoods = as_tuple(likelihood) if likelihood is not None else tuple(Gaussian(sigma) for _ in as_tuple(y))
         with torch.no_grad():
@@ -147,8 +150,11 @@ class Unrolled(nn.Module):
 
         with torch.no_grad():
             whole = Observation(operator, y, likelihoods, start)
-            x, lam, rho, prediction = run_with_enough_noise(run, whole, float(sigma), progress)
-            if not self.step.explicit:  # those that are end with the network
+            if matched:
+                x, lam, rho, prediction = run_with_enough_noise(run, whole, float(sigma), progress)
+            else:
+                (x, lam, rho, prediction), _ = run(whole, float(sigma), progress)
+            if matched and not self.step.explicit:  # those that are end with the network
                 back = back_project(operator, target(likelihoods, y, prediction))
                 x, weight = match_discrepancy(
                     operator, back, x, number(rho), lambda volume: whole.chi2(operator(volume))

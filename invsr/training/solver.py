@@ -38,6 +38,8 @@ from invsr.training.synthesis import Anatomies
 
 # Weight of an equilibrium's expansion beyond the recipe's limit; the loss itself is about 1.
 EXPANSION_WEIGHT = 1.0
+# Factor of the prior's weight with which training on k-space begins: plug-and-play is best there.
+HEAVIER = 2.0
 # Factor of the first noise level of a solver for several contrasts.
 NEARER = 0.5
 
@@ -126,6 +128,9 @@ def train_solver(
         solver = unrolled_of(networks, recipe.step, recipe.n_steps, recipe.save_memory)
     if type(start_from) is type(solver):
         _take_over(solver, start_from)
+    elif recipe.kspace and isinstance(solver, Unrolled):
+        with torch.no_grad():
+            solver.weight += math.log(HEAVIER)
     # Seven eighths of the time on the CPU for a network that works on blocks of voxels, the same for others.
     solver.to(memory_format=torch.channels_last_3d)
     fabric = fabric_for(out, device, devices, log)

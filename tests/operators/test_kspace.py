@@ -134,3 +134,18 @@ def test_weights():
 def test_refuses(call, words):
     with pytest.raises(InvsrError, match=words):
         call()
+
+
+def test_gradient_in_the_coil_maps():
+    generator = torch.Generator().manual_seed(3)
+    mask = (torch.rand(GRID.shape, generator=generator) > 0.4).double()
+    coils = torch.randn(2, *GRID.shape, dtype=torch.complex128, generator=generator).requires_grad_()
+    x = torch.randn(1, 1, *GRID.shape, dtype=torch.complex128, generator=generator)
+    y = torch.randn(1, 2, *GRID.shape, dtype=torch.complex128, generator=generator)
+    for function in (
+        lambda c: KSpaceMask(GRID, mask, c)(x),
+        lambda c: KSpaceMask(GRID, mask, c).adjoint(y),
+        lambda c: KSpaceMask(GRID, mask, c).gram(x),
+        lambda c: KSpaceMask(GRID, mask, c).solve(x, 0.5, rtol=1e-13).x,
+    ):
+        assert torch.autograd.gradcheck(lambda c, f=function: torch.view_as_real(f(c)), coils, fast_mode=True)
