@@ -130,7 +130,7 @@ def train_solver(
         _take_over(solver, start_from)
     elif recipe.kspace and isinstance(solver, Unrolled):
         with torch.no_grad():
-            solver.weight += math.log(HEAVIER)
+            solver.weight.add_(math.log(HEAVIER))
     # Seven eighths of the time on the CPU for a network that works on blocks of voxels, the same for others.
     solver.to(memory_format=torch.channels_last_3d)
     fabric = fabric_for(out, device, devices, log)
