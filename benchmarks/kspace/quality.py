@@ -1,7 +1,7 @@
 """k-space of known volumes, reconstructed by our methods and by other packages: scores and seconds.
 
     python -m benchmarks.kspace.quality HIGH.nii.gz ... [--crop 64] [--noise 0.01] [--scenes ...] [--methods ...]
-        [--maps]
+        [--phantom] [--maps]
 
 Scenes: "poisson 4" and "poisson 8" (three-dimensional, variable-density Poisson discs along two axes), "lines 4"
 (slices, random lines along one axis around twelve in the middle), "partial" (slices, 6/8 of the lines along one axis),
@@ -25,6 +25,7 @@ from invsr.operators.kspace_weights import partial_fourier, poisson_disc, random
 from invsr.pipeline.raw_run import reconstruct_raw
 from invsr.testing.kspace import simulate_kspace
 from invsr.testing.metrics import evaluate, head_mask, peak
+from invsr.volume import Volume
 
 OURS = ("tv", "pnp", "unrolled")
 METHODS = ("zero-filled", *PEERS, *OURS)
@@ -41,6 +42,13 @@ def scenes(shape, seed):
         "partial": (partial_fourier(line, 0.75, 1), (0, 1), None),
         "half": (None, (0, 1, 2), [n // 2 for n in shape]),
     }
+
+
+def phantom(side):
+    """sigpy's three-dimensional phantom."""
+    import sigpy
+
+    return Volume.from_array(np.abs(sigpy.shepp_logan((side,) * 3)), 1.0, name="shepp_logan")
 
 
 def embedded(raw, shape):
@@ -67,10 +75,12 @@ def main():
     options = parser(__doc__, "volumes", "--crop", "--noise", "--seed", crop=64)
     options.add_argument("--scenes", nargs="+", help="[all]")
     options.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS, metavar="METHOD", help="[all]")
+    options.add_argument("--phantom", action="store_true", help="sigpy's Shepp-Logan phantom, too, of that many voxels")
     options.add_argument("--maps", action="store_true", help="ours estimate the coil maps, and the noise")
     args = options.parse_args()
     table(["volume", "scene", "method", "PSNR", "NRMSE", "chi2", "s"])
-    for volume in map(normalised, truths(args.volumes, args.crop)):
+    volumes = truths(args.volumes, args.crop) if args.volumes or not args.phantom else []
+    for volume in map(normalised, [*volumes, *([phantom(args.crop)] if args.phantom else [])]):
         truth = volume.numpy()
         mask, sigma = head_mask(truth), args.noise * peak(truth)
         for scene, (sampled, axes, matrix) in scenes(truth.shape, args.seed).items():
