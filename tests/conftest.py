@@ -36,7 +36,7 @@ def pytest_addoption(parser):
     meanings = "; ".join(f"{name}: {meaning}" for name, meaning in DEVICES.items())
     parser.addoption("--device", choices=list(DEVICES), default="cpu", help=f"where tests run [cpu]. {meanings}")
     parser.addoption("--kills", type=int, default=5, help="how many commands tests/interrupted kills")
-    parser.addoption("--fuzz-cases", type=int, default=500, help="how many cases tests/fuzz makes")
+    parser.addoption("--fuzz-cases", type=int, default=300, help="how many cases tests/fuzz makes")
     parser.addoption("--fuzz-log", help="a file for a line of JSON for each case; faults do not end the run")
 
 

@@ -1,6 +1,6 @@
 """Nothing wrong in silence: generated files and command lines, for every command; see `fuzz_run` for what must hold.
 
-500 cases in the suite; a long run with other cases: ``pytest tests/fuzz --fuzz-cases 5000 --hypothesis-seed 1
+300 cases in the suite; a long run with other cases: ``pytest tests/fuzz --fuzz-cases 5000 --hypothesis-seed 1
 --fuzz-log log.jsonl``, which writes a line for each case and goes on after faults.
 """
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from scipy.sparse import csr_matrix
 from scipy.spatial.transform import Rotation
 from skimage.restoration import denoise_tv_chambolle
 
@@ -85,10 +86,11 @@ def test_tv_superresolution_reaches_the_objective_of_a_primal_dual_loop(huber):
     solution = iterate(ADMM(), operator, y, TV(huber), lam=lam, max_iter=3000, rtol=1e-8)
     a, k = dense(operator, operator.domain.shape).numpy(), differences(operator).numpy()
     target = y.flatten().numpy()
-    # Chambolle & Pock (2011), algorithm 1, on dense matrices, both terms in the dual.
-    step = 0.99 / np.sqrt(np.linalg.norm(np.vstack([a, k]), 2) ** 2)
+    # Chambolle & Pock (2011), algorithm 1, on matrices, both terms in the dual.
+    step = 0.99 / np.linalg.norm(np.vstack([a, k]), 2)
+    a, k = csr_matrix(a), csr_matrix(k)
     x = average = np.zeros(a.shape[1])
-    p, q = np.zeros(len(a)), np.zeros(len(k))
+    p, q = np.zeros(a.shape[0]), np.zeros(k.shape[0])
     for _ in range(15000):
         p = (p + step * (a @ average - target)) / (1 + step)
         q = (q + step * k @ average) / (1 + step * huber / lam)

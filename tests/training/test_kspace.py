@@ -86,5 +86,5 @@ def test_it_learns_from_kspace(folder, tmp_path):
         report=lambda step, steps, entry: entries.append(entry),
     )
     assert sum(one["gain_db"] for one in entries[-10:]) > sum(one["gain_db"] for one in entries[:10]) + 1
-    solver, about = load_solver(tmp_path / "w.safetensors")
+    _, about = load_solver(tmp_path / "w.safetensors")
     assert about["kspace"] == 1.0 and about["noise"] == [0.01, 0.01]
