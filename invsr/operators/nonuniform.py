@@ -11,12 +11,11 @@ from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
+from invsr.noncartesian import check_trajectory
 from invsr.numerics.nonuniform import sums_at, sums_from
 from invsr.operators.kspace_base import ALL_AXES, KSpaceSamples, coil_groups, coil_sum
 from invsr.operators.normal_equations import IDENTITY
 
-# Samples may lie outside of k-space by so many cycles: rounding of files in single precision.
-ROUNDING = 1e-3
 # What the diagonal in k-space is raised to for preconditioning, as a share of its mean: where next to no samples lie,
 # it is less than what neighbours contribute.
 LEAST = 0.3
@@ -227,44 +226,3 @@ class NonUniformKSpace(KSpaceSamples):
                 power = power + torch.fft.fftn(coil, s=double, dim=along).abs().square_()
         found: Tensor = torch.fft.ifftn(power, dim=along).conj()
         return found
-
-
-def check_trajectory(trajectory: Tensor, shape: Sequence[int], axes: Sequence[int], name: str = "k-space") -> None:
-    """Refuse a trajectory that is not one of an image matrix.
-
-    Parameters
-    ----------
-    trajectory : Tensor, shape (readout, shots, len(axes))
-        Cycles per field of view.
-    shape : three of int
-        Of the image.
-    axes : two or three of {0, 1, 2}
-        Fourier axes, one for each component.
-    name : str
-        What messages call the data.
-
-    Raises
-    ------
-    InvsrError
-    """
-    if len(axes) not in (2, 3) or len(set(axes)) < len(axes) or not set(axes) <= set(ALL_AXES):
-        raise InvsrError(
-            f"{name}: Fourier axes {tuple(axes)} of a trajectory: give two or three different ones of 0, 1, 2"
-        )
-    if trajectory.ndim != 3 or trajectory.shape[2] != len(axes) or not trajectory.is_floating_point():
-        raise InvsrError(
-            f"{name}: a trajectory of shape {tuple(trajectory.shape)}, {trajectory.dtype}: give real numbers, "
-            f"(readout, shots, {len(axes)})"
-        )
-    if not trajectory.numel():
-        raise InvsrError(f"{name}: a trajectory of shape {tuple(trajectory.shape)} holds no samples")
-    values = trajectory.detach()
-    if not bool(values.isfinite().all()):
-        raise InvsrError(f"{name}: its trajectory holds NaN or infinite values: repair it, or leave those shots out")
-    for d, n in enumerate(axes):
-        low, high = float(values[..., d].min()), float(values[..., d].max())
-        if max(-low, high) > shape[n] / 2 + ROUNDING:
-            raise InvsrError(
-                f"{name}: its trajectory runs from {low:.4g} to {high:.4g} cycles per field of view along axis {n}, "
-                f"beyond the {shape[n] / 2:g} of {shape[n]} voxels: take a larger matrix, or scale the trajectory"
-            )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invsr.errors import InvsrError
+from invsr.noncartesian import NonCartesianData
 from invsr.numerics.iteration import ProgressCallback, whole
 from invsr.pipeline.choice import AUTO, method_of
 from invsr.pipeline.methods import Cubic, Method
@@ -22,7 +23,7 @@ from invsr.uncertainty.deviation import require_samples
 
 
 def reconstruct_raw(
-    raw: RawData,
+    raw: RawData | NonCartesianData,
     *,
     method: str | Method = AUTO,
     spacing: float | Sequence[float] | None = None,
@@ -48,7 +49,7 @@ def reconstruct_raw(
 
     Parameters
     ----------
-    raw : RawData
+    raw : RawData or NonCartesianData
         What `invsr.load_raw` reads.
     method : Method or {"auto", "pnp", "posterior", "tv", "tikhonov"}
         As in `invsr.reconstruct`; "pnp" by default.
