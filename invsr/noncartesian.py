@@ -170,7 +170,7 @@ class NonCartesianData(KSpaceData):
         return int(self.trajectory.shape[1])
 
     def binned(self, values: Tensor) -> Tensor:
-        sizes = torch.tensor([self.grid.shape[n] for n in self.axes], device=self.trajectory.device)
+        sizes = torch.tensor([self.grid.shape[n] for n in self.axes]).to(self.trajectory.device)
         cells = (self.trajectory.round().long() + sizes // 2).clamp(min=0)
         cells = torch.minimum(cells, sizes - 1).reshape(-1, len(sizes))
         flat = cells[:, 0]

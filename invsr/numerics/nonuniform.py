@@ -99,6 +99,8 @@ def _run(kind: int, values: Tensor, points: Tensor, sizes: Sequence[int]) -> Ten
     shape = (batch, len(points)) if kind == 2 else (batch, *sizes)
     if not batch or not len(points):
         return torch.zeros(shape, dtype=values.dtype, device=values.device)
+    if not bool(points.detach().isfinite().all()):  # which finufft would read beyond its memory for
+        raise InvsrError("a trajectory through k-space is NaN or infinite: repair it, or learn it by smaller steps")
     at = [p.contiguous().numpy() for p in points.detach().to("cpu", real).unbind(-1)]
     given = values.detach().cpu().resolve_conj().contiguous().numpy()
     plan = finufft.Plan(

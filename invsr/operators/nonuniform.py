@@ -161,8 +161,8 @@ class NonUniformKSpace(KSpaceSamples):
 
     def _points(self, like: Tensor) -> Tensor:
         """Radian per voxel, (samples, axes)."""
-        sizes = torch.tensor(self.sizes, dtype=self.trajectory.dtype, device=self.trajectory.device)
-        points = 2 * math.pi * self.trajectory[..., self._order] / sizes
+        along = [2 * math.pi / n * self.trajectory[..., d] for d, n in zip(self._order, self.sizes, strict=True)]
+        points = torch.stack(along, -1)
         return points.reshape(-1, len(self.sizes)).to(like.device, like.real.dtype)
 
     # The convolution ----------------------------------------------------------------------------------

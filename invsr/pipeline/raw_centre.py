@@ -49,7 +49,7 @@ def central_lines(raw: NonCartesianData, seed: int = 0) -> Tensor:
     most = MOST[len(raw.axes)]
     wide = [min(size, most) if n in raw.axes else size for n, size in enumerate(raw.grid.shape)]
     flat = [size if n in raw.axes else 1 for n, size in enumerate(wide)]
-    half = torch.tensor([wide[n] / 2 for n in raw.axes], device=raw.trajectory.device)
+    half = torch.tensor([wide[n] / 2 for n in raw.axes]).to(raw.trajectory.device)
     inside = (raw.trajectory.abs() <= half).all(-1)
     if not bool(inside.any()):
         raise InvsrError(f"{raw.name}: its trajectory leaves out the middle of k-space: give coil maps")

@@ -223,3 +223,17 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
         with pytest.raises(InvsrError, match=words) as caught:
             load_raw(tmp_path / name, **options)
         assert str(caught.value).startswith(f"{tmp_path}") and "\n" not in str(caught.value)
+
+
+def test_a_damaged_file_is_one_line_or_data(tmp_path):
+    path = write_mrd(tmp_path / "scan.h5", shots(), FLAT.header(trajectory="radial"))
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    for n in range(60):
+        at, size = rng.integers(len(content)), rng.integers(1, 40)
+        path.write_bytes(content[:at] + rng.bytes(size) + content[at + size :] if n % 2 else content[:at])
+        try:
+            raw = load_raw(path)
+        except InvsrError as error:
+            assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+        else:
+            assert n % 2 and isinstance(raw, NonCartesianData)

@@ -148,3 +148,10 @@ def test_the_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "finufft", None)
     with pytest.raises(InvsrError, match=r'takes the package finufft: pip install "invsr\[raw\]"'):
         NonUniformKSpace(GRID, TRAJECTORY, axes=(0, 1))(volume(GRID.shape))
+
+
+def test_a_trajectory_that_became_nan_is_refused():
+    operator = NonUniformKSpace(GRID, TRAJECTORY.clone(), axes=(0, 1))
+    operator.trajectory[0, 0] = math.nan
+    with pytest.raises(InvsrError, match="NaN or infinite"):
+        operator(volume(GRID.shape))
