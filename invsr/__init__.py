@@ -11,6 +11,7 @@ from invsr.errors import InvsrError, InvsrWarning
 from invsr.grid import Grid
 from invsr.io.nifti import load, save
 from invsr.io.raw import load_raw
+from invsr.noncartesian import NonCartesianData
 from invsr.pipeline import (
     InverseProblem,
     Reconstruction,
@@ -31,6 +32,7 @@ __all__ = [
     "InverseProblem",
     "InvsrError",
     "InvsrWarning",
+    "NonCartesianData",
     "RawData",
     "Reconstruction",
     "Scan",

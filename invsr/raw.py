@@ -1,10 +1,11 @@
-"""k-space as it was measured on a Cartesian grid, by one coil or several, and where its image lies."""
+"""k-space as it was measured, by one coil or several, and where its image lies: on a Cartesian grid."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +16,82 @@ from invsr.errors import InvsrError
 from invsr.grid import Grid
 
 ALL_AXES = (0, 1, 2)
+Data = TypeVar("Data", bound="KSpaceData")
+
+
+class KSpaceData:
+    """What data on a Cartesian grid and off it have in common; `RawData` says what the attributes are."""
+
+    samples: Tensor
+    counts: Tensor
+    grid: Grid
+    axes: tuple[int, ...]
+    name: str
+    slice_axis: int | None
+    slice_thickness: float | None
+    noise: Tensor | None
+    calibration: Tensor | None
+    notes: tuple[str, ...]
+
+    @property
+    def n_coils(self) -> int:
+        """Number of coils."""
+        return int(self.samples.shape[1])
+
+    @property
+    def measured(self) -> Tensor:
+        """Which samples were measured, bool, of the shape of counts."""
+        return self.counts > 0
+
+    @property
+    def covered(self) -> Tensor:
+        """Which frequencies of the matrix were measured, bool, shape `grid.shape`."""
+        return self.binned(self.measured.float()) > 0
+
+    def binned(self, values: Tensor) -> Tensor:
+        """Sums of values of samples, of the shape of counts, at the frequencies of the matrix, shape `grid.shape`."""
+        return values
+
+    def with_samples(self: Data, samples: Tensor, **changes: object) -> Data:
+        """The same acquisition with other samples, made of these ones, of other coils perhaps; `changes` by field.
+
+        They are not checked again, which would take as long as an iteration.
+        """
+        found = copy.copy(self)
+        for name, value in {"samples": samples, **changes}.items():
+            object.__setattr__(found, name, value)
+        return found
+
+    def to(self: Data, device: torch.device | str) -> Data:
+        """The same data on `device`."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return self.with_samples(**moved)
+
+    def _check_coils(self) -> None:
+        for what, beside in (("noise", self.noise), ("calibration", self.calibration)):
+            if beside is not None and (len(beside) != self.n_coils or not beside.is_complex()):
+                raise InvsrError(
+                    f"{self.name}: {what} of {len(beside)} coils beside {self.n_coils}: give complex samples of each"
+                )
+
+    def _check_samples(self, samples: Tensor) -> None:
+        bad = sum(int((~coil.isfinite()).sum()) for coil in samples[0])
+        if bad:
+            raise InvsrError(
+                f"{self.name}: {bad} of its samples are NaN or infinite: repair the file, or leave them out"
+            )
+        if not bool(samples.any()):
+            raise InvsrError(f"{self.name}: every sample is 0: there is nothing to reconstruct from it")
+
+    def _check_slices(self) -> None:
+        if self.slice_axis is not None and (self.slice_axis not in ALL_AXES or self.slice_axis in self.axes):
+            raise InvsrError(
+                f"{self.name}: slice axis {self.slice_axis} beside Fourier axes {self.axes}: give another one"
+            )
 
 
 @dataclass(frozen=True, eq=False)
-class RawData:
+class RawData(KSpaceData):
     """k-space on a Cartesian grid, by one coil or several.
 
     Array axes i, j, k are those of the image: readout, phase encoding, and slices or partitions in most files.
@@ -91,8 +164,7 @@ class RawData:
                 f"{self.name}: Fourier axes {tuple(self.axes)}: give one to three different ones of 0, 1, 2"
             )
         object.__setattr__(self, "axes", axes)
-        if self.slice_axis is not None and (self.slice_axis not in ALL_AXES or self.slice_axis in axes):
-            raise InvsrError(f"{self.name}: slice axis {self.slice_axis} beside Fourier axes {axes}: give another one")
+        self._check_slices()
         object.__setattr__(self, "counts", self.counts.float())
         measured = self.counts > 0
         if not bool(self.counts.isfinite().all() & (self.counts >= 0).all() & measured.any()):
@@ -101,19 +173,9 @@ class RawData:
         # One coil at a time: those of a large volume do not fit into memory twice.
         if any(bool(coil[~measured].any()) for coil in samples[0]):
             samples = torch.where(measured, samples, 0)
-        bad = sum(int((~coil.isfinite()).sum()) for coil in samples[0])
-        if bad:
-            raise InvsrError(
-                f"{self.name}: {bad} of its samples are NaN or infinite: repair the file, or leave them out"
-            )
-        if not bool(samples.any()):
-            raise InvsrError(f"{self.name}: every sample is 0: there is nothing to reconstruct from it")
+        self._check_samples(samples)
         object.__setattr__(self, "samples", samples)
-        for what, beside in (("noise", self.noise), ("calibration", self.calibration)):
-            if beside is not None and (len(beside) != shape[1] or not beside.is_complex()):
-                raise InvsrError(
-                    f"{self.name}: {what} of {len(beside)} coils beside {shape[1]}: give complex samples of each"
-                )
+        self._check_coils()
 
     @classmethod
     def from_array(
@@ -163,32 +225,6 @@ class RawData:
         left = [n for n in ALL_AXES if n not in axes]
         across = left[0] if len(left) == 1 else None
         return cls(values[None], taken.float(), grid, tuple(axes), name, across, slice_thickness)
-
-    @property
-    def n_coils(self) -> int:
-        """Number of coils."""
-        return int(self.samples.shape[1])
-
-    @property
-    def measured(self) -> Tensor:
-        """Which samples were measured, bool, shape `grid.shape`."""
-        return self.counts > 0
-
-    def with_samples(self, samples: Tensor, **changes: object) -> RawData:
-        """The same acquisition with other samples, made of these ones, of other coils perhaps; `changes` by field.
-
-        They are not checked again, which would take as long as an iteration.
-        """
-        found = copy.copy(self)
-        for name, value in {"samples": samples, **changes}.items():
-            object.__setattr__(found, name, value)
-        return found
-
-    def to(self, device: torch.device | str) -> RawData:
-        """The same data on `device`."""
-        noise, calibration = (None if one is None else one.to(device) for one in (self.noise, self.calibration))
-        counts = self.counts.to(device)
-        return self.with_samples(self.samples.to(device), counts=counts, noise=noise, calibration=calibration)
 
 
 def of_matrix(grid: Grid, shape: Sequence[int]) -> Grid:

@@ -109,6 +109,13 @@ RawSpacing = Annotated[
     str | None,
     typer.Option(help="Voxel spacing of the matrix as measured, mm, where a k-space file does not say: 0.9x0.9x3."),
 ]
+Trajectory = Annotated[
+    Path | None,
+    typer.Option(
+        help="With k-space of BART or an array: its trajectory, .cfl (3, readout, shots) or .npy (readout, shots, 2 or "
+        "3), in cycles per field of view."
+    ),
+]
 Phase = Annotated[bool, typer.Option("--phase", help="With k-space: write the phase (radians), too.")]
 Complex = Annotated[bool, typer.Option("--complex", help="With k-space: write the complex image, too.")]
 

@@ -76,14 +76,16 @@ def run_raw(
     parts = {name: beside(output, name) for name in ("phase", "complex") if of_raw[name]}
     for one in parts.values():
         check_writable(one)
-    require_distinct(inputs.scans, [of_raw["coil_maps"]], [output, *beside_result, *parts.values()])
+    require_distinct(
+        inputs.scans, [of_raw["coil_maps"], of_raw["trajectory"]], [output, *beside_result, *parts.values()]
+    )
     solved = share_of_solving(name := method if chosen is None else chosen.name, report is not None)
     thickness, profile, noise = (_one(acquired[n], n) for n in ("slice_thickness", "slice_profile", "noise"))
     if thickness == "auto":
         raise InvsrError("--slice-thickness auto: it is estimated from images only: give it in mm")
     own = None if of_raw["raw_spacing"] is None else parsed_spacing(of_raw["raw_spacing"], "--raw-spacing")
     with progress(figures_in_words, quiet=quiet) as bar:
-        raw = load_raw(path, spacing=own, index=inputs.volume)
+        raw = load_raw(path, spacing=own, index=inputs.volume, trajectory=of_raw["trajectory"])
         result = reconstruct_raw(
             raw,
             method=method if chosen is None else chosen,

@@ -3,6 +3,15 @@
 from invsr.coils.compression import compressed
 from invsr.coils.maps import coil_maps
 from invsr.coils.noise import NoiseEstimate, estimate_noise
+from invsr.coils.readout_noise import readout_noise
 from invsr.coils.whitening import noise_covariance, whitened
 
-__all__ = ["NoiseEstimate", "coil_maps", "compressed", "estimate_noise", "noise_covariance", "whitened"]
+__all__ = [
+    "NoiseEstimate",
+    "coil_maps",
+    "compressed",
+    "estimate_noise",
+    "noise_covariance",
+    "readout_noise",
+    "whitened",
+]

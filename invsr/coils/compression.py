@@ -6,10 +6,10 @@ import torch
 
 from invsr.coils.whitening import combined
 from invsr.errors import InvsrError
-from invsr.raw import RawData
+from invsr.raw import Data
 
 
-def compressed(raw: RawData, n_coils: int | None = None, energy: float = 0.995) -> RawData:
+def compressed(raw: Data, n_coils: int | None = None, energy: float = 0.995) -> Data:
     """Principal components across whitened coils: ``V* y`` with V the eigenvectors of ``sum_k m_k y_k y_k*``.
 
     V has orthonormal columns, so that the noise stays white. White noise of standard deviation 1 in each part adds 2 n
@@ -17,7 +17,7 @@ def compressed(raw: RawData, n_coils: int | None = None, energy: float = 0.995) 
 
     Parameters
     ----------
-    raw : RawData
+    raw : RawData or NonCartesianData
         From `whitened`.
     n_coils : int, optional
         Virtual coils to keep; by default as few as hold the share `energy` of the signal's energy.
@@ -26,7 +26,7 @@ def compressed(raw: RawData, n_coils: int | None = None, energy: float = 0.995) 
 
     Returns
     -------
-    RawData
+    RawData or NonCartesianData
         Its notes tell how many of how many coils were kept; `raw` itself where all are.
 
     Raises

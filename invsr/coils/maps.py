@@ -14,7 +14,7 @@ from invsr.errors import InvsrError
 from invsr.numerics.axes import multiply
 from invsr.numerics.fourier import fourier, inverse_fourier
 from invsr.numerics.interpolation import keys_kernel
-from invsr.raw import ALL_AXES, RawData
+from invsr.raw import ALL_AXES, KSpaceData, RawData
 
 # Lines along each Fourier axis: used at most, and needed at least (or the whole axis).
 MOST, FEWEST = 24, 12
@@ -32,7 +32,7 @@ FAINT = 0.05
 REACH = 5
 
 
-def coil_maps(raw: RawData) -> Tensor:
+def coil_maps(raw: KSpaceData) -> Tensor:
     """Sensitivities S_c of the coils, ``y_c = F S_c x``, with ``sum_c |S_c|^2 = 1`` in every voxel.
 
     ESPIRiT: the maps are the eigenvectors of the largest eigenvalue of the projection on the signal space, that blocks
@@ -48,8 +48,8 @@ def coil_maps(raw: RawData) -> Tensor:
 
     Parameters
     ----------
-    raw : RawData
-        Best from `whitened`: noise that coils share is taken for signal.
+    raw : RawData or NonCartesianData
+        The latter with calibration lines. Best from `whitened`: noise that coils share is taken for signal.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def coil_maps(raw: RawData) -> Tensor:
     True
     """
     if raw.n_coils == 1:
-        return torch.ones_like(raw.samples[0])
+        return torch.ones(1, *raw.grid.shape, dtype=torch.complex64, device=raw.samples.device)
     lines = _calibration(raw)
     across = raw.slice_axis
     axes = tuple(n for n in ALL_AXES if n != across)
@@ -89,7 +89,7 @@ def coil_maps(raw: RawData) -> Tensor:
         slices = torch.split(lines, 1, across + 1)
         maps = torch.cat([_espirit(one, flat, MOST_2D) for one in slices], across + 1)
     maps = _aligned(maps, _image(lines, sizes, axes), _virtual_coil(lines))
-    full = torch.empty_like(raw.samples[0])
+    full = torch.empty(raw.n_coils, *raw.grid.shape, dtype=torch.complex64, device=maps.device)
     matrices = [_interpolation(m, n).to(maps) if m < n else None for m, n in zip(sizes, raw.grid.shape, strict=True)]
     for c, one in enumerate(maps):  # one at a time: all of them are large
         for n, matrix in enumerate(matrices):
@@ -101,11 +101,13 @@ def coil_maps(raw: RawData) -> Tensor:
     return full.mul_(norm.clamp_(min=1e-30).rsqrt_())
 
 
-def _calibration(raw: RawData) -> Tensor:
+def _calibration(raw: KSpaceData) -> Tensor:
     """Calibration lines, (coils, a, b, c): the middle of k-space along all axes but that across slices."""
     shape = raw.grid.shape
     longest = [MOST, MOST, MOST]
     if raw.calibration is None:
+        if not isinstance(raw, RawData):
+            raise InvsrError(f"{raw.name}: its samples are off the Cartesian grid: give maps, or calibration lines")
         values, counts = raw.samples[0], raw.counts
     else:
         values, counts = raw.calibration, torch.ones(raw.calibration.shape[1:])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from invsr.errors import InvsrError
-from invsr.raw import RawData
+from invsr.raw import Data
 
 # Samples of noise for each coil: the covariance of n samples of C coils is off by about sqrt(C / n).
 FEWEST_PER_COIL = 10
@@ -55,7 +55,7 @@ def noise_covariance(noise: Tensor) -> Tensor:
     return covariance
 
 
-def whitened(raw: RawData, covariance: Tensor | None = None) -> RawData:
+def whitened(raw: Data, covariance: Tensor | None = None) -> Data:
     """Samples whose noise is independent between coils: ``L^-1 y`` with ``L L^H = Psi``, Cholesky's factor.
 
     The noise of a sample measured once then has standard deviation 1 in its real and 1 in its imaginary part, that of a
@@ -63,7 +63,7 @@ def whitened(raw: RawData, covariance: Tensor | None = None) -> RawData:
 
     Parameters
     ----------
-    raw : RawData
+    raw : RawData or NonCartesianData
     covariance : Tensor, shape (coils, coils), complex, optional
         Psi as `noise_covariance` and `estimate_noise` define it; that of the noise scan by default.
 
@@ -97,12 +97,12 @@ def whitening_matrix(covariance: Tensor) -> Tensor:
     return inverse
 
 
-def combined(raw: RawData, matrix: Tensor) -> RawData:
+def combined(raw: Data, matrix: Tensor) -> Data:
     """The data of virtual coils, ``sum_c matrix_vc y_c``: samples, calibration lines and noise scan.
 
     Parameters
     ----------
-    raw : RawData
+    raw : RawData or NonCartesianData
     matrix : Tensor, shape (virtual coils, coils), complex
     """
     noise = None if raw.noise is None else mixed(matrix, raw.noise)

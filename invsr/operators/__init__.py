@@ -8,11 +8,13 @@ from invsr.operators.kspace import KSpaceFilter, KSpaceMask
 from invsr.operators.kspace_crop import KSpaceCrop, zero_fill
 from invsr.operators.kspace_weights import apodisation, elliptic, partial_fourier, poisson_disc, random_mask
 from invsr.operators.moving_slices import Slices
+from invsr.operators.nonuniform import NonUniformKSpace
 from invsr.operators.profiles import AxisProfile
 from invsr.operators.sampling import Sampling
 from invsr.operators.scan_model import acquisition
 from invsr.operators.separable import Identity, Separable
 from invsr.operators.stack import Stack
+from invsr.operators.trajectories import density_weights, kooshball, radial, spiral
 from invsr.operators.transforms import Affine, Displacement, Rigid
 from invsr.operators.warp import Resample
 
@@ -27,6 +29,7 @@ __all__ = [
     "KSpaceFilter",
     "KSpaceMask",
     "LinearOperator",
+    "NonUniformKSpace",
     "Resample",
     "Rigid",
     "Sampling",
@@ -36,10 +39,14 @@ __all__ = [
     "acquisition",
     "add_noise",
     "apodisation",
+    "density_weights",
     "elliptic",
     "estimate_sigma",
+    "kooshball",
     "partial_fourier",
     "poisson_disc",
+    "radial",
     "random_mask",
+    "spiral",
     "zero_fill",
 ]

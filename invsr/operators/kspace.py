@@ -6,29 +6,31 @@ Weights over k-space are real, of the grid's shape, with frequency zero at index
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.numerics.axes import rotate
-from invsr.numerics.differences import NEUMANN, PERIODIC, laplacian_basis, laplacian_spectrum
+from invsr.numerics.differences import PERIODIC
 from invsr.numerics.fourier import convolved, fourier, inverse_fourier
 from invsr.numerics.linear import LinearSolution
-from invsr.operators.base import Composition, LinearOperator
+from invsr.operators.base import LinearOperator
+from invsr.operators.kspace_base import (
+    ALL_AXES,
+    CACHED,
+    KSpaceSamples,
+    coil_groups,
+    coil_sum,
+    in_frequencies,
+    inverse_of,
+)
 from invsr.operators.normal_equations import IDENTITY
-from invsr.operators.separable import Separable
-
-ALL_AXES = (0, 1, 2)
-# Complex numbers that are worked on at once: 4 MB of complex64.
-CACHED = 1 << 19
 
 
-class KSpaceMask(LinearOperator):
+class KSpaceMask(KSpaceSamples):
     """Samples of k-space, by one coil or several: ``y_c = W F (S_c x)``.
 
     F is the centred orthonormal transform along the Fourier axes, W real weights (a mask, the root of a number of
@@ -71,10 +73,7 @@ class KSpaceMask(LinearOperator):
     Chan (1988), SIAM J. Sci. Stat. Comput. 9, 766-771.
     """
 
-    complex_range = True
-    _is_linear = True
     weights: Tensor
-    coils: Tensor | None  # (C, i, j, k, 2), real and imaginary part: Module.to(float32) keeps both
 
     def __init__(
         self,
@@ -84,19 +83,8 @@ class KSpaceMask(LinearOperator):
         real: bool = False,
         axes: Sequence[int] = ALL_AXES,
     ) -> None:
-        super().__init__(domain, domain)
-        self.axes = tuple(sorted(axes))
-        if not self.axes or not set(self.axes) <= set(ALL_AXES) or len(set(self.axes)) < len(self.axes):
-            raise InvsrError(f"Fourier axes {tuple(axes)}: give one to three different ones of 0, 1, 2")
-        a, b, c = (PERIODIC if n in self.axes else NEUMANN for n in ALL_AXES)
-        self.boundary = (a, b, c)
+        super().__init__(domain, domain, coils, real, axes)
         self.register_buffer("weights", _checked(weights, domain))
-        if coils is not None and (coils.ndim != 4 or tuple(coils.shape[1:]) != domain.shape):
-            raise InvsrError(f"coils of shape {tuple(coils.shape)} do not fit: give (C, i, j, k) for {domain}")
-        if coils is not None:
-            coils = torch.view_as_real(coils if coils.is_complex() else coils + 0j)
-        self.register_buffer("coils", coils)
-        self.real = real
 
     def _forward(self, x: Tensor) -> Tensor:
         if self.real and x.is_complex():
@@ -104,14 +92,13 @@ class KSpaceMask(LinearOperator):
         weights, coils = self.weights.to(x.real.dtype), self._coils(x)
         if coils is None:
             return fourier(x + 0j, self.axes) * weights
-        if x.shape[1] != 1:
-            raise InvsrError(f"an image of {x.shape[1]} channels beside {len(coils)} coils: give it one channel")
+        self._require_one_channel(x)
         slabs = self._slabs(len(coils))
         if torch.is_grad_enabled():
             return torch.cat([fourier(coils[:, at] * x[:, :, at], self.axes) * weights[at] for at in slabs], 2)
         y = torch.empty((len(x), len(coils), *self.range.shape), dtype=coils.dtype, device=x.device)
         for at in slabs:
-            for c, some in _groups(coils[:, at]):
+            for c, some in coil_groups(coils[:, at]):
                 y[:, c, at] = fourier(some * x[:, :, at], self.axes).mul_(weights[at])
         return y
 
@@ -121,7 +108,9 @@ class KSpaceMask(LinearOperator):
             x = inverse_fourier(weights * y, self.axes)
             return x.real if self.real else x
         found = [
-            _sum((s.conj() * inverse_fourier(weights[at] * y[:, c, at], self.axes)) for c, s in _groups(coils[:, at]))
+            coil_sum(
+                (s.conj() * inverse_fourier(weights[at] * y[:, c, at], self.axes)) for c, s in coil_groups(coils[:, at])
+            )
             for at in self._slabs(len(coils))
         ]
         return self._whole(found)
@@ -137,7 +126,9 @@ class KSpaceMask(LinearOperator):
             found = convolved(x + 0j, squared, self.axes)
             return found.real if self.real else found
         parts = [
-            _sum(s.conj() * convolved(s * x[:, :, at], squared[at], self.axes) for _, s in _groups(coils[:, at]))
+            coil_sum(
+                s.conj() * convolved(s * x[:, :, at], squared[at], self.axes) for _, s in coil_groups(coils[:, at])
+            )
             for at in self._slabs(len(coils))
         ]
         return self._whole(parts)
@@ -160,29 +151,9 @@ class KSpaceMask(LinearOperator):
     ) -> LinearSolution:
         if self.coils is None and (regulariser == IDENTITY or self._is_diagonal):
             b = b if self.real else b + 0j
-            inverse = _inverse(self._squared, rho, regulariser, self.domain, self.axes)
-            return LinearSolution(_diagonal(b, inverse, regulariser, self.axes))
+            inverse = inverse_of(self._squared, rho, regulariser, self.domain, self.axes)
+            return LinearSolution(in_frequencies(b, inverse, regulariser, self.axes))
         return super()._solve(b, rho, regulariser, x0, rtol, max_iter)
-
-    def _precondition(self, r: Tensor, rho: float, regulariser: str) -> Tensor:
-        def build() -> Tensor:
-            level = self._level(regulariser)
-            return _inverse(level, rho, regulariser, self.domain, self.axes).to(r.real.dtype)
-
-        inverse = self._cache.get(self, ("inverse", r.dtype, rho, regulariser), build)
-        return _diagonal(r if self.real or r.is_complex() else r + 0j, inverse, regulariser, self.axes)
-
-    def _composed(self, inner: LinearOperator) -> LinearOperator:
-        return KSpaceOf(self, inner) if isinstance(inner, Separable) else super()._composed(inner)
-
-    @property
-    def _positions(self) -> list[int]:
-        """The axes that are not Fourier axes."""
-        return [n for n in ALL_AXES if n not in self.axes]
-
-    def mean_eigenvalue(self) -> float:
-        """Mean eigenvalue of ``A* A``."""
-        return float(self._level(IDENTITY).mean())
 
     @property
     def _is_diagonal(self) -> bool:
@@ -216,30 +187,6 @@ class KSpaceMask(LinearOperator):
         if regulariser != IDENTITY and self._positions:
             level = level.mean(self._positions, keepdim=True)
         return level
-
-    def _coils(self, like: Tensor) -> Tensor | None:
-        return None if self.coils is None else torch.view_as_complex(self.coils.to(like.real.dtype))
-
-
-class KSpaceOf(Composition):
-    """``mask(inner(x))`` with a separable inner operator: k-space of thick slices, in one model.
-
-    `solve` iterates, preconditioned by the inner operator's approximate inverse, the mask taken for a multiple of the
-    identity.
-    """
-
-    _is_linear = True
-    outer: KSpaceMask
-    inner: Separable
-
-    def gram(self, x: Tensor) -> Tensor:
-        found: Tensor = self.inner._adjoint(self.outer.gram(self.inner._forward(x)))
-        return found
-
-    def _precondition(self, r: Tensor, rho: float, regulariser: str) -> Tensor:
-        level: float = self._cache.get(self, "level", self.outer.mean_eigenvalue)
-        approximate: Tensor = self.inner._precondition(r / level, rho / level, regulariser)
-        return approximate
 
 
 class KSpaceFilter(LinearOperator):
@@ -283,22 +230,11 @@ class KSpaceFilter(LinearOperator):
     def _solve(
         self, b: Tensor, rho: float | Tensor, regulariser: str, x0: Tensor | None, rtol: float, max_iter: int
     ) -> LinearSolution:
-        inverse = _inverse(self._effective(b) ** 2, rho, regulariser, self.domain, ALL_AXES)
-        return LinearSolution(_diagonal(b, inverse, regulariser, ALL_AXES))
+        inverse = inverse_of(self._effective(b) ** 2, rho, regulariser, self.domain, ALL_AXES)
+        return LinearSolution(in_frequencies(b, inverse, regulariser, ALL_AXES))
 
     def _effective(self, like: Tensor) -> Tensor:
         return self.weights.double() if like.is_complex() else _symmetrised(self.weights.double(), ALL_AXES)
-
-
-def _groups(coils: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Coils that are worked on at once: one of a large volume, all of a small slab."""
-    size = max(1, CACHED // coils[0].numel())
-    return ((slice(n, n + size), coils[n : n + size]) for n in range(0, len(coils), size))
-
-
-def _sum(images: Iterable[Tensor]) -> Tensor:
-    """The sum over coils of groups of them, shape (batch, 1, i, j, k)."""
-    return functools.reduce(torch.add, (image.sum(1, keepdim=True) for image in images))
 
 
 def _symmetrised(weights: Tensor, axes: Sequence[int]) -> Tensor:
@@ -308,38 +244,6 @@ def _symmetrised(weights: Tensor, axes: Sequence[int]) -> Tensor:
     mirrored = plain.flip(along).roll([1] * len(along), along)
     mean: Tensor = torch.fft.fftshift((plain + mirrored) / 2, along)
     return mean
-
-
-def _inverse(squared: Tensor, rho: float | Tensor, regulariser: str, grid: Grid, axes: Sequence[int]) -> Tensor:
-    """``(squared + rho R)^-1`` in the basis of `_diagonal`; where neither term weighs (zero, for a gradient) 0."""
-    total = squared + rho
-    if regulariser != IDENTITY:
-        spectrum = torch.zeros(1, dtype=torch.float64)
-        for n, (size, h) in enumerate(zip(grid.shape, grid.spacing.tolist(), strict=True)):
-            along = torch.from_numpy(laplacian_spectrum(size, h, PERIODIC if n in axes else NEUMANN))
-            along = torch.fft.fftshift(along) if n in axes else along
-            spectrum = spectrum + along.reshape([-1 if d == n else 1 for d in ALL_AXES])
-        total = squared + rho * spectrum.to(squared.device)
-    seen = total > 1e-14 * total.detach().max()
-    return torch.where(seen, 1 / torch.where(seen, total, 1.0), 0.0)
-
-
-def _diagonal(b: Tensor, diagonal: Tensor, regulariser: str, axes: Sequence[int]) -> Tensor:
-    """``T* D T b``, T being Fourier's transform along `axes` and, for a gradient, the cosine transform along others."""
-    others = [n for n in ALL_AXES if n not in axes and b.shape[2 + n] > 1] if regulariser != IDENTITY else []
-    bases = [torch.from_numpy(laplacian_basis(b.shape[2 + n], NEUMANN)).to(b.device, b.real.dtype) for n in others]
-    x = _rotated([basis.mT for basis in bases], b, others)
-    x = convolved(x + 0j, torch.fft.ifftshift(diagonal.to(b.real.dtype), [n - 3 for n in axes]), axes)
-    return _rotated(bases, x if b.is_complex() else x.real, others)
-
-
-def _rotated(bases: Sequence[Tensor], x: Tensor, axes: Sequence[int]) -> Tensor:
-    """`rotate` of real bases: the parts of complex numbers lie along the last axis."""
-    if not x.is_complex() or 2 in axes:
-        return rotate([basis.to(x.dtype) for basis in bases], x, axes)
-    parts = torch.view_as_real(x.contiguous())
-    wide = rotate(bases, parts.flatten(-2), axes)
-    return torch.view_as_complex(wide.reshape(parts.shape))
 
 
 def _checked(weights: Tensor, grid: Grid) -> Tensor:

@@ -12,10 +12,11 @@ from torch.nn import functional
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
+from invsr.noncartesian import NonCartesianData, check_trajectory
 from invsr.numerics.axes import multiply
 from invsr.numerics.fourier import inverse_fourier
 from invsr.operators.profiles import spline_matrix
-from invsr.raw import RawData, of_matrix
+from invsr.raw import Data, KSpaceData, RawData, of_matrix
 
 # Share of the samples from which on nothing is missing within the box that was measured.
 FULL = 0.85
@@ -23,7 +24,7 @@ FULL = 0.85
 FAINT = 1e-3
 
 
-def pixels_of(raw: RawData, spacing: float | Sequence[float] | None) -> Grid:
+def pixels_of(raw: KSpaceData, spacing: float | Sequence[float] | None) -> Grid:
     """The grid with the matrix size along Fourier axes that comes nearest to a spacing; the field of view stays."""
     if spacing is None:
         return raw.grid
@@ -37,13 +38,24 @@ def pixels_of(raw: RawData, spacing: float | Sequence[float] | None) -> Grid:
     return of_matrix(raw.grid, shape)
 
 
-def resized(raw: RawData, grid: Grid) -> RawData:
-    """k-space zero-filled or cropped to a grid; intensities of the image stay, noise grows as the root of its size."""
+def resized(raw: Data, grid: Grid) -> Data:
+    """k-space zero-filled or cropped to a grid; intensities of the image stay, noise grows as the root of its size.
+
+    Samples off the Cartesian grid are never cropped.
+
+    Raises
+    ------
+    InvsrError
+        When their trajectory does not fit into the k-space of the grid.
+    """
     if grid.shape == raw.grid.shape:
         return raw
     factor = math.sqrt(grid.size / raw.grid.size)
-    samples = _centred(raw.samples, grid.shape) * factor
-    return raw.with_samples(samples, counts=_centred(raw.counts, grid.shape), grid=grid, calibration=None)
+    if isinstance(raw, NonCartesianData):
+        check_trajectory(raw.trajectory, grid.shape, raw.axes, raw.name)
+        return raw.with_samples(raw.samples * factor, grid=grid, calibration=None)
+    samples = centred(raw.samples, grid.shape) * factor
+    return raw.with_samples(samples, counts=centred(raw.counts, grid.shape), grid=grid, calibration=None)
 
 
 def resampled_maps(maps: Tensor, shape: Sequence[int], axes: Sequence[int]) -> Tensor:
@@ -80,18 +92,24 @@ def with_positions(raw: RawData) -> RawData:
     return raw
 
 
-def has_holes(measured: Tensor) -> bool:
+def has_holes(measured: Tensor, axes: Sequence[int] | None = None) -> bool:
     """Whether samples are missing within the box about frequency zero that reaches as far as what was measured.
 
-    So it is where samples were skipped and with partial Fourier, not where k-space merely ends early.
+    So it is where samples were skipped and with partial Fourier, not where k-space merely ends early. With `axes`,
+    instead of the box, the ellipsoid along these axes is looked at, to which spokes and spirals reach.
     """
     middle = torch.tensor([n // 2 for n in measured.shape], device=measured.device)
     reach = (torch.nonzero(measured) - middle).abs().amax(0)
     box = torch.minimum(2 * reach, torch.tensor(measured.shape, device=measured.device)).clamp(min=1)
-    return int(measured.sum()) < FULL * int(box.prod())
+    return int(measured.sum()) < FULL * share_of_ellipsoid(axes) * int(box.prod())
 
 
-def _centred(x: Tensor, shape: Sequence[int]) -> Tensor:
+def share_of_ellipsoid(axes: Sequence[int] | None) -> float:
+    """Of the box around it, along two or three axes; 1 for the box itself."""
+    return 1.0 if axes is None else {2: math.pi / 4, 3: math.pi / 6}[len(axes)]
+
+
+def centred(x: Tensor, shape: Sequence[int]) -> Tensor:
     """Zero-filled or cropped along the last three axes, index N // 2 on index N // 2."""
     pad: list[int] = []
     for have, wanted in zip(reversed(x.shape[-3:]), reversed(shape), strict=True):

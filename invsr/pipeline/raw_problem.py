@@ -14,20 +14,31 @@ from torch import Tensor
 from invsr.coils.compression import compressed
 from invsr.coils.maps import coil_maps
 from invsr.coils.noise import estimate_noise
+from invsr.coils.readout_noise import readout_noise
 from invsr.coils.whitening import combined, mixed, noise_covariance, whitened, whitening_matrix
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.io.warn import warn
 from invsr.noise.likelihoods import Gaussian
+from invsr.noncartesian import NonCartesianData
 from invsr.numerics.levels import peak
 from invsr.operators.base import LinearOperator
-from invsr.operators.kspace import KSpaceMask
 from invsr.operators.scan_model import acquisition
 from invsr.pipeline.problem import LEAST_SIGMA, InverseProblem, SliceGeometry
-from invsr.pipeline.raw_matrix import has_holes, pixels_of, resampled_maps, resized, with_positions
+from invsr.pipeline.raw_centre import central_lines
+from invsr.pipeline.raw_matrix import (
+    FULL,
+    has_holes,
+    pixels_of,
+    resampled_maps,
+    resized,
+    share_of_ellipsoid,
+    with_positions,
+)
+from invsr.pipeline.raw_operator import kspace_operator
 from invsr.pipeline.raw_weight import Slab, slab_of, weight_for
 from invsr.priors.base import Prior
-from invsr.raw import RawData
+from invsr.raw import Data, KSpaceData, RawData
 from invsr.solvers.plug_and_play import noise_schedule, smooth_guess
 from invsr.solvers.weighting import Schedule
 
@@ -46,7 +57,7 @@ class RawProblem(InverseProblem):
 
     Attributes
     ----------
-    raw : RawData
+    raw : RawData or NonCartesianData
         What y was made of: whitened, of compressed coils, on the target's pixels; its samples are y.
     maps : Tensor, shape (coils, *raw.grid.shape), complex
         Coil sensitivities.
@@ -58,7 +69,7 @@ class RawProblem(InverseProblem):
         Of the data, on the matrix as measured: what the weight of total variation is found on.
     """
 
-    raw: RawData | None = None
+    raw: KSpaceData | None = None
     maps: Tensor | None = None
     first: Tensor | None = None
     thickness: float | None = None
@@ -67,7 +78,8 @@ class RawProblem(InverseProblem):
     @property
     def suits_denoisers(self) -> bool:
         # Noise of k-space that merely ends early is smooth on a finer matrix, and passes for texture.
-        return self.thickness is not None or has_holes(self.data.measured) or bool(self.data.measured.all())
+        complete = self.share >= (1.0 if self.round_axes is None else FULL * share_of_ellipsoid(self.round_axes))
+        return self.thickness is not None or self.has_holes or complete
 
     @property
     def fits_to_noise(self) -> bool:
@@ -84,9 +96,8 @@ class RawProblem(InverseProblem):
         if self.thickness is not None:  # what slices hide is the larger part of what is missing
             return levels
         # Of noise that is white in all of k-space, a voxel of truncated or undersampled k-space gets its share.
-        share = float(self.data.measured.double().mean())
-        levels = replace(levels, end=levels.end * math.sqrt(share))
-        if not has_holes(self.data.measured):
+        levels = replace(levels, end=levels.end * math.sqrt(self.share))
+        if not self.has_holes:
             return levels
         return replace(levels, start=max(FIRST_LEVEL, levels.start), n_steps=LEVELS)
 
@@ -98,6 +109,21 @@ class RawProblem(InverseProblem):
         # A sample of a slice weighs as much as before, and its slopes are shared by more voxels.
         axis = self.data.slice_axis
         return found if axis is None else found * float(self.domain.spacing[axis] / self.data.grid.spacing[axis])
+
+    @property
+    def share(self) -> float:
+        """Of k-space that was measured."""
+        return float(self.data.covered.double().mean())
+
+    @property
+    def round_axes(self) -> tuple[int, ...] | None:
+        """Axes along which k-space is measured as far as a circle or a sphere; None on the Cartesian grid."""
+        return self.data.axes if isinstance(self.data, NonCartesianData) else None
+
+    @property
+    def has_holes(self) -> bool:
+        """Whether frequencies were skipped."""
+        return has_holes(self.data.covered, self.round_axes)
 
     @property
     def names(self) -> list[str]:
@@ -126,7 +152,7 @@ class RawProblem(InverseProblem):
         return found[0] if found else None
 
     @property
-    def data(self) -> RawData:
+    def data(self) -> KSpaceData:
         """`raw`, which `build_raw_problem` always gives."""
         assert self.raw is not None
         return self.raw
@@ -137,7 +163,7 @@ class RawProblem(InverseProblem):
 
 
 def build_raw_problem(
-    raw: RawData,
+    raw: RawData | NonCartesianData,
     *,
     spacing: float | Sequence[float] | None = None,
     slice_thickness: float | None = None,
@@ -152,11 +178,11 @@ def build_raw_problem(
 
     Parameters
     ----------
-    raw : RawData
+    raw : RawData or NonCartesianData
     spacing : float or three, mm, optional
         Voxel spacing of the result along the data's axes. Along Fourier axes k-space is zero-filled or cropped to the
         nearest matrix size that keeps the field of view; by default the matrix stays, and thick slices are made
-        isotropic.
+        isotropic. Off the Cartesian grid nothing is cropped: a spacing too large for the trajectory is refused.
     slice_thickness : float, mm, optional
         By default what the file says, else the slice spacing.
     slice_profile : {"gaussian", "boxcar", "sinc", "slr"} or path, optional
@@ -181,10 +207,11 @@ def build_raw_problem(
     sigma *= math.sqrt(fine.grid.size / used.grid.size)
     if maps is not None:
         maps = resampled_maps(maps, fine.grid.shape, used.axes)
-    fine = with_positions(fine)
+    if isinstance(fine, RawData):
+        fine = with_positions(fine)
     target, thickness = _target(fine, spacing, slice_thickness)
     weights = fine.counts.sqrt()
-    operator: LinearOperator = KSpaceMask(fine.grid, weights, maps, axes=fine.axes)
+    operator: LinearOperator = kspace_operator(fine, weights, maps)
     if target != fine.grid:
         slices = acquisition(
             fine.grid,
@@ -216,8 +243,8 @@ def build_raw_problem(
 
 
 def _received(
-    raw: RawData, noise: float | None, maps: Tensor | None, n_coils: int | None
-) -> tuple[RawData, Tensor | None, float]:
+    raw: Data, noise: float | None, maps: Tensor | None, n_coils: int | None
+) -> tuple[Data, Tensor | None, float]:
     """Data of white noise and few coils, the coils' maps (None for one coil), and the noise of one average."""
     if noise is not None and not (np.isfinite(noise) and noise > 0):
         raise InvsrError(f"{raw.name}: noise {noise}: give the standard deviation of k-space samples, above zero")
@@ -231,6 +258,8 @@ def _received(
             f"{raw.name}: {n_coils} virtual coils beside coil maps, which belong to real ones: leave one out"
         )
     identity = torch.eye(raw.n_coils, dtype=torch.complex128, device=raw.samples.device)
+    if isinstance(raw, NonCartesianData) and raw.calibration is None and maps is None and raw.n_coils > 1:
+        raw = raw.with_samples(raw.samples, calibration=central_lines(raw))
     covariance = _covariance(raw) if noise is None else noise**2 * identity
     sigma = covariance.diagonal().real.mean().sqrt().item()
     if maps is not None:
@@ -247,14 +276,18 @@ def _received(
     return raw.with_samples(raw.samples.mul_(sigma), noise=None, calibration=None), maps, sigma
 
 
-def _covariance(raw: RawData) -> Tensor:
+def _covariance(raw: KSpaceData) -> Tensor:
     """The covariance of the noise of one average between coils: that of the noise scan, else estimated."""
     if raw.noise is not None:
         try:
             return noise_covariance(raw.noise)
         except InvsrError as error:
             raise InvsrError(f"{raw.name}: {error}") from None
-    found = estimate_noise(raw)
+    if isinstance(raw, NonCartesianData):
+        found = readout_noise(raw)
+    else:
+        assert isinstance(raw, RawData)
+        found = estimate_noise(raw)
     if found.doubt:
         warn(f"{raw.name}: its noise is estimated with doubt, as {found.doubt}: give --noise, or a noise scan")
         # What may be signal does not whiten: it would shade the image.
@@ -263,7 +296,7 @@ def _covariance(raw: RawData) -> Tensor:
 
 
 def _target(
-    raw: RawData, spacing: float | Sequence[float] | None, slice_thickness: float | None
+    raw: KSpaceData, spacing: float | Sequence[float] | None, slice_thickness: float | None
 ) -> tuple[Grid, float | None]:
     """The unknown's grid, and the thickness of slices."""
     axis, grid = raw.slice_axis, raw.grid

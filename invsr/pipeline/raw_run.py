@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from invsr.errors import InvsrError
+from invsr.noncartesian import NonCartesianData
 from invsr.numerics.iteration import ProgressCallback, whole
 from invsr.pipeline.choice import AUTO, KSPACE_MODEL, method_of
 from invsr.pipeline.methods import Cubic, Method, Unrolled
@@ -38,7 +39,7 @@ def raw_method_of(method: str | Method, options: Mapping[str, Any], seed: int = 
 
 
 def reconstruct_raw(
-    raw: RawData,
+    raw: RawData | NonCartesianData,
     *,
     method: str | Method = AUTO,
     spacing: float | Sequence[float] | None = None,
@@ -64,7 +65,7 @@ def reconstruct_raw(
 
     Parameters
     ----------
-    raw : RawData
+    raw : RawData or NonCartesianData
         What `invsr.load_raw` reads.
     method : Method or {"auto", "unrolled", "pnp", "posterior", "tv", "tikhonov"}
         As in `invsr.reconstruct`.

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from invsr.grid import Grid
+from invsr.noncartesian import NonCartesianData
 from invsr.numerics.fourier import inverse_fourier
-from invsr.operators.kspace import KSpaceMask
+from invsr.pipeline.raw_operator import kspace_operator
 from invsr.priors.base import Prior
-from invsr.raw import RawData
+from invsr.raw import Data, KSpaceData, RawData
 from invsr.solvers.plug_and_play import iterate
 from invsr.solvers.residuals import back_project
 from invsr.solvers.steps import ADMM
@@ -33,7 +34,7 @@ class Slab:
 
     Attributes
     ----------
-    raw : RawData
+    raw : RawData or NonCartesianData
     maps : Tensor or None, shape (coils, *raw.grid.shape)
     sigma : float
         Standard deviation of the noise of a sample of one average.
@@ -41,14 +42,19 @@ class Slab:
         Those that were found, by prior and scale.
     """
 
-    raw: RawData
+    raw: KSpaceData
     maps: Tensor | None
     sigma: float
     weights: dict[tuple[object, ...], float] = field(default_factory=dict)
 
 
-def slab_of(raw: RawData, maps: Tensor | None, sigma: float) -> Slab:
-    """The positions of most signal along an axis that was measured completely; all data where there is none."""
+def slab_of(raw: KSpaceData, maps: Tensor | None, sigma: float) -> Slab:
+    """The positions of most signal along an axis that was measured completely; all data where there is none.
+
+    Off the Cartesian grid: the slices of most signal.
+    """
+    if not isinstance(raw, RawData):
+        return _slices(raw, maps, sigma)
     for n in raw.axes:
         if len(raw.axes) > 1 and raw.grid.shape[n] > SLAB and bool((raw.counts == raw.counts.narrow(n, 0, 1)).all()):
             break
@@ -58,9 +64,7 @@ def slab_of(raw: RawData, maps: Tensor | None, sigma: float) -> Slab:
     energy = torch.zeros(raw.grid.shape[n], dtype=torch.float64, device=raw.samples.device)
     for coil in raw.samples[0]:
         energy += inverse_fourier(coil, [n]).abs().square().sum([m - 2 for m in others[2:]]).double()
-    sums = energy.cumsum(0)
-    sums = sums[SLAB - 1 :] - torch.cat([sums.new_zeros(1), sums[:-SLAB]])
-    first = int(sums.argmax())
+    first = _brightest(energy)
     parts = [inverse_fourier(coil, [n]).narrow(n, first, SLAB) for coil in raw.samples[0]]
     grid = _part(raw.grid, n, first, SLAB)
     counts = raw.counts.narrow(n, first, SLAB)
@@ -96,11 +100,11 @@ def cross_validated(slab: Slab, prior: Prior, scale: float, seed: int = 0) -> fl
     """
     raw, sigma = slab.raw, slab.sigma / scale
     spacing = float(raw.grid.spacing.min())
-    shape = [size if n in raw.axes or n == raw.slice_axis else 1 for n, size in enumerate(raw.grid.shape)]
+    shape = _drawn_along(raw)
     drawn = torch.rand(shape, generator=torch.Generator().manual_seed(seed)).to(raw.counts.device)
     weights = raw.counts.sqrt()
     held, kept = weights * (drawn < HELD), weights * (drawn >= HELD)
-    training, test = (KSpaceMask(raw.grid, one, slab.maps, axes=raw.axes) for one in (kept, held))
+    training, test = (kspace_operator(raw, one, slab.maps) for one in (kept, held))
     y = raw.samples / scale
     seen, left_out = y * kept, y * held
     x = back_project(training, seen)
@@ -123,6 +127,30 @@ def cross_validated(slab: Slab, prior: Prior, scale: float, seed: int = 0) -> fl
     bend = below - 2 * at + above
     offset = 0.5 * (below - above) / bend if bend > 0 else 0.0
     return FIRST * sigma * spacing * math.pow(FACTOR, best + min(max(offset, -0.5), 0.5))
+
+
+def _drawn_along(raw: KSpaceData) -> list[int]:
+    """Sizes of what is drawn at random: samples along readouts that were transformed go together."""
+    if isinstance(raw, NonCartesianData):
+        return [*raw.counts.shape[:2], 1]
+    return [size if n in raw.axes or n == raw.slice_axis else 1 for n, size in enumerate(raw.grid.shape)]
+
+
+def _brightest(energy: Tensor) -> int:
+    """The first of the `SLAB` neighbours of most energy."""
+    sums = energy.cumsum(0)
+    sums = sums[SLAB - 1 :] - torch.cat([sums.new_zeros(1), sums[:-SLAB]])
+    return int(sums.argmax())
+
+
+def _slices(raw: Data, maps: Tensor | None, sigma: float) -> Slab:
+    n = next((n for n in (0, 1, 2) if n not in raw.axes), None)
+    if n is None or raw.grid.shape[n] <= SLAB:
+        return Slab(raw, maps, sigma)
+    first = _brightest(raw.samples.abs().square().sum((0, 1, 2, 3)).double())
+    samples, counts = (one.narrow(-1, first, SLAB) for one in (raw.samples, raw.counts))
+    cut = raw.with_samples(samples, counts=counts, grid=_part(raw.grid, n, first, SLAB), calibration=None)
+    return Slab(cut, None if maps is None else maps.narrow(1 + n, first, SLAB), sigma)
 
 
 def _part(grid: Grid, axis: int, first: int, size: int) -> Grid:

@@ -55,7 +55,7 @@ def _sampling(problem: RawProblem) -> dict[str, Any]:
         "coils": raw.n_coils,
         "fourier_axes": raw.axes,
         "measured": int(raw.measured.sum()),
-        "share": float(raw.measured.double().mean()),
+        "share": problem.share,
         "matrix": shape,
         "slice_thickness": problem.thickness,
     }
@@ -90,7 +90,6 @@ def _layers(result: Reconstruction, problem: RawProblem) -> tuple[list[Layer], d
 def _cards(result: Reconstruction, problem: RawProblem) -> list[tuple[str, str, bool | None]]:
     low, high = CHI2_EXPECTED
     raw, chi2 = problem.data, result.chi2
-    share = float(raw.measured.double().mean())
     return [
         (
             f"χ² {chi2:.2f}" if chi2 is not None else "no χ²",
@@ -99,8 +98,8 @@ def _cards(result: Reconstruction, problem: RawProblem) -> list[tuple[str, str, 
             chi2 is not None and low <= chi2 <= high,
         ),
         (
-            f"{1 / share:.2g}-fold",
-            f"undersampling of {_shape(problem.grids[0].shape)}, by {raw.n_coils} coils that were used.",
+            f"{1 / problem.share:.2g}-fold",
+            f"undersampling of {_shape(raw.grid.shape)}, by {raw.n_coils} coils that were used.",
             None,
         ),
         (
@@ -120,14 +119,15 @@ def _sections(result: Reconstruction, problem: RawProblem, record: Mapping[str, 
     raw = problem.data
     left = problem.likelihoods[0].standardised_residual(as_tuple(problem.y)[0], as_tuple(result.prediction)[0])
     squares = left.abs().square().mean(1)[0] / 2
-    measured = raw.measured
+    measured = raw.measured.float()
+    counts, misfit = raw.binned(raw.counts), raw.binned(squares * measured)
     charts = [
         page.chart(
-            _maps_figure([("samples", _flat(raw.counts, raw.axes, torch.ones_like(measured)))], "times measured"),
+            _maps_figure([("samples", _flat(counts, raw.axes, torch.ones_like(counts)))], "times measured"),
             "Where k-space was measured, how often; mean over positions.",
         ),
         page.chart(
-            _maps_figure([("residual", _flat(squares, raw.axes, measured))], "χ²", 3.0),
+            _maps_figure([("residual", _flat(misfit, raw.axes, raw.binned(measured)))], "χ²", 3.0),
             "Mean squared residual of each place in k-space, of all coils. A bright middle means that the model does "
             "not explain the image (coil maps, motion); bright all over means more noise than was told.",
         ),
@@ -157,11 +157,11 @@ def _sections(result: Reconstruction, problem: RawProblem, record: Mapping[str, 
     return sections
 
 
-def _flat(values: Tensor, axes: tuple[int, ...], counted: Tensor) -> Tensor:
-    """Mean along the axes that are no Fourier axes, or else along the first, of what counts: two axes are left."""
+def _flat(sums: Tensor, axes: tuple[int, ...], counted: Tensor) -> Tensor:
+    """Mean along the axes that are no Fourier axes, or else along the first, of so many values: two axes are left."""
     others = [n for n in ALL_AXES if n not in axes]
     along = others[:1] if others else [0]
-    return (values * counted).sum(along) / counted.sum(along).clamp(min=1)
+    return sums.sum(along) / counted.sum(along).clamp(min=1)
 
 
 def _maps_figure(pictures: list[tuple[str, Tensor]], label: str, most: float | None = None) -> Figure:

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
+from invsr.noncartesian import NonCartesianData
 from invsr.numerics.fourier import fourier
+from invsr.operators.nonuniform import NonUniformKSpace
 from invsr.raw import ALL_AXES, RawData, of_matrix
 from invsr.testing.metrics import peak
 from invsr.volume import Volume
@@ -83,23 +85,13 @@ def simulate_kspace(
     (torch.Size([1, 4, 8, 4, 6]), torch.Size([4, 8, 4, 6]), array([1., 2., 1.]))
     """
     grid = volume.grid
-    if n_coils < 1 or not (math.isfinite(noise) and noise >= 0):
-        raise InvsrError(f"{n_coils} coils with noise {noise:g}: at least one coil, and noise from 0 up")
-    shape = grid.shape if matrix is None else tuple(int(n) for n in matrix)
-    if len(shape) != 3 or any(n != size and not (0 < n < size and a in axes) for a, n, size in _sizes(shape, grid)):
-        raise InvsrError(
-            f"a matrix of {shape} for {grid}: give three sizes, smaller than the volume's along Fourier axes only"
-        )
+    image, turns, generator = _received(volume, n_coils, noise, phase, seed)
+    shape = _matrix(matrix, grid, axes)
     counts = torch.ones(shape) if mask is None else mask.float()
     try:
         counts = counts.expand(shape).clone()
     except RuntimeError:
         raise InvsrError(f"a mask of shape {tuple(counts.shape)} does not fit the matrix {shape}") from None
-    generator = torch.Generator().manual_seed(seed)
-    image = volume.data.cpu() + 0j
-    if phase:
-        image = image * torch.polar(torch.ones(()), random_phase(grid.shape, generator))
-    turns = 2 * math.pi * torch.rand(n_coils, generator=generator)
     fine = sensitivities(grid.shape, n_coils, turns)
     sigma = noise * peak(volume.data[0, 0].cpu()) if noise else 0.0
     spread = torch.where(counts > 0, sigma * counts.clamp(min=1e-30).rsqrt(), 0.0)
@@ -115,6 +107,67 @@ def simulate_kspace(
     raw = RawData(samples, counts, of_matrix(grid, shape), tuple(axes), volume.name, across)
     maps = fine if shape == grid.shape else sensitivities(shape, n_coils, turns)
     return raw, maps, image
+
+
+def simulate_noncartesian(
+    volume: Volume,
+    trajectory: Tensor,
+    *,
+    n_coils: int = 8,
+    noise: float = 0.01,
+    seed: int = 0,
+    axes: Sequence[int] = (0, 1),
+    phase: bool = True,
+    matrix: Sequence[int] | None = None,
+) -> tuple[NonCartesianData, Tensor, Tensor]:
+    """k-space that a coil array measures of `volume` along a trajectory; as `simulate_kspace`.
+
+    Parameters
+    ----------
+    volume : Volume
+        Taken as the truth.
+    trajectory : Tensor, shape (readout, shots, len(axes))
+        Cycles per field of view, for instance of `invsr.operators.radial`.
+    n_coils, noise, seed, phase
+        As of `simulate_kspace`.
+    axes : two or three of {0, 1, 2}
+        The Fourier axes, one for each component; the one beside two of them lies across slices.
+    matrix : three of int, optional
+        Of the image that `raw` is to become, the volume's by default; one that holds the trajectory.
+
+    Returns
+    -------
+    raw : NonCartesianData
+    maps : Tensor, shape (coils, *matrix), complex64
+    image : Tensor, shape (1, 1, *volume.grid.shape), complex64
+
+    Raises
+    ------
+    InvsrError
+        When a number is out of range, or the trajectory or the matrix does not fit.
+
+    Examples
+    --------
+    >>> from invsr.operators import radial
+    >>> volume = Volume.from_array(torch.ones(8, 8, 6), 1.0)
+    >>> raw, maps, image = simulate_noncartesian(volume, radial(9, 16, 8), n_coils=4)
+    >>> raw.samples.shape, maps.shape
+    (torch.Size([1, 4, 16, 9, 6]), torch.Size([4, 8, 8, 6]))
+    """
+    grid = volume.grid
+    image, turns, generator = _received(volume, n_coils, noise, phase, seed)
+    shape = _matrix(matrix, grid, axes)
+    fine = sensitivities(grid.shape, n_coils, turns)
+    operator = NonUniformKSpace(grid, trajectory, axes=axes)
+    scale = math.sqrt(math.prod(shape) / grid.size)
+    samples = torch.cat([scale * operator(coil * image) for coil in fine], 1)
+    sigma = noise * peak(volume.data[0, 0].cpu()) if noise else 0.0
+    drawn = torch.randn(2, *samples.shape, generator=generator)
+    samples = samples + sigma * torch.complex(drawn[0], drawn[1])
+    left = [n for n in ALL_AXES if n not in axes]
+    across = left[0] if left else None
+    raw = NonCartesianData(samples, trajectory, of_matrix(grid, shape), tuple(axes), volume.name, across)
+    return raw, fine if shape == grid.shape else sensitivities(shape, n_coils, turns), image
 
 
 def sensitivities(shape: Sequence[int], n_coils: int, turns: Tensor | None = None) -> Tensor:
@@ -161,6 +214,28 @@ def random_phase(shape: Sequence[int], generator: torch.Generator) -> Tensor:
         start = 2 * math.pi * torch.rand((), generator=generator)
         total += torch.cos(math.pi * sum(t * u for t, u in zip(turns, at, strict=True)) + start)
     return total * (SPREAD * math.sqrt(2 / WAVES))
+
+
+def _received(
+    volume: Volume, n_coils: int, noise: float, phase: bool, seed: int
+) -> tuple[Tensor, Tensor, torch.Generator]:
+    """The complex image, the phases of the receivers, and what draws the noise."""
+    if n_coils < 1 or not (math.isfinite(noise) and noise >= 0):
+        raise InvsrError(f"{n_coils} coils with noise {noise:g}: at least one coil, and noise from 0 up")
+    generator = torch.Generator().manual_seed(seed)
+    image = volume.data.cpu() + 0j
+    if phase:
+        image = image * torch.polar(torch.ones(()), random_phase(volume.grid.shape, generator))
+    return image, 2 * math.pi * torch.rand(n_coils, generator=generator), generator
+
+
+def _matrix(matrix: Sequence[int] | None, grid: Grid, axes: Sequence[int]) -> tuple[int, ...]:
+    shape = grid.shape if matrix is None else tuple(int(n) for n in matrix)
+    if len(shape) != 3 or any(n != size and not (0 < n < size and a in axes) for a, n, size in _sizes(shape, grid)):
+        raise InvsrError(
+            f"a matrix of {shape} for {grid}: give three sizes, smaller than the volume's along Fourier axes only"
+        )
+    return shape
 
 
 def _positions(shape: Sequence[int]) -> list[Tensor]:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import ismrmrd
 import nibabel
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ import raw_files
 import torch
 
 import invsr
-from invsr.operators import random_mask
-from invsr.testing.kspace import simulate_kspace
+from invsr.operators import radial, random_mask
+from invsr.testing.kspace import simulate_kspace, simulate_noncartesian
 from invsr.testing.phantoms import centred_grid, shapes
 
 
@@ -60,6 +61,46 @@ def test_noise_map(samples, tmp_path):
     noise = np.asarray(nibabel.load(tmp_path / "out_noise.nii.gz").dataobj)
     assert noise.shape == (32, 32, 32) and noise.min() > 0 and noise.max() < 0.02
     assert '"Noise"' in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_spokes_with_a_trajectory_beside_them(tmp_path):
+    grid = centred_grid((32, 32, 2), 1.5)
+    truth = invsr.Volume(shapes(grid, n_samples=16, size=32.0), grid)
+    raw, _, _ = simulate_noncartesian(truth, radial(24, 64, 32), n_coils=3, noise=0.01)
+    np.save(tmp_path / "samples.npy", raw.samples[0].numpy())
+    np.save(tmp_path / "spokes.npy", raw.trajectory.numpy())
+    out, report = tmp_path / "out.nii.gz", tmp_path / "report"
+    words = ("--raw-spacing", "1.5", "--trajectory", tmp_path / "spokes.npy", "--method", "tv")
+    code, said, err = run("reconstruct", tmp_path / "samples.npy", "-o", out, "--report", report, *words)
+    assert code == 0, err
+    assert "chi2" in said and nibabel.load(out).shape == (32, 32, 2)
+    record = json.loads((report / "report.json").read_text())["kspace"]
+    assert record["measured"] == 64 * 24 * 2 and 0.3 < record["share"] < 0.9
+    assert "Where k-space was measured" in (report / "report.html").read_text()
+    again = tmp_path / "spokes.nii.gz"
+    (tmp_path / "spokes.npy").rename(again)
+    code, _, err = run("reconstruct", tmp_path / "samples.npy", "-o", again, *words[:3], again)
+    assert code != 0 and "one of the inputs" in err
+
+
+def test_spokes_of_ismrmrd_from_file_to_volume(tmp_path):
+    scan = raw_files.Acquisition(matrix=(32, 27, 1), view=(96.0, 81.0, 4.0), recon=96.0, position=(12.0, -9.0, 4.0))
+    scan.blob = (14.0, -12.0, 4.0)
+    lines = []
+    for points in radial(30, 64, (32, 27)).numpy().swapaxes(0, 1):
+        plain = raw_files.one_line(scan.signal(*points.T, 0), scan.directions, position=scan.position)
+        line = ismrmrd.Acquisition.from_array(plain.data, np.ascontiguousarray(points))
+        for name in ("read_dir", "phase_dir", "slice_dir", "position"):
+            getattr(line, name)[:] = getattr(plain, name)
+        lines.append(line)
+    path = raw_files.write_mrd(tmp_path / "raw.h5", lines, scan.header(trajectory="radial"))
+    out = tmp_path / "out.nii.gz"
+    code, _, err = run("reconstruct", path, "-o", out, "--method", "tikhonov", "--noise", "0.001")
+    assert code == 0, err
+    found = invsr.load(out)
+    weight = found.numpy().astype(float) ** 2
+    centre = (found.grid.points() * weight[..., None]).sum((0, 1, 2)) / weight.sum()
+    assert np.abs(centre - np.array(scan.blob) * raw_files.LPS).max() < 0.3
 
 
 def test_positions_are_those_of_the_raw_file(tmp_path):

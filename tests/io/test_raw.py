@@ -368,7 +368,7 @@ def test_slices_that_no_grid_holds_are_refused(tmp_path, places, match):
 def test_scans_of_other_kinds_are_refused(tmp_path):
     for n, (match, scan, options) in enumerate(
         [
-            ("trajectory is radial: only Cartesian", SMALL, {"trajectory": "radial"}),
+            ("trajectory is radial: Cartesian k-space is read", SMALL, {"trajectory": "radial"}),
             ("trajectory is epi", SMALL, {"trajectory": "epi"}),
         ]
     ):

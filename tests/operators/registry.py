@@ -28,6 +28,7 @@ from invsr.operators import (
     KSpaceFilter,
     KSpaceMask,
     LinearOperator,
+    NonUniformKSpace,
     Resample,
     Rigid,
     Separable,
@@ -175,6 +176,12 @@ def _coils(g: Grid, n: int = 3) -> Tensor:
 
 def _mask(g: Grid) -> Tensor:
     return (noise(*g.shape, seed=3) > -0.3).double() * apodisation(g.shape)
+
+
+def _trajectory(g: Grid, axes: Sequence[int], readout: int = 9, shots: int = 4) -> Tensor:
+    sizes = torch.tensor([g.shape[n] for n in axes], dtype=torch.float64)
+    drawn = torch.rand(readout, shots, len(axes), dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    return 0.98 * (drawn - 0.5) * sizes
 
 
 def _some_zeros(g: Grid) -> Tensor:
@@ -332,6 +339,33 @@ CASES: dict[str, Case] = {
     ),
     "k-space mask along two axes, real volumes": Case(
         lambda: KSpaceMask(SMALL, _mask(SMALL)[:, :, :1].expand(SMALL.shape), real=True, axes=(0, 1))
+    ),
+    # Off the Cartesian grid
+    "non-uniform k-space": Case(
+        lambda: NonUniformKSpace(SMALL, _trajectory(SMALL, (0, 1, 2), 11, 7)), complex_domain=True
+    ),
+    "non-uniform k-space, learnable trajectory": Case(
+        lambda: NonUniformKSpace(TINY, nn.Parameter(_trajectory(TINY, (0, 1, 2)))), complex_domain=True
+    ),
+    "non-uniform k-space along two axes, coils and weights": Case(
+        lambda: NonUniformKSpace(
+            SMALL, _trajectory(SMALL, (0, 1)), _coils(SMALL), _some_zeros(grid((9, 4, 1)))[..., 0], axes=(0, 1)
+        ),
+        complex_domain=True,
+    ),
+    "non-uniform k-space along two axes out of order, learnable trajectory, coils and weights": Case(
+        lambda: NonUniformKSpace(
+            TINY,
+            nn.Parameter(_trajectory(TINY, (2, 0))),
+            nn.Parameter(torch.view_as_real(_coils(TINY, 2)).clone()),
+            nn.Parameter(noise(9, 4).abs()),
+            axes=(2, 0),
+        ),
+        complex_domain=True,
+    ),
+    "non-uniform k-space of slices": Case(
+        lambda: NonUniformKSpace(THICK, _trajectory(THICK, (0, 1)), axes=(0, 1)) @ acquisition(THICK, reference=VOLUME),
+        complex_domain=True,
     ),
     "k-space filter": Case(
         lambda: KSpaceFilter(SMALL, partial_fourier(SMALL.shape, 0.7, 2) * apodisation(SMALL.shape))

@@ -1,4 +1,4 @@
-"""k-space files: ISMRMRD, fastMRI, BART and numpy's arrays, read as `RawData`."""
+"""k-space files: ISMRMRD, fastMRI, BART and numpy's arrays, read as `RawData` or `NonCartesianData`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from invsr.io.raw.cfl import read_cfl
 from invsr.io.raw.fastmri import read_fastmri
 from invsr.io.raw.guard import opened, reading
 from invsr.io.raw.mrd import is_mrd, read_mrd
+from invsr.io.raw.trajectory import Placement, holds_trajectory, read_along, read_archive
+from invsr.noncartesian import NonCartesianData
 from invsr.raw import ALL_AXES, RawData
 
 __all__ = ["is_raw", "load_maps", "load_raw"]
@@ -41,11 +43,17 @@ def load_raw(
     slice_thickness: float | None = None,
     index: int | None = None,
     n_coil_axes: int | None = None,
-) -> RawData:
+    trajectory: str | os.PathLike[str] | None = None,
+    matrix: Sequence[int] | None = None,
+) -> RawData | NonCartesianData:
     """Read k-space: ISMRMRD and fastMRI (.h5, .hdf5, .mrd), BART (.cfl with .hdr), or an array (.npy, .npz).
 
     ISMRMRD says where its voxels lie, fastMRI how large they are; of the others the caller tells. What the reader
-    changed or left out is in `RawData.notes`.
+    changed or left out is in `notes`.
+
+    Radial and spiral k-space becomes `NonCartesianData`: lines of ISMRMRD that hold their trajectory; arrays and BART's
+    files with the trajectory in a file beside them; a .npz of the arrays `samples`, `trajectory`, and `spacing` or
+    `affine`.
 
     Parameters
     ----------
@@ -64,6 +72,12 @@ def load_raw(
     n_coil_axes : {0, 1}, optional
         Whether the first axis of an array is one of coils. By default it is one of four axes, and of three if it is
         the shortest and of 128 at most.
+    trajectory : str or path, optional
+        In cycles per field of view. Beside a .cfl file of 1 x readout x shots x coils, one of 3 x readout x shots, as
+        BART's `traj` writes it; beside a .npy file of (coils, readout, shots) or (coils, readout, shots, slices), one
+        of (readout, shots, 2 or 3).
+    matrix : two or three of int, optional
+        Voxels of the image along the axes of such a trajectory; by default the smallest even numbers that hold it.
 
     Raises
     ------
@@ -84,6 +98,14 @@ def load_raw(
     path = Path(path)
     ending = path.suffix.lower()
     options = {"spacing": spacing, "axes": axes, "index": index, "n_coil_axes": n_coil_axes}
+    if trajectory is not None or (ending == ".npz" and holds_trajectory(path)):
+        if ending not in (*ARRAYS, *BART):
+            raise InvsrError(f"{path}: a trajectory beside it has no meaning for a file of this kind: leave it out")
+        _require_unused(path, options, "axes", "index", "n_coil_axes")
+        placed = Placement(spacing, affine, matrix, slice_thickness)
+        return read_archive(path, placed) if trajectory is None else read_along(path, Path(trajectory), placed)
+    if matrix is not None:
+        raise InvsrError(f"{path}: a matrix is chosen for a trajectory only: leave it out")
     if ending in ARRAYS:
         _require_unused(path, options, "index")
         return read_array(

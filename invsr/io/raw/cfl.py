@@ -47,17 +47,27 @@ def read_cfl(
     ----------
     Uecker et al., Berkeley Advanced Reconstruction Toolbox. Proc. ISMRM 23 (2015), 2486.
     """
-    samples, header = _pair(path)
     with reading(path):
-        shape = _dimensions(path, header)
-        needed, held = 8 * math.prod(shape), os.path.getsize(samples)
-        if needed != held:
-            raise InvsrError(
-                f"{path}: {header.name} is of {needed} bytes of samples, {samples.name} holds {held}: copy both again"
-            )
-        require_memory(path, f"k-space of {'x'.join(map(str, shape))}", 3 * needed)
-        values = np.memmap(samples, "<c8", "r", shape=shape, order="F")
-        return from_samples(path, np.moveaxis(values, COILS, 0), spacing, affine, axes, slice_thickness)
+        return from_samples(path, np.moveaxis(map_cfl(path), COILS, 0), spacing, affine, axes, slice_thickness)
+
+
+def map_cfl(path: Path) -> npt.NDArray[np.complex64]:
+    """The first four dimensions of a .cfl file, behind which there are no others; mapped, not read.
+
+    Raises
+    ------
+    InvsrError
+        When one of the two files is missing or does not fit the other, or a dimension behind the coils is not 1.
+    """
+    samples, header = _pair(path)
+    shape = _dimensions(path, header)
+    needed, held = 8 * math.prod(shape), os.path.getsize(samples)
+    if needed != held:
+        raise InvsrError(
+            f"{path}: {header.name} is of {needed} bytes of samples, {samples.name} holds {held}: copy both again"
+        )
+    require_memory(path, f"k-space of {'x'.join(map(str, shape))}", 3 * needed)
+    return np.memmap(samples, "<c8", "r", shape=shape, order="F")
 
 
 def _pair(path: Path) -> tuple[Path, Path]:

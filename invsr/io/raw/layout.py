@@ -78,6 +78,22 @@ class Layout:
         return found[0], found[1]
 
 
+def encoding_of(path: Path, header: Header, lines: Lines) -> Encoding:
+    """How the imaging lines were encoded.
+
+    Raises
+    ------
+    InvsrError
+        When the header does not say.
+    """
+    which = int(lines.heads["encoding_space_ref"][lines.imaging[0]])
+    if which >= len(header.encodings):
+        raise InvsrError(
+            f"{path}: its lines are of encoding {which}, which the header does not describe: export it again"
+        )
+    return header.encodings[which]
+
+
 def lay_out(path: Path, header: Header, lines: Lines, *, placed: bool = False) -> Layout:
     """Matrix and slices of the imaging lines; `placed` where the caller knows where slices lie.
 
@@ -89,16 +105,11 @@ def lay_out(path: Path, header: Header, lines: Lines, *, placed: bool = False) -
     import ismrmrd
 
     heads = lines.heads[lines.imaging]
-    which = int(heads["encoding_space_ref"][0])
-    if which >= len(header.encodings):
-        raise InvsrError(
-            f"{path}: its lines are of encoding {which}, which the header does not describe: export it again"
-        )
-    encoding = header.encodings[which]
+    encoding = encoding_of(path, header, lines)
     if encoding.trajectory != "cartesian":
         raise InvsrError(
-            f"{path}: its trajectory is {encoding.trajectory}: only Cartesian k-space is read: grid it first, or "
-            "reconstruct it elsewhere and name the image"
+            f"{path}: its trajectory is {encoding.trajectory}: Cartesian k-space is read, and radial or spiral lines "
+            "that hold their trajectory (acquisition.traj): write it into each line, or name the image"
         )
     if encoding.multiband > 1:
         raise InvsrError(

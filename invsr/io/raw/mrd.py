@@ -14,10 +14,12 @@ from invsr.grid import Grid
 from invsr.io.raw.calibration import read_calibration
 from invsr.io.raw.guard import opened, reading
 from invsr.io.raw.header import Header, parse_header
-from invsr.io.raw.layout import Layout, lay_out
+from invsr.io.raw.layout import Layout, encoding_of, lay_out
 from invsr.io.raw.lines import Lines, samples_of, sort_lines
+from invsr.io.raw.mrd_trajectory import has_trajectory, read_trajectory
 from invsr.io.raw.readout import Complex, crop_readout
 from invsr.io.raw.slices import grid_of
+from invsr.noncartesian import NonCartesianData
 from invsr.raw import ALL_AXES, RawData
 
 
@@ -27,12 +29,13 @@ def read_mrd(
     affine: npt.ArrayLike | None = None,
     slice_thickness: float | None = None,
     index: int | None = None,
-) -> RawData:
-    """k-space of an ISMRMRD file, Cartesian, of slices or one slab; see `invsr.io.raw.load_raw`.
+) -> RawData | NonCartesianData:
+    """k-space of an ISMRMRD file, of slices or one slab; see `invsr.io.raw.load_raw`.
 
     The oversampling of full readouts is removed; that of partial echoes stays, with a note. Averages become their
     mean. Lines that are for calibration alone and noise are kept apart; navigators and the like are left out. The
-    grid is that of the encoded field of view along phase encoding and partitions, cropped along the readout.
+    grid is that of the encoded field of view along phase encoding and partitions, cropped along the readout. Radial and
+    spiral lines, which hold their trajectory, are read as `NonCartesianData` of the encoded field of view.
 
     Parameters
     ----------
@@ -47,8 +50,8 @@ def read_mrd(
     Raises
     ------
     InvsrError
-        When the file is damaged, not Cartesian, of several encodings or slabs, or holds several images and no index
-        was given.
+        When the file is damaged, of another trajectory, of several encodings or slabs, or holds several images and no
+        index was given.
     """
     with reading(path), opened(path) as file:
         name = _dataset_name(path, file)
@@ -57,6 +60,19 @@ def read_mrd(
             raise InvsrError(f"{path}: holds lines and no header (xml) that says what they are: export it again")
         header = parse_header(path, group["xml"][0])
         lines = sort_lines(path, group["data"], index)
+        encoding = encoding_of(path, header, lines)
+        if has_trajectory(lines, encoding):
+            noise, scaled = _noise(path, group["data"], lines, header)
+            return read_trajectory(
+                path,
+                group["data"],
+                lines,
+                encoding,
+                affine=affine,
+                slice_thickness=slice_thickness,
+                noise=noise,
+                notes=(*lines.notes, scaled) if scaled else lines.notes,
+            )
         layout = lay_out(path, header, lines, placed=affine is not None)
         samples, counts = _samples(path, group["data"], lines, layout)
         notes = [*lines.notes, *layout.notes]
