@@ -3,7 +3,7 @@
 from invsr.coils.compression import compressed
 from invsr.coils.maps import coil_maps
 from invsr.coils.noise import NoiseEstimate, estimate_noise
-from invsr.coils.readout_noise import readout_noise
+from invsr.coils.noise_of_readouts import readout_noise
 from invsr.coils.whitening import noise_covariance, whitened
 
 __all__ = [

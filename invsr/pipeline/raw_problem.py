@@ -14,7 +14,7 @@ from torch import Tensor
 from invsr.coils.compression import compressed
 from invsr.coils.maps import coil_maps
 from invsr.coils.noise import estimate_noise
-from invsr.coils.readout_noise import readout_noise
+from invsr.coils.noise_of_readouts import readout_noise
 from invsr.coils.whitening import combined, mixed, noise_covariance, whitened, whitening_matrix
 from invsr.errors import InvsrError
 from invsr.grid import Grid

@@ -16,7 +16,8 @@ from invsr.pipeline.choice import AUTO, KSPACE_MODEL, method_of
 from invsr.pipeline.methods import Cubic, Method, Unrolled
 from invsr.pipeline.raw_problem import build_raw_problem
 from invsr.pipeline.reconstruction import Reconstruction
-from invsr.pipeline.run import Repetitions, find_device, solve_problem
+from invsr.pipeline.repetitions import Repetitions
+from invsr.pipeline.run import find_device, solve_problem
 from invsr.priors.base import Prior
 from invsr.raw import RawData
 from invsr.solvers.steps import Step

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,58 +24,18 @@ from invsr.pipeline.moved import estimate_motion, require_level, with_packages_n
 from invsr.pipeline.preparation import scans_of
 from invsr.pipeline.problem import InverseProblem, build_problem
 from invsr.pipeline.reconstruction import Reconstruction
+from invsr.pipeline.repetitions import BOOTSTRAP, REPLICAS, Repetitions
 from invsr.pipeline.scan import Scan
 from invsr.priors.base import Prior
 from invsr.solvers.residuals import chi2, gain
 from invsr.solvers.solution import Solution
 from invsr.solvers.steps import Step
 from invsr.uncertainty.bootstrap import equivariant_bootstrap
-from invsr.uncertainty.deviation import require_samples
 from invsr.uncertainty.replicas import noise_replicas
 from invsr.volume import Volume
 
-# What is asked of further reconstructions: a standard deviation of the error, or of the noise alone.
-BOOTSTRAP, REPLICAS = "bootstrap", "replicas"
-REPETITIONS = 8
 # Share of the time that the estimate of motion takes.
 ESTIMATING = {STACK: 0.3, PACKAGES: 0.2, SLICE: 0.6}
-
-
-@dataclass(frozen=True)
-class Repetitions:
-    """Reconstructions after the first one, and what they are for.
-
-    Attributes
-    ----------
-    kind : {"bootstrap", "replicas"} or None
-    count : int
-    """
-
-    kind: str | None = None
-    count: int = 0
-
-    @classmethod
-    def of(cls, uncertainty: str | None, n_samples: int | None) -> tuple[Repetitions, int | None]:
-        """Those that options ask for, and the number of samples that is left for the method.
-
-        Raises
-        ------
-        InvsrError
-            When the kind of uncertainty is unknown.
-        """
-        if uncertainty is None:
-            return cls(), n_samples
-        if uncertainty not in (BOOTSTRAP, REPLICAS):
-            raise InvsrError(f"unknown uncertainty {uncertainty!r}: use {BOOTSTRAP} or {REPLICAS}, or leave it out")
-        return cls(uncertainty, n_samples or REPETITIONS), None
-
-    def require(self, method: Method | None) -> None:
-        """Raise unless a method can be repeated so often."""
-        if self.kind is None:
-            return
-        if method is not None and method.name == "posterior":
-            raise InvsrError(f"method posterior states its own uncertainty: leave {self.kind} out")
-        require_samples(self.count)
 
 
 def reconstruct(
