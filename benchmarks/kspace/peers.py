@@ -85,14 +85,14 @@ PEERS = {
 }
 
 
-def best_of_sweep(name, data, sigma, truth, mask):
-    """The best magnitude of the sweep, its name with the weight, and the seconds of that one run."""
+def best_of_sweep(run, data, sigma, truth, mask, name):
+    """The best magnitude of the sweep, the name with the weight, no chi2, and the seconds of that one run."""
     found = {}
 
     def score(n):
         if n not in found:
             begun = time.perf_counter()
-            image = PEERS[name](*data, FIRST * FACTOR**n * sigma)
+            image = run(*data, FIRST * FACTOR**n * sigma)
             seconds = time.perf_counter() - begun
             found[n] = evaluate(image, truth, mask, quick=True)["psnr"], image, seconds
         return found[n][0]

@@ -99,7 +99,8 @@ def main():
                     folded = KSpaceMask(volume.grid, counts, fine, axes=axes).adjoint(samples)
                     found = folded[0, 0].abs().numpy(), method, "", time.perf_counter() - begun
                 else:
-                    found = best_of_sweep(method, (samples[0], counts, fine, axes), sigma, truth, mask)
+                    data = (samples[0], counts, fine, axes)
+                    found = best_of_sweep(PEERS[method], data, sigma, truth, mask, method)
                 image, name, misfit, seconds = found
                 scores = evaluate(image, truth, mask, quick=True)
                 cells = [f"{scores['psnr']:.2f}", f"{scores['nrmse']:.4f}", misfit, f"{seconds:.1f}"]

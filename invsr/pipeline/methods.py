@@ -35,7 +35,8 @@ class Tikhonov(Method):
     Parameters
     ----------
     lam : float, optional
-        Regularisation parameter for data scaled to a peak of 1; by default such that chi2 is about 1.
+        Regularisation parameter for data scaled to a peak of 1; by default such that chi2 is about 1, of k-space what
+        the noise and the usual slopes of a head make it.
     max_iter : int
         Largest number of iterations.
     """
@@ -48,11 +49,12 @@ class Tikhonov(Method):
     def solve(self, problem: InverseProblem, progress: ProgressCallback | None = None) -> Solution:
         if not problem.is_gaussian:
             return iterated(problem, tikhonov.Tikhonov(), self.lam, self.max_iter, progress)
+        prior = tikhonov.Tikhonov()
         return solve_quadratic(
             problem.operator,
             problem.y,
-            tikhonov.Tikhonov(),
-            lam=self.lam,
+            prior,
+            lam=problem.weight_of(prior) if self.lam is None else self.lam,
             sigma=problem.sigma,
             x0=problem.guess(),
             max_iter=self.max_iter,

@@ -1,4 +1,4 @@
-"""The weight of total variation for k-space, by cross-validation: samples that are left out are to be predicted."""
+"""The weight of classical priors for k-space, by cross-validation: samples that are left out are to be predicted."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ HELD = 0.1
 SLAB = 16
 # First weight as a share of the noise per voxel, and the factor from one weight to the next.
 FIRST, FACTOR = 0.14, 2.0
+# Weight of quadratic priors as a share of the squared noise per voxel: one over the mean square of slopes. Set on
+# stroke_T2w (benchmarks/kspace) with noise of 0.3 to 3 %, where a chi2 of 1 and cross-validation find worse ones: with
+# oversampled readouts chi2 hardly tells weights apart, and samples that are seen once are hard to predict.
+QUADRATIC = 60.0
 # Most weights that are tried, and iterations of each.
 MOST_WEIGHTS, ITERATIONS = 7, 15
 
@@ -74,7 +78,10 @@ def slab_of(raw: KSpaceData, maps: Tensor | None, sigma: float) -> Slab:
 
 
 def weight_for(slab: Slab, prior: Prior, scale: float) -> float:
-    """The weight that `cross_validated` finds, found once for further reconstructions of the same data."""
+    """The weight that `cross_validated` finds, once for all reconstructions of the same data; of quadratic priors the one
+    that follows from the noise (`QUADRATIC`)."""
+    if prior.quadratic:
+        return QUADRATIC * (slab.sigma / scale * float(slab.raw.grid.spacing.min())) ** 2
     key = (type(prior).__name__, getattr(prior, "huber", 0.0), scale)
     if key not in slab.weights:
         slab.weights[key] = cross_validated(slab, prior, scale)
