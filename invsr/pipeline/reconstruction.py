@@ -9,6 +9,7 @@ from functools import cached_property
 
 from torch import Tensor
 
+from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.io.nifti import save
 from invsr.motion import Motion
@@ -125,8 +126,16 @@ class Reconstruction:
 
     @cached_property
     def evidence(self) -> Evidence:
-        """What of the volume the data determine, and what the prior supplied, in scaled intensities."""
+        """What of the volume the data determine, and what the prior supplied, in scaled intensities.
+
+        Raises
+        ------
+        InvsrError
+            When the problem is not that of scans.
+        """
         problem = self.problem
+        if not problem.scans:
+            raise InvsrError("what the data determine is told of scans' slices, and this problem has none")
         x = self.x / problem.scale
         gap = max(scan.slice_spacing for scan in problem.scans)
         seen = (x != 0) if len(problem.scans) > 1 else None

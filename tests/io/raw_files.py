@@ -3,8 +3,11 @@
 import dataclasses
 
 import ismrmrd
+import nibabel as nib
 import numpy as np
 from scipy.fft import fftshift, ifftn, ifftshift
+
+from invsr.io.raw import load_raw
 
 LPS = np.array([-1.0, -1.0, 1.0])
 
@@ -134,3 +137,25 @@ def blob_of(raw, coil=0):
     weight = np.abs(image_of(raw)[coil]) ** 2
     voxel = [float((weight * index).sum() / weight.sum()) for index in np.indices(weight.shape)]
     return raw.grid.to_world(voxel)
+
+
+TURN = nib.eulerangles.euler2mat(0.3, -0.2, 0.5)
+FLAT = Acquisition(directions=TURN, position=(12.0, -31.0, 22.0), blob=(14.5, -26.2, 20.3))
+SLAB = dataclasses.replace(FLAT, matrix=(48, 21, 16), view=(96.0, 63.0, 64.0), slice_spacing=None)
+SMALL = dataclasses.replace(FLAT, matrix=(16, 6, 2), view=(32.0, 18.0, 4.0), recon=16.0)
+
+
+def changed(scan, **values):
+    return dataclasses.replace(scan, **values)
+
+
+def another(tmp_path, scan, lines=None, **options):
+    """As `read`, of a file beside the first."""
+    (tmp_path / "another").mkdir()
+    return read(tmp_path / "another", scan, lines, **options)
+
+
+def read(tmp_path, scan, lines=None, **options):
+    index = options.pop("index", None)
+    header = scan.header(**options)
+    return load_raw(write_mrd(tmp_path / "scan.h5", scan.lines() if lines is None else lines, header), index=index)

@@ -59,6 +59,8 @@ def test_world_positions_hold(matrix, spacing):
     at = grid.centre + (2.1, -3.3, 1.7)
     raw, maps, _ = simulate_kspace(blob(grid, at), n_coils=2, noise=0.0, matrix=matrix)
     found = reconstruct_raw(raw, method="tikhonov", lam=1e-4, spacing=spacing, maps=maps, noise=1e-3)
+    with pytest.raises(InvsrError, match="told of scans' slices"):
+        _ = found.evidence
     assert np.abs(centre_of(found.volume) - at).max() < 0.05 * found.grid.spacing.min()
     # Intensities stay on every matrix: the integral does.
     whole, part = (one.data.sum() * one.grid.spacing.prod() for one in (blob(grid, at), found.volume))
