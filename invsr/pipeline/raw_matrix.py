@@ -16,10 +16,12 @@ from invsr.noncartesian import NonCartesianData, check_trajectory
 from invsr.numerics.axes import multiply
 from invsr.numerics.fourier import inverse_fourier
 from invsr.operators.profiles import spline_matrix
-from invsr.raw import Data, KSpaceData, RawData, of_matrix
+from invsr.raw import ALL_AXES, Data, KSpaceData, RawData, of_matrix
 
 # Share of the samples from which on nothing is missing within the box that was measured.
 FULL = 0.85
+# Cycles by which trajectories that are the same may differ.
+SAME = 1e-3
 # Sums of squares below which maps of coils are left as they are.
 FAINT = 1e-3
 
@@ -89,6 +91,33 @@ def with_positions(raw: RawData) -> RawData:
         if full and len(raw.axes) > 1 and raw.grid.shape[n] > 1:
             samples = inverse_fourier(raw.samples, [n])
             raw = raw.with_samples(samples, axes=tuple(m for m in raw.axes if m != n))
+    return raw
+
+
+def unstacked(raw: NonCartesianData) -> NonCartesianData:
+    """A complete stack of spokes or spirals transformed to positions across it; other data as they are.
+
+    Along one Fourier axis each shot stays at one whole frequency, and at every frequency the same shots were taken.
+    """
+    if len(raw.axes) < len(ALL_AXES):
+        return raw
+    for n in raw.axes:
+        size, across = raw.grid.shape[n], raw.trajectory[..., n]
+        level = across[0].round()
+        apart = (across - level).abs().max()
+        order = torch.argsort(level, stable=True)
+        wanted = torch.arange(size, device=level.device).repeat_interleave(max(1, raw.n_shots // size)) - size // 2
+        if size == 1 or raw.n_shots % size or apart > SAME or bool((level[order] != wanted).any()):
+            continue
+        others = [m for m in raw.axes if m != n]
+        readout, shots = raw.trajectory.shape[0], raw.n_shots // size
+        planes = raw.trajectory[:, order][..., others].reshape(readout, size, shots, 2)
+        if (planes - planes[:, :1]).abs().max() > SAME:
+            continue
+        samples = raw.samples[..., order, 0].reshape(1, raw.n_coils, readout, size, shots)
+        samples = inverse_fourier(samples.movedim(3, 4), [2]).contiguous()
+        counts = raw.counts[:, :shots, :1].expand(samples.shape[2:])
+        return raw.with_samples(samples, trajectory=planes[:, 0].contiguous(), axes=tuple(others), counts=counts)
     return raw
 
 

@@ -33,6 +33,7 @@ from invsr.pipeline.raw_matrix import (
     resampled_maps,
     resized,
     share_of_ellipsoid,
+    unstacked,
     with_positions,
 )
 from invsr.pipeline.raw_operator import kspace_operator
@@ -174,7 +175,7 @@ def build_raw_problem(
 ) -> RawProblem:
     """The inverse problem of k-space, of one coil or several.
 
-    Coils are whitened and compressed; along readouts that are complete, data are transformed to positions.
+    Coils are whitened and compressed; along readouts and stacks that are complete, data are transformed to positions.
 
     Parameters
     ----------
@@ -201,7 +202,7 @@ def build_raw_problem(
         When maps do not fit, or noise, thickness or spacing cannot be used.
     """
     used, maps, sigma = _received(raw, noise, maps, n_coils)
-    slab = slab_of(used, maps, sigma)
+    slab = slab_of(unstacked(used) if isinstance(used, NonCartesianData) else used, maps, sigma)
     grid = pixels_of(used, spacing)
     fine = resized(used, grid)
     sigma *= math.sqrt(fine.grid.size / used.grid.size)
@@ -209,6 +210,8 @@ def build_raw_problem(
         maps = resampled_maps(maps, fine.grid.shape, used.axes)
     if isinstance(fine, RawData):
         fine = with_positions(fine)
+    elif isinstance(fine, NonCartesianData):
+        fine = unstacked(fine)
     target, thickness = _target(fine, spacing, slice_thickness)
     weights = fine.counts.sqrt()
     operator: LinearOperator = kspace_operator(fine, weights, maps)

@@ -17,6 +17,7 @@ from invsr.operators import NonUniformKSpace, density_weights, kooshball, radial
 from invsr.pipeline.choice import choose_method
 from invsr.pipeline.methods import TV
 from invsr.pipeline.raw_centre import central_lines
+from invsr.pipeline.raw_matrix import unstacked
 from invsr.pipeline.raw_problem import build_raw_problem
 from invsr.pipeline.raw_run import reconstruct_raw
 from invsr.pipeline.raw_weight import cross_validated
@@ -298,3 +299,28 @@ def test_weight_of_tikhonov_with_oversampled_readouts():
 
     best = min(error(0.02 * 3.0**n) for n in range(-4, 4))
     assert error(None) < 1.15 * best
+
+
+@pytest.mark.parametrize("sizes", [(20, 18, 6), (17, 20, 7)])
+@pytest.mark.parametrize("order", ["partitions first", "spokes first"])
+def test_a_complete_stack_of_spokes_is_transformed_to_positions(sizes, order):
+    spokes = radial(9, 2 * max(sizes[:2]), sizes[:2])
+    levels = torch.arange(sizes[2]) - sizes[2] // 2
+    planes = spokes[:, :, None].expand(-1, -1, sizes[2], -1)
+    stack = torch.cat([planes, levels[:, None].expand(*planes.shape[:3], 1)], -1)
+    stack = (stack if order == "partitions first" else stack.movedim(2, 1)).flatten(1, 2)
+    truth = Volume(*shepp_logan(sizes, 4.0))
+    raw, maps, _ = simulate_noncartesian(truth, stack, n_coils=2, noise=0.0, axes=(0, 1, 2))
+    flat = unstacked(raw)
+    assert flat.axes == (0, 1) and flat.samples.shape == (1, 2, spokes.shape[0], 9, sizes[2])
+    slices = NonUniformKSpace(flat.grid, flat.trajectory, maps, axes=(0, 1))
+    whole = NonUniformKSpace(raw.grid, raw.trajectory, maps)
+    x = torch.randn(1, 1, *sizes, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(slices.gram(x), whole.gram(x), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(slices.adjoint(flat.samples), whole.adjoint(raw.samples), rtol=1e-3, atol=1e-4)
+    assert build_raw_problem(raw, maps=maps, noise=0.01).data.axes == (0, 1)
+    # A shot fewer, or one that turns the other way: three dimensions.
+    assert unstacked(raw.with_samples(raw.samples[..., :-1, :], trajectory=stack[:, :-1])).axes == (0, 1, 2)
+    turned = stack.clone()
+    turned[:, 4, 0] *= -1
+    assert unstacked(raw.with_samples(raw.samples, trajectory=turned)).axes == (0, 1, 2)
