@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -10,6 +12,9 @@ import torch
 from torch import Tensor
 
 from invsr.errors import InvsrError
+
+# Seeds that are tried for a Poisson disc, and the distance from one to the next.
+TRIES, NEXT_SEED = 3, 1_000_003
 
 
 def partial_fourier(shape: Sequence[int], fraction: float, axis: int) -> Tensor:
@@ -145,13 +150,13 @@ def poisson_disc(
     from sigpy.mri import poisson
 
     found = None
-    for share in (0.05, 0.15, 0.3):  # its bisection ends beside small targets, where the next radius is a line more
+    for share, again in itertools.product((0.05, 0.15, 0.3), range(TRIES)):
+        # Its bisection ends beside small targets, where the next radius is a line more, and with some seeds.
         target, tolerance = max((1 - share) * acceleration, 1 + 1e-3), share * acceleration
-        try:
-            found = poisson(plane, target, lines, dtype=np.float64, crop_corner=False, seed=seed, tol=tolerance)
+        with contextlib.suppress(ValueError):
+            drawn_from = (seed + again * NEXT_SEED) % 2**31
+            found = poisson(plane, target, lines, dtype=np.float64, crop_corner=False, seed=drawn_from, tol=tolerance)
             break
-        except ValueError:
-            continue
     if found is None:
         raise InvsrError(
             f"no Poisson-disc mask of {plane[0]}x{plane[1]} samples with a centre of {lines[0]}x{lines[1]} has "
