@@ -17,6 +17,7 @@ from invsr.models.registry import ROOM
 from invsr.models.weights import load_weights
 from invsr.solvers.trained import load_solver
 from invsr.training.acquisitions import side_of_cube
+from invsr.training.kspace import FASTEST, LINES, MOST_COILS, ONE_COIL, PARTIAL, SCATTERED, SHARES, TRUNCATED
 
 CARD = """# {name}
 
@@ -56,12 +57,22 @@ OUTSIDE = (
     "Slices, gaps and noise outside these ranges cause a warning; the denoiser of `--method pnp` does not depend on "
     "the acquisition. There is no\n  warning for motion, or for noise that is not white."
 )
+KSPACE = (
+    f"k-space of images with smooth phase, by one coil ({ONE_COIL:.0%}) or up to {MOST_COILS}: samples scattered along "
+    f"two axes, up to {FASTEST[SCATTERED][1]:g}-fold ({SHARES[SCATTERED]:.0%}), lines left out along one, up to "
+    f"{FASTEST[LINES][1]:g}-fold ({SHARES[LINES]:.0%}), partial Fourier ({SHARES[PARTIAL]:.0%}), k-space that "
+    f"ends early ({SHARES[TRUNCATED]:.0%})"
+)
 BEYOND = {
     "denoiser": "It was not trained for noise above the range, or for noise that is not white (from parallel imaging "
     "or motion).",
     "unrolled": OUTSIDE,
     "deq": OUTSIDE,
 }
+BEYOND_KSPACE = (
+    "More noise than that, and slices thicker than voxels, cause a warning. It has not seen radial or spiral k-space, nor "
+    "errors in coil\n  maps. Where samples are scattered along two axes `--method pnp` scores higher."
+)
 
 
 def facts(kind, network, about, before, parameters):
@@ -85,6 +96,8 @@ def facts(kind, network, about, before, parameters):
         steps = f"up to {recipe['n_steps']}, the fixed point" if kind == "deq" else str(recipe["n_steps"])
         rows["Steps"] = f"{steps} of {recipe['step']}, loss {recipe['loss']}"
         rows["Acquisitions"] = f"slices {low:g} to {high:g} voxels thick, gaps up to {about['gap']:.0%}, all profiles"
+        if about.get("kspace") == 1:
+            rows["Acquisitions"] = KSPACE
         if about.get("thin"):
             rows["Acquisitions"] += f"; {about['thin']:.0%} have slices thinner by a factor of up to 10"
         if about.get("stacks"):
@@ -124,6 +137,9 @@ def command(kind, about):
         ranges += f" --thin {recipe['thin']:g}"
     if recipe.get("stacks"):
         ranges += f" --stacks {recipe['stacks']:g} --oblique {recipe['oblique']:g}"
+    if recipe.get("kspace"):
+        sides = " ".join(f"--patch {side}" for side in recipe["patch"])
+        ranges = f"--kspace {recipe['kspace']:g} {sides} --noise-range {' '.join(map(str, recipe['noise']))}"
     if recipe.get("contrasts", 1) > 1:
         ranges += f" --contrasts {recipe['contrasts']}"
     steps = f"--{'max-iter' if kind == 'deq' else 'n-steps'} {recipe['n_steps']}"
@@ -183,7 +199,7 @@ def main():
         name=options.name,
         purpose=options.purpose,
         data=about["data"].replace(", ", " and "),
-        beyond=BEYOND[kind],
+        beyond=BEYOND_KSPACE if about.get("kspace") == 1 else BEYOND[kind],
         command=command(kind, about),
         facts=facts(kind, network, about, options.before, parameters),
         figures="\n\n".join(tables) or "None yet.",

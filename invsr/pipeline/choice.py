@@ -16,6 +16,7 @@ from invsr.pipeline.memory import Budget
 from invsr.pipeline.methods import METHODS, TV, Cubic, Equilibrium, Method, PnP, Posterior, Unrolled, options_of
 from invsr.pipeline.problem import InverseProblem, SliceGeometry
 from invsr.pipeline.ranges import GAP, THIN
+from invsr.pipeline.raw_problem import RawProblem
 from invsr.solvers.trained import DEQ, load_solver
 
 # Whichever `choose_method` finds.
@@ -91,10 +92,10 @@ def _implied(given: Mapping[str, Any]) -> type[Method]:
 def choose_method(problem: InverseProblem, seed: int = 0, budget: Budget | None = None) -> Method:
     """The best method for a problem that the benchmarks show, and that fits into the memory.
 
-    What the unrolled network was trained for, one scan or several, or with larger gaps: "unrolled". Slices that are
-    hardly thicker than the target's voxels, several parallel scans beyond its training, and k-space that does not
-    merely end early: "pnp". Everything else, several scans whose slices moved, thicker slices, more noise and other
-    noise models included: "tv". Where nothing else fits: "cubic".
+    What the unrolled networks were trained for, slices (larger gaps too) and k-space: "unrolled". Slices hardly thicker
+    than the target's voxels, several parallel scans beyond its training, and other k-space that does not merely end
+    early: "pnp". Everything else, several scans whose slices moved, thicker slices, more noise and other noise models
+    included: "tv". Where nothing else fits: "cubic".
     """
     budget = Budget.on(problem.device) if budget is None else budget
     first, *others = _ranked(problem, seed)
@@ -121,7 +122,9 @@ def _best(problem: InverseProblem, seed: int) -> list[Method]:
     if not problem.is_gaussian:
         return []
     if problem.operator.complex_range:
-        return [PnP(seed=seed)] if problem.suits_denoisers else []
+        trained = Unrolled(model=KSPACE_MODEL)
+        fits = [trained] if isinstance(problem, RawProblem) and not trained.outside(problem) else []
+        return [*fits, *([PnP(seed=seed)] if problem.suits_denoisers else [])]
     unrolled = Unrolled()
     slices, outside = problem.slices, unrolled.outside(problem).keys()
     # Beyond the gaps and below the thickness of training the network is better than TV all the same; TV is with thicker

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.fft import fftshift, ifftn, ifftshift
 
 from invsr.io.raw import load_raw
+from invsr.volume import Volume
 
 LPS = np.array([-1.0, -1.0, 1.0])
 
@@ -159,3 +160,14 @@ def read(tmp_path, scan, lines=None, **options):
     index = options.pop("index", None)
     header = scan.header(**options)
     return load_raw(write_mrd(tmp_path / "scan.h5", scan.lines() if lines is None else lines, header), index=index)
+
+
+def blob(grid, at, width=4.0):
+    """A Gaussian at a world position, mm."""
+    distance = np.linalg.norm(grid.points() - at, axis=-1)
+    return Volume.from_array(np.exp(-0.5 * (distance / width) ** 2), affine=grid.affine)
+
+
+def centre_of(volume):
+    weights = volume.numpy().astype(float) ** 2
+    return (volume.grid.points() * weights[..., None]).sum((0, 1, 2)) / weights.sum()

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from raw_files import blob, centre_of
 
 from invsr.coils import noise_covariance, readout_noise
 from invsr.errors import InvsrError, InvsrWarning
@@ -48,17 +49,6 @@ def nrmse(found, truth):
 def oblique(shape, spacing=1.3):
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     return Grid.from_spacing(shape, spacing, centre=(5, -8, 3), directions=turn)
-
-
-def blob(grid, at, width=4.0):
-    """A Gaussian at a world position, mm."""
-    distance = np.linalg.norm(grid.points() - at, axis=-1)
-    return Volume.from_array(np.exp(-0.5 * (distance / width) ** 2), affine=grid.affine)
-
-
-def centre_of(volume):
-    weights = volume.numpy().astype(float) ** 2
-    return (volume.grid.points() * weights[..., None]).sum((0, 1, 2)) / weights.sum()
 
 
 @pytest.mark.parametrize("matrix", [(24, 21, 34), (17, 26, 34)])
@@ -211,8 +201,9 @@ def test_denoisers_are_for_what_was_skipped():
     few, maps, _ = simulate_noncartesian(volume, radial(20, 2 * SIDE, SIDE), n_coils=2)
     short, _, _ = simulate_noncartesian(volume, radial(80, SIDE, SIDE // 2), n_coils=2)
     assert build_raw_problem(few, maps=maps).has_holes and not build_raw_problem(short, maps=maps).has_holes
-    assert choose_method(build_raw_problem(few, maps=maps)).name == "pnp"
-    assert choose_method(build_raw_problem(short, maps=maps)).name == "tv"
+    assert choose_method(build_raw_problem(few, maps=maps)).name == "unrolled"
+    assert choose_method(build_raw_problem(few, maps=maps, noise=0.1)).name == "pnp"
+    assert choose_method(build_raw_problem(short, maps=maps, noise=0.1)).name == "tv"
 
 
 K = radial(4, 8, 6)

@@ -6,7 +6,7 @@ import pytest
 
 from invsr.errors import InvsrWarning
 from invsr.pipeline.problem import SliceGeometry
-from invsr.pipeline.ranges import GAP, OTHER, THICK, THIN, outside, warn_outside
+from invsr.pipeline.ranges import GAP, NOISE, OTHER, THICK, THIN, outside, warn_outside
 
 
 def one_scan(thickness=4.0, gap=1.0, **options):
@@ -19,6 +19,18 @@ def one_scan(thickness=4.0, gap=1.0, **options):
 def test_k_space_is_outside():
     about = {"thickness": [2, 8], "gap": 0.3, "noise": [0.002, 0.04]}
     assert set(outside(about, one_scan(operator=SimpleNamespace(complex_range=True)))) == {OTHER}
+
+
+def test_networks_for_k_space():
+    about = {"thickness": [2, 8], "gap": 0.3, "noise": [0.002, 0.04], "kspace": 1.0}
+    k_space = {"operator": SimpleNamespace(complex_range=True), "slices": []}
+    assert not outside(about, one_scan(**k_space))
+    assert set(outside(about, one_scan(**k_space, sigma=0.1))) == {NOISE}
+    assert (
+        "slices thicker than voxels" in outside(about, one_scan(**k_space | {"slices": one_scan().all_slices}))[OTHER]
+    )
+    assert outside(about, one_scan())[OTHER].startswith("images")
+    assert not outside(about | {"kspace": 0.5}, one_scan())
 
 
 def test_ranges_of_training():

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from raw_files import blob, centre_of
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.operators import KSpaceMask, partial_fourier, random_mask
-from invsr.pipeline.choice import choose_method
+from invsr.pipeline.choice import KSPACE_MODEL, choose_method
 from invsr.pipeline.methods import TV
 from invsr.pipeline.raw_matrix import has_holes, resampled_maps
 from invsr.pipeline.raw_problem import build_raw_problem
@@ -39,17 +40,6 @@ def undersampled(n_coils=4, noise=0.01, acceleration=3.0):
 
 def psnr(found, truth):
     return float(-10 * torch.log10((found - truth).square().mean() / truth.max() ** 2))
-
-
-def blob(grid, at, width=4.0):
-    """A Gaussian at a world position, mm."""
-    distance = np.linalg.norm(grid.points() - at, axis=-1)
-    return Volume.from_array(np.exp(-0.5 * (distance / width) ** 2), affine=grid.affine)
-
-
-def centre_of(volume):
-    weights = volume.numpy().astype(float) ** 2
-    return (volume.grid.points() * weights[..., None]).sum((0, 1, 2)) / weights.sum()
 
 
 @pytest.mark.parametrize("matrix", [(24, 21, 20), (17, 26, 15)])
@@ -99,16 +89,18 @@ def test_methods_beat_the_samples_alone():
     truth = image.abs()
     problem = build_raw_problem(raw)
     folded = problem.operator.adjoint(problem.y).abs() * problem.scale
-    by_tv, by_pnp = (reconstruct_raw(raw, method=method).x.abs() for method in ("tv", "pnp"))
-    assert psnr(by_tv, truth) > psnr(folded, truth) + 6
-    assert psnr(by_pnp, truth) > psnr(folded, truth) + 6
+    for method in ("tv", "pnp", "unrolled"):
+        assert psnr(reconstruct_raw(raw, method=method).x.abs(), truth) > psnr(folded, truth) + 6
 
 
-def test_denoisers_are_for_what_was_skipped():
+def test_the_method_that_is_chosen():
     raw, maps, _ = undersampled()
     short, few, _ = simulate_kspace(phantom(), n_coils=2, matrix=(20, 20, 20))
-    finer = build_raw_problem(short, maps=few, noise=0.01, spacing=1.5)
-    assert choose_method(build_raw_problem(raw, maps=maps, noise=0.01)).name == "pnp"
+    chosen = choose_method(build_raw_problem(raw, maps=maps, noise=0.01))
+    assert chosen.name == "unrolled" and chosen.model == KSPACE_MODEL
+    # Beyond the noise of its training, denoisers are for what was skipped.
+    assert choose_method(build_raw_problem(raw, maps=maps, noise=0.1)).name == "pnp"
+    finer = build_raw_problem(short, maps=few, noise=0.1, spacing=1.5)
     assert choose_method(finer).name == "tv"
 
 
