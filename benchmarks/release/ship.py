@@ -70,8 +70,8 @@ BEYOND = {
     "deq": OUTSIDE,
 }
 BEYOND_KSPACE = (
-    "More noise than that, and slices thicker than voxels, cause a warning. It has not seen radial or spiral k-space, nor "
-    "errors in coil\n  maps. Where samples are scattered along two axes `--method pnp` scores higher."
+    "More noise than that, and slices thicker than voxels, cause a warning. It has not seen radial or spiral k-space, "
+    "nor errors in\n  coil maps. Where samples are scattered along two axes `--method pnp` scores higher."
 )
 
 
