@@ -1,7 +1,7 @@
 """Seconds and peak memory of the whole command on three-dimensional k-space of several coils, beside sigpy's TV app.
 
     python -m benchmarks.kspace.speed HIGH.nii.gz [--shape 256 256 160] [--coils 8] [--acceleration 8]
-        [--methods tv pnp] [--sigpy]
+        [--methods tv pnp] [--memory 6] [--sigpy]
 
 The volume is resampled to the matrix; k-space is a Poisson disc along two axes with 1 % noise, as an array. Reading,
 noise, coil maps and the choice of the weight are part of the command. With --sigpy: its total variation from the same
@@ -40,6 +40,7 @@ def main():
     options.add_argument("--coils", type=int, default=8, help="number of coils")
     options.add_argument("--acceleration", type=float, default=8.0, help="undersampling")
     options.add_argument("--methods", nargs="+", default=("tv",), help="of invsr")
+    options.add_argument("--memory", help="GB that invsr may hold")
     options.add_argument("--sigpy", action="store_true", help="beside sigpy's total variation")
     args = options.parse_args()
     truth = normalised(truths(args.volumes)[0])
@@ -55,6 +56,7 @@ def main():
         del raw, maps
         spacing = "x".join(f"{value:.6g}" for value in volume.grid.spacing)
         given = [str(samples), "-o", str(out), "--raw-spacing", spacing, "--quiet"]
+        given += ["--memory", args.memory] if args.memory else []
         rows = {
             f"invsr {method}": [sys.executable, "-m", "invsr", "reconstruct", *given, "--method", method]
             for method in args.methods
