@@ -43,7 +43,7 @@ class NonCartesianData(KSpaceData):
     slice_axis : {0, 1, 2}, optional
         The array axis across the slices of a two-dimensional acquisition; None for three-dimensional ones.
     slice_thickness : float, mm, optional
-        Of slices, as the scanner reports it.
+        Thickness of slices, as the scanner reports it.
     noise : Tensor, shape (coils, n), complex, optional
         Samples of noise alone, taken at the bandwidth of the data.
     calibration : Tensor, shape (coils, a, b, c), complex, optional
@@ -191,7 +191,7 @@ def check_trajectory(trajectory: Tensor, shape: Sequence[int], axes: Sequence[in
     trajectory : Tensor, shape (readout, shots, len(axes))
         Cycles per field of view.
     shape : three of int
-        Of the image.
+        The image's matrix.
     axes : two or three of {0, 1, 2}
         Fourier axes, one for each component.
     name : str

@@ -114,7 +114,7 @@ class RawData(KSpaceData):
         The array axis across the slices of a two-dimensional acquisition, which is no Fourier axis; None for
         three-dimensional ones.
     slice_thickness : float, mm, optional
-        Of slices, as the scanner reports it.
+        Thickness of slices, as the scanner reports it.
     noise : Tensor, shape (coils, n), complex, optional
         Samples of noise alone, taken at the bandwidth of the data, of one average.
     calibration : Tensor, shape (coils, a, b, c), complex, optional

@@ -68,7 +68,7 @@ class KSpaceSamples(LinearOperator):
 
     def _level(self, regulariser: str) -> Tensor:
         """The diagonal of A* A in k-space, float32, of a shape that broadcasts to the domain's."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not define _level(regulariser)")
 
     def _precondition(self, r: Tensor, rho: float, regulariser: str) -> Tensor:
         def build() -> Tensor:

@@ -93,7 +93,7 @@ def density_weights(trajectory: Tensor, shape: Sequence[int], n_iter: int = 10) 
     """Area of k-space that each sample stands for, in cells of one cycle per field of view, shape (readout, shots).
 
     The iteration is ``w <- w / |A T A* w|``, A the operator on twice the field of view and T a triangle there, whose
-    transform is above zero everywhere. Given as data, ``A* w y`` grids; the roots are weights of `NonUniformKSpace`.
+    transform is nowhere below zero. Given as data, ``A* w y`` grids; the roots are weights of `NonUniformKSpace`.
 
     Parameters
     ----------

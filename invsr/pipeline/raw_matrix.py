@@ -16,7 +16,7 @@ from invsr.noncartesian import NonCartesianData, check_trajectory
 from invsr.numerics.axes import multiply
 from invsr.numerics.fourier import inverse_fourier
 from invsr.operators.profiles import spline_matrix
-from invsr.raw import ALL_AXES, Data, KSpaceData, RawData, of_matrix
+from invsr.raw import ALL_AXES, Data, KSpaceData, of_matrix
 
 # Share of the samples from which on nothing is missing within the box that was measured.
 FULL = 0.85
@@ -84,8 +84,13 @@ def resampled_maps(maps: Tensor, shape: Sequence[int], axes: Sequence[int]) -> T
     return found[0] / torch.where(norm > FAINT, norm, torch.ones_like(norm))
 
 
-def with_positions(raw: RawData) -> RawData:
-    """The data transformed to positions along Fourier axes that were measured completely, all but one of them."""
+def with_positions(raw: KSpaceData) -> KSpaceData:
+    """The data transformed to positions along Fourier axes that were measured completely, all but one of them.
+
+    Off the Cartesian grid, of complete stacks of spokes or spirals.
+    """
+    if isinstance(raw, NonCartesianData):
+        return unstacked(raw)
     for n in raw.axes:
         full = bool((raw.counts == raw.counts.narrow(n, 0, 1)).all())
         if full and len(raw.axes) > 1 and raw.grid.shape[n] > 1:

@@ -33,7 +33,6 @@ from invsr.pipeline.raw_matrix import (
     resampled_maps,
     resized,
     share_of_ellipsoid,
-    unstacked,
     with_positions,
 )
 from invsr.pipeline.raw_operator import kspace_operator
@@ -65,7 +64,7 @@ class RawProblem(InverseProblem):
     first : Tensor, shape (1, 1, *domain.shape), complex
         The smoothest volume that explains the data, roughly.
     thickness : float or None
-        Of slices that become a volume of finer voxels, mm.
+        Thickness of slices that become a volume of finer voxels, mm.
     slab : Slab or None
         Of the data, on the matrix as measured: what the weight of total variation is found on.
     """
@@ -202,16 +201,13 @@ def build_raw_problem(
         When maps do not fit, or noise, thickness or spacing cannot be used.
     """
     used, maps, sigma = _received(raw, noise, maps, n_coils)
-    slab = slab_of(unstacked(used) if isinstance(used, NonCartesianData) else used, maps, sigma)
+    slab = slab_of(used, maps, sigma)
     grid = pixels_of(used, spacing)
-    fine = resized(used, grid)
+    fine: KSpaceData = resized(used, grid)
     sigma *= math.sqrt(fine.grid.size / used.grid.size)
     if maps is not None:
         maps = resampled_maps(maps, fine.grid.shape, used.axes)
-    if isinstance(fine, RawData):
-        fine = with_positions(fine)
-    elif isinstance(fine, NonCartesianData):
-        fine = unstacked(fine)
+    fine = with_positions(fine)
     target, thickness = _target(fine, spacing, slice_thickness)
     weights = fine.counts.sqrt()
     operator: LinearOperator = kspace_operator(fine, weights, maps)

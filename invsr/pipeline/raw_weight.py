@@ -11,9 +11,10 @@ from torch import Tensor
 from invsr.grid import Grid
 from invsr.noncartesian import NonCartesianData
 from invsr.numerics.fourier import inverse_fourier
+from invsr.pipeline.raw_matrix import unstacked
 from invsr.pipeline.raw_operator import kspace_operator
 from invsr.priors.base import Prior
-from invsr.raw import Data, KSpaceData, RawData
+from invsr.raw import Data, KSpaceData
 from invsr.solvers.plug_and_play import iterate
 from invsr.solvers.residuals import back_project
 from invsr.solvers.steps import ADMM
@@ -57,8 +58,8 @@ def slab_of(raw: KSpaceData, maps: Tensor | None, sigma: float) -> Slab:
 
     Off the Cartesian grid: the slices of most signal.
     """
-    if not isinstance(raw, RawData):
-        return _slices(raw, maps, sigma)
+    if isinstance(raw, NonCartesianData):
+        return _slices(unstacked(raw), maps, sigma)
     for n in raw.axes:
         if len(raw.axes) > 1 and raw.grid.shape[n] > SLAB and bool((raw.counts == raw.counts.narrow(n, 0, 1)).all()):
             break

@@ -29,7 +29,7 @@ class Layout:
     size : int
         Samples along the readout, after the removal of oversampling.
     readouts : Readouts
-        Of the imaging lines.
+        Readouts of the imaging lines.
     notes : tuple of str
     """
 

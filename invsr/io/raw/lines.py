@@ -27,7 +27,7 @@ class Lines:
     Attributes
     ----------
     heads : structured ndarray
-        Of all lines.
+        Headers of all lines.
     imaging, calibration, noise : ndarray of int
         `imaging` lines are of the image that was chosen, `calibration` lines are for nothing else.
     notes : tuple of str

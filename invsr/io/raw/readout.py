@@ -63,11 +63,11 @@ def place_readouts(
     ----------
     path : Path
     heads : structured ndarray
-        Of all lines.
+        Headers of all lines.
     rows : ndarray of int
         Which of them.
     turned : ndarray of bool
-        Of these: measured backwards.
+        Which of these were measured backwards.
     n : int
 
     Raises
@@ -112,7 +112,7 @@ def crop_readout(samples: Complex, size: int, axis: int = 2) -> Complex:
     size : int
         No more than there are samples.
     axis : {0, 1, 2}
-        Of the last three.
+        One of the last three.
     """
     n = samples.shape[axis - 3]
     if size == n:
