@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from invsr.errors import InvsrError
 
-# Seeds that are tried for a Poisson disc, and the distance from one to the next.
-TRIES, NEXT_SEED = 3, 1_000_003
+# Of a Poisson disc: the distance of samples beside the centre, lines, and how often the range of its growth is halved.
+NEAREST, HALVINGS = 0.8, 12
 
 
 def partial_fourier(shape: Sequence[int], fraction: float, axis: int) -> Tensor:
@@ -101,8 +100,10 @@ def poisson_disc(
 ) -> Tensor:
     """A full centre and, around it, random samples that keep a distance which grows with frequency.
 
-    Drawn by `sigpy.mri.poisson`, a little too densely; random samples outside the centre are then taken out again, so
-    that exactly ``round(total / acceleration)`` are left. For corners left out, multiply by `elliptic`.
+    Samples are drawn one after the other, each at least as far from those before as their distance asks for: `NEAREST`
+    lines of the longer axis beside the centre, more in proportion to the distance from it. The growth is the largest
+    with which ``round(total / acceleration)`` samples, the centre's included, find room. For corners left out, multiply
+    by `elliptic`.
 
     Parameters
     ----------
@@ -124,7 +125,7 @@ def poisson_disc(
     Raises
     ------
     InvsrError
-        When axes or sizes do not fit, the acceleration is not above 1, or no such mask was found.
+        When axes or sizes do not fit, or the acceleration is not above 1.
 
     References
     ----------
@@ -147,26 +148,8 @@ def poisson_disc(
         )
     if isinstance(seed, torch.Generator):
         seed = int(torch.randint(2**31, (), generator=seed, device=seed.device))
-    from sigpy.mri import poisson
-
-    found = None
-    for share, again in itertools.product((0.05, 0.15, 0.3), range(TRIES)):
-        # Its bisection ends beside small targets, where the next radius is a line more, and with some seeds.
-        target, tolerance = max((1 - share) * acceleration, 1 + 1e-3), share * acceleration
-        with contextlib.suppress(ValueError):
-            drawn_from = (seed + again * NEXT_SEED) % 2**31
-            found = poisson(plane, target, lines, dtype=np.float64, crop_corner=False, seed=drawn_from, tol=tolerance)
-            break
-    if found is None:
-        raise InvsrError(
-            f"no Poisson-disc mask of {plane[0]}x{plane[1]} samples with a centre of {lines[0]}x{lines[1]} has "
-            f"acceleration {acceleration:g}: lower the centre, or use random_mask"
-        )
-    mask = torch.from_numpy(found.copy())
-    full = torch.zeros_like(mask, dtype=torch.bool)
-    full[tuple(slice(n // 2 - m // 2, n // 2 - m // 2 + m) for m, n in zip(lines, plane, strict=True))] = True
-    mask[full] = 1
-    _trim(mask, ~full, wanted, torch.Generator().manual_seed(seed))
+    middle = tuple(slice(n // 2 - m // 2, n // 2 - m // 2 + m) for m, n in zip(lines, plane, strict=True))
+    mask = torch.from_numpy(_with_distances(plane, middle, wanted, np.random.default_rng(seed)))
     left = next(n for n in (0, 1, 2) if n not in drawn)
     return mask.unsqueeze(left).expand(tuple(shape)).clone()
 
@@ -196,12 +179,58 @@ def apodisation(shape: Sequence[int], kind: str = "hamming", taper: float = 0.5)
     return weights
 
 
-def _trim(mask: Tensor, free: Tensor, wanted: int, generator: torch.Generator) -> None:
-    """Take out samples, or put some in, at random among the `free` ones until `wanted` are left."""
-    excess = int(mask.sum()) - wanted
-    places = (free & (mask == float(excess > 0))).flatten().nonzero().flatten()
-    order = torch.randperm(len(places), generator=generator)[: abs(excess)]
-    mask.view(-1)[places[order]] = float(excess < 0)
+def _with_distances(
+    plane: Sequence[int], middle: tuple[slice, ...], wanted: int, generator: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """A mask of a full middle and `wanted` samples in all, whose distances grow as fast as leaves room for them."""
+    order = generator.permutation(math.prod(plane)).tolist()
+    # Somewhere in their cells: between points of a lattice, distances would jump, and the density with them.
+    places = np.indices(plane) + generator.random((2, *plane))
+    low, high = 0.0, float(max(plane))
+    found = _in_turn(places, middle, order, wanted, low)
+    for _ in range(HALVINGS):
+        growth = (low + high) / 2
+        mask = _in_turn(places, middle, order, wanted, growth)
+        if mask.sum() < wanted:
+            high = growth
+        else:
+            found, low = mask, growth
+    return found
+
+
+def _in_turn(
+    places: npt.NDArray[np.float64], middle: tuple[slice, ...], order: Sequence[int], wanted: int, growth: float
+) -> npt.NDArray[np.float64]:
+    """Samples in a given order, each taken unless one before it is too near, until there are as many as wanted.
+
+    The distance is `NEAREST` beside the middle and `NEAREST` + growth at the end of an axis, in lines of the longer
+    one; with growth 0 it is 0.
+    """
+    plane = places.shape[1:]
+    steps = np.array(plane) / max(plane)
+    along = [np.arange(n) for n in plane]
+    beyond = [np.maximum(part.start - at, at - part.stop + 1).clip(0) for part, at in zip(middle, along, strict=True)]
+    radius = np.hypot(*np.ix_(*(one / max(1, one.max()) for one in beyond)))
+    distance = ((NEAREST + growth * radius) * (growth > 0)).ravel().tolist()
+    u, v = places / steps[:, None, None]
+    mask, free = np.zeros(plane), np.ones(plane, bool)
+    mask[middle], free[middle] = 1, False
+    left, open_ones = wanted - int(mask.sum()), free.ravel()
+    for place in order:
+        if not left:
+            break
+        if not open_ones[place]:
+            continue
+        (i, j), far = divmod(place, plane[1]), distance[place]
+        rows, columns = (
+            slice(max(0, at - reach), at + reach + 1)
+            for at, reach in zip((i, j), (math.ceil(far * step) for step in steps), strict=True)
+        )
+        around = (u[rows, columns] - u[i, j]) ** 2 + (v[rows, columns] - v[i, j]) ** 2
+        free[rows, columns] &= around >= far * far
+        mask[i, j], free[i, j] = 1, False
+        left -= 1
+    return mask
 
 
 # Transforms -----------------------------------------------------------------------------------------

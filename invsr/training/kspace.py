@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.operators.kspace import KSpaceMask
 from invsr.operators.kspace_weights import elliptic, partial_fourier, poisson_disc, random_mask
@@ -128,10 +127,7 @@ def _scattered(shape: Sequence[int], axes: Sequence[int], acceleration: float, g
     room = 0.7 * shape[axes[0]] * shape[axes[1]] / (middle[0] * middle[1])
     acceleration = max(1.5, min(acceleration, room))
     if uniform(generator) < 0.6:
-        try:
-            mask = poisson_disc(shape, acceleration, middle, generator, axes=axes)
-        except InvsrError:  # none was found
-            mask = random_mask(shape, acceleration, 0.1, generator, axes=axes)
+        mask = poisson_disc(shape, acceleration, middle, generator, axes=axes)
     else:
         mask = random_mask(shape, acceleration, uniform(generator, 0.05, 0.2), generator, axes=axes)
     plane = [n if axis in axes else 1 for axis, n in enumerate(shape)]

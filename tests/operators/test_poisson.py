@@ -27,6 +27,13 @@ def test_so_many_samples_that_keep_their_distance(acceleration):
     assert float(mask[0, 16:48, 12:36].mean()) > 1.5 * float(mask[0, :8].mean())  # denser in the middle
 
 
+def test_every_seed_ends_with_as_many_samples_as_asked_for():
+    for seed in range(60):
+        shape, acceleration, centre = (1, 9 + seed, 40 - seed // 2), 1.2 + 0.1 * seed, seed % 4
+        mask = poisson_disc(shape, acceleration, centre, seed)
+        assert int(mask.sum()) == round(shape[1] * shape[2] / acceleration)
+
+
 def test_axes():
     mask = poisson_disc((32, 5, 40), 4, (6, 8), axes=(2, 0))
     assert torch.equal(mask, mask[:, :1].expand_as(mask))
