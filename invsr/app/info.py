@@ -63,12 +63,14 @@ def _networks(measure: bool) -> Iterator[tuple[str, str]]:
 
     from invsr.models import engines
     from invsr.models.architectures import build
-    from invsr.models.registry import models, weights_of
+    from invsr.models.registry import DEVIATION, models, weights_of
     from invsr.models.weights import read_description
 
     groups: dict[str, list[str]] = {}
     networks: dict[str, Any] = {}
-    for model in models():
+    for model, entry in models().items():
+        if entry["kind"] == DEVIATION:  # one pass, in PyTorch
+            continue
         about = read_description(weights_of(model)[0])
         groups.setdefault(about["architecture"], []).append(model)
         networks.setdefault(about["architecture"], build(about["architecture"], about["config"]).eval())

@@ -144,8 +144,8 @@ Samples = Annotated[
 Uncertainty = Annotated[
     str | None,
     typer.Option(
-        help="bootstrap: a standard deviation of the error per voxel, beside the result. On four heads its 68 % "
-        "intervals held 58 to 81 % of the voxels. replicas: that of the noise alone, g-factor included."
+        help="A standard deviation per voxel, beside the result. Of the error: predicted (by a network that knows the "
+        "errors of the default one) or bootstrap (any method, by repetition). Of the noise alone: replicas."
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]

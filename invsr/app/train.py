@@ -14,15 +14,17 @@ from invsr.app.progress import progress
 from invsr.app.train_options import (
     ARCHITECTURES,
     DENOISER,
+    DEVIATION,
     SOLVER,
     DenoiserOptions,
+    DeviationOptions,
     SolverOptions,
     TrainOptions,
     command_of,
     listed,
 )
 from invsr.errors import Interrupted, InvsrError
-from invsr.training.recipe import Recipe, SolverRecipe
+from invsr.training.recipe import DeviationRecipe, Recipe, SolverRecipe
 
 if TYPE_CHECKING:
     from invsr.models.networks import Network
@@ -88,6 +90,26 @@ def deq(
     _train_solver(options, kind="deq", n_steps=max_iter, expansion=expansion)
 
 
+@command_of(app, DeviationOptions)
+def deviation(options: DeviationOptions) -> None:
+    """Train a network that knows a solver's errors, for `--uncertainty predicted`; the same command again resumes."""
+    require_distinct([], [Path(options.solver)], [options.out])
+    files = volumes_in(options.data)
+    recipe = DeviationRecipe(
+        solver=options.solver,
+        draws=options.draws,
+        side=options.side,
+        channels=tuple(_widths(options.channels)) or DEVIATION.channels,
+        steps=options.steps,
+        batch=options.batch,
+        rate=options.rate,
+        seed=options.seed,
+    )
+    from invsr.training.deviation import train_deviation
+
+    _run(train_deviation, files, recipe, None, options, "--uncertainty predicted, once it lies beside the solver")
+
+
 def _train_solver(options: SolverOptions, **own: Any) -> None:
     """Train the solver of a recipe from the common options and those of one kind of solver."""
     _require_other_start(options.start_from, options.out)
@@ -125,7 +147,7 @@ def _train_solver(options: SolverOptions, **own: Any) -> None:
 def _run(
     train: Callable[..., Path],
     files: list[Path],
-    recipe: Recipe | SolverRecipe,
+    recipe: Recipe | SolverRecipe | DeviationRecipe,
     first: Any,
     options: TrainOptions,
     use: str,

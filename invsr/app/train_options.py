@@ -11,10 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from invsr.app.options import LARGEST_SEED
-from invsr.training.recipe import Recipe, SolverRecipe
+from invsr.training.recipe import DeviationRecipe, Recipe, SolverRecipe
 
 DENOISER = Recipe()
 SOLVER = SolverRecipe()
+DEVIATION = DeviationRecipe()
 
 
 def listed(values: Sequence[object]) -> str:
@@ -125,6 +126,27 @@ class SolverOptions(TrainOptions):
     start_from: Annotated[
         str, typer.Option(help="Denoiser or solver to start from: see `invsr models`, or a weights file.")
     ] = "mri-denoiser"
+    save_every: SaveEvery = 250
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviationOptions(TrainOptions):
+    """Options of `invsr train deviation`."""
+
+    solver: Annotated[
+        str, typer.Option(help="Trained solver whose errors are learned: see `invsr models`, or a weights file.")
+    ] = DEVIATION.solver
+    draws: Annotated[
+        int, typer.Option(help="Patches that it reconstructs; they are kept beside the weights, and seen again.")
+    ] = DEVIATION.draws
+    side: Annotated[int, typer.Option(help="Side of a patch, a cube, voxels.")] = DEVIATION.side
+    channels: Annotated[
+        list[str] | None, typer.Option(help=f"Channels on each scale, finest first. [{listed(DEVIATION.channels)}]")
+    ] = None
+    steps: Steps = DEVIATION.steps
+    batch: Batch = DEVIATION.batch
+    rate: Rate = DEVIATION.rate
+    seed: Seed = DEVIATION.seed
     save_every: SaveEvery = 250
 
 

@@ -140,11 +140,12 @@ def measure_networks(threads: int) -> None:
 
     from invsr.models import engines
     from invsr.models.architectures import build
-    from invsr.models.registry import models, weights_of
+    from invsr.models.registry import DEVIATION, models, weights_of
     from invsr.models.weights import read_description
 
     with so_many_threads(threads):
-        described = [read_description(weights_of(model)[0]) for model in models()]
+        timed = [name for name, entry in models().items() if entry["kind"] != DEVIATION]
+        described = [read_description(weights_of(model)[0]) for model in timed]
         for architecture, config in {one["architecture"]: one["config"] for one in described}.items():
             network = build(architecture, config).eval()
             if not network.is_gradient_step:

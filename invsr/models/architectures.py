@@ -54,7 +54,7 @@ def _require_sizes(config: dict[str, Any]) -> None:
 def multiply_adds(network: Network) -> float:
     """Multiply-adds per voxel of one forward pass, from the sizes of the layers."""
     size = 4 * network.multiple
-    image = torch.zeros((1, 1 + 2 * network.neighbours, *[size] * network.dim))
+    image = torch.zeros((1, network.inputs, *[size] * network.dim))
     total: int = 0
 
     def count(layer: Any, _: Any, out: Tensor) -> None:

@@ -74,6 +74,8 @@ class Network(nn.Module):
 
     Attributes
     ----------
+    inputs : int
+        Channels of an image.
     multiple : int
         Image sides must be multiples of it.
     reach : int
@@ -88,7 +90,7 @@ class Network(nn.Module):
 
     Shape
     -----
-    x : (batch, 1 + 2 neighbours, *image)
+    x : (batch, inputs, *image)
     sigma : number, (batch,), or a tensor that broadcasts against (batch, 1, *image)
     out : (batch, 1, *image)
     """
@@ -108,6 +110,7 @@ class Network(nn.Module):
             raise InvsrError(f"neighbours is {neighbours} with dim {dim}: only networks of slices have neighbours")
         self.dim = dim
         self.neighbours = neighbours
+        self.inputs = 1 + 2 * neighbours
         self.streams = dim == 3 and type(self).stages is not Network.stages
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:

@@ -15,6 +15,8 @@ ROOM = Path(__file__).parent / "files"
 DEFAULT = "mri-denoiser"
 # Prefix of deepinv's denoisers, before the name of their class: "deepinv:DRUNet".
 DEEPINV = "deepinv:"
+# Kind of the networks that know how wrong a solver is, and the ending of their names after that of the solver.
+DEVIATION, ENDING = "deviation", "-deviation"
 
 
 def models(kind: str | None = None) -> dict[str, dict[str, Any]]:
@@ -22,7 +24,7 @@ def models(kind: str | None = None) -> dict[str, dict[str, Any]]:
 
     Parameters
     ----------
-    kind : {"denoiser", "unrolled", "deq"}, optional
+    kind : {"denoiser", "unrolled", "deq", "deviation"}, optional
         Only these.
 
     Examples
@@ -61,7 +63,7 @@ def weights_of(name: str, kind: str | None = None) -> tuple[Path, str]:
 def holds_solver(name: str | Path) -> bool:
     """Whether a model of the package, or a weights file, is a trained solver rather than a denoiser."""
     if not str(name).endswith(".safetensors"):
-        return str(name) in models() and str(name) not in models("denoiser")
+        return models().get(str(name), {"kind": "denoiser"})["kind"] not in ("denoiser", DEVIATION)
     if not os.path.isfile(name):
         return False
     try:

@@ -59,22 +59,21 @@ class ShuffledUNet(UNet):
         self.reach *= SIDE
 
     def body(self, x: Tensor) -> Tensor:
-        out: Tensor = self.last(depth_to_space(super().body(_in_blocks(x))))
+        out: Tensor = self.last(depth_to_space(super().body(self.in_blocks(x))))
         return out
+
+    def in_blocks(self, x: Tensor) -> Tensor:
+        """Image and noise map as the channels of blocks; of the noise map, which varies slowly, one number for each."""
+        level = space_to_depth(x[:, 1:]).mean(1, keepdim=True)
+        return torch.cat([space_to_depth(x[:, :1]), level], 1)
 
     def stages(self, planes: int) -> list[Stage]:
         # `planes` is even, so that all parts are whole blocks.
-        head = Each(_in_blocks, self.head.in_channels, 1 / SIDE)
+        head = Each(self.in_blocks, self.head.in_channels, 1 / SIDE)
         return [head, *super().stages(max(2, planes // SIDE)), Convolution.of(self.last)]
 
     def _tail(self) -> list[Stage]:
         return [Each(self.tail, self.tail.out_channels), Each(depth_to_space, self.last.in_channels, SIDE)]
-
-
-def _in_blocks(x: Tensor) -> Tensor:
-    """Image and noise map as the channels of blocks; of the noise map, which varies slowly, one number for each."""
-    level = space_to_depth(x[:, 1:]).mean(1, keepdim=True)
-    return torch.cat([space_to_depth(x[:, :1]), level], 1)
 
 
 def space_to_depth(x: Tensor) -> Tensor:

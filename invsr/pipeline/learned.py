@@ -10,6 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from invsr.errors import InvsrError
 from invsr.models import engines
 from invsr.models.gradient_step import GradientStep
@@ -30,6 +32,7 @@ from invsr.solvers.steps import ADMM, HQS, PGD, RED, Step
 from invsr.solvers.trained import DEQ, UNROLLED, load_solver
 from invsr.uncertainty.deviation import require_samples
 from invsr.uncertainty.posterior import sample_posterior
+from invsr.uncertainty.predicted import knows_deviation, load_deviation
 
 STEPS: dict[str, Callable[[], Step]] = {"hqs": HQS, "admm": ADMM, "pgd": PGD, "red": RED}
 # A gradient-step denoiser's descent is deterministic: it goes on until it stands still.
@@ -167,6 +170,17 @@ class TrainedMethod(NetworkMethod):
         if str(self.model) in models():
             return _kept_prior(str(self.model), self.kind)
         return _prior_of(self.model, self.kind)  # files may change
+
+    @property
+    def described(self) -> str:
+        return f"method {self.name} with {self.model}"
+
+    @property
+    def knows_deviation(self) -> bool:
+        return knows_deviation(self.model)
+
+    def predicted_deviation(self, problem: InverseProblem, x: Tensor) -> Tensor:
+        return load_deviation(self.model)(problem.operator, x, problem.sigma)
 
     def objections(self, problem: InverseProblem) -> list[str]:
         return list(self.outside(problem).values())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from invsr.numerics.iteration import ProgressCallback
 from invsr.pipeline.memory import Extent, needed_memory
 from invsr.pipeline.problem import InverseProblem
@@ -33,6 +35,15 @@ class Method:
         """The volume, in the problem's scaled intensities, and how it was found."""
         raise TypeError(f"{type(self).__name__} does not define solve(problem, progress)")
 
+    @property
+    def knows_deviation(self) -> bool:
+        """Whether a network knows this method's errors (`predicted_deviation`)."""
+        return False
+
+    def predicted_deviation(self, problem: InverseProblem, x: Tensor) -> Tensor:
+        """The standard deviation of the error of each voxel of a result, in the problem's scaled intensities."""
+        raise TypeError(f"{type(self).__name__} does not define predicted_deviation(problem, x)")
+
     def objections(self, problem: InverseProblem) -> list[str]:
         """Why the problem does not suit this method, in words; empty where it does."""
         return []
@@ -48,6 +59,11 @@ class Method:
     def within(self, problem: InverseProblem, available: int) -> Method:
         """The method, set so that it takes no more than the bytes available, where that is its choice."""
         return self
+
+    @property
+    def described(self) -> str:
+        """The method in words, with its model where it has one."""
+        return f"method {self.name}"
 
     def __str__(self) -> str:
         return self.name

@@ -88,6 +88,13 @@ class Reconstruction:
         """`std` with its grid."""
         return None if self.std is None else self._volume(self.std)
 
+    @cached_property
+    def predicted(self) -> Tensor | None:
+        """`std`, or what a network that knows the method's errors predicts of it, where there is one for such scans."""
+        if self.std is not None or not self.method.knows_deviation or self.method.objections(self.problem):
+            return self.std
+        return self.method.predicted_deviation(self.problem, self.solution.x) * self.problem.scale
+
     @property
     def noise_volume(self) -> Volume | None:
         """`noise` with its grid."""

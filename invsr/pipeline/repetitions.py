@@ -1,4 +1,4 @@
-"""Reconstructions after the first one, from which its uncertainty is told."""
+"""What a result's uncertainty is told from: more reconstructions, or a network that knows the method's errors."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from invsr.errors import InvsrError
 from invsr.pipeline.method import Method
 from invsr.uncertainty.deviation import require_samples
 
-# What they are for: a standard deviation of the error, or of the noise alone.
-BOOTSTRAP, REPLICAS = "bootstrap", "replicas"
+# A standard deviation of the error, by a network or by more reconstructions; of the noise alone, by more of them.
+PREDICTED, BOOTSTRAP, REPLICAS = "predicted", "bootstrap", "replicas"
+KINDS = (PREDICTED, BOOTSTRAP, REPLICAS)
 # How many, by default.
 REPETITIONS = 8
 
@@ -20,8 +21,9 @@ class Repetitions:
 
     Attributes
     ----------
-    kind : {"bootstrap", "replicas"} or None
+    kind : {"predicted", "bootstrap", "replicas"} or None
     count : int
+        0 for "predicted".
     """
 
     kind: str | None = None
@@ -34,12 +36,16 @@ class Repetitions:
         Raises
         ------
         InvsrError
-            When the kind of uncertainty is unknown.
+            When the kind of uncertainty is unknown, or takes no samples.
         """
         if uncertainty is None:
             return cls(), n_samples
-        if uncertainty not in (BOOTSTRAP, REPLICAS):
-            raise InvsrError(f"unknown uncertainty {uncertainty!r}: use {BOOTSTRAP} or {REPLICAS}, or leave it out")
+        if uncertainty not in KINDS:
+            raise InvsrError(f"unknown uncertainty {uncertainty!r}: use {', '.join(KINDS)}, or leave it out")
+        if uncertainty == PREDICTED:
+            if n_samples is not None:
+                raise InvsrError(f"uncertainty {PREDICTED} takes no samples: leave n_samples ({n_samples}) out")
+            return cls(uncertainty), None
         return cls(uncertainty, n_samples or REPETITIONS), None
 
     def require(self, method: Method | None) -> None:
@@ -48,4 +54,10 @@ class Repetitions:
             return
         if method is not None and method.name == "posterior":
             raise InvsrError(f"method posterior states its own uncertainty: leave {self.kind} out")
-        require_samples(self.count)
+        if self.kind != PREDICTED:
+            require_samples(self.count)
+        elif method is not None and not method.knows_deviation:
+            raise InvsrError(
+                f"no network knows the errors of {method.described}: use uncertainty {BOOTSTRAP} (command line: "
+                f"--uncertainty {BOOTSTRAP})"
+            )

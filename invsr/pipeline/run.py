@@ -24,7 +24,7 @@ from invsr.pipeline.moved import estimate_motion, require_level, with_packages_n
 from invsr.pipeline.preparation import scans_of
 from invsr.pipeline.problem import InverseProblem, build_problem
 from invsr.pipeline.reconstruction import Reconstruction
-from invsr.pipeline.repetitions import BOOTSTRAP, REPLICAS, Repetitions
+from invsr.pipeline.repetitions import BOOTSTRAP, PREDICTED, REPLICAS, Repetitions
 from invsr.pipeline.scan import Scan
 from invsr.priors.base import Prior
 from invsr.solvers.residuals import chi2, gain
@@ -124,9 +124,10 @@ def reconstruct(
         With "tikhonov", "tv" and "pnp": largest number of iterations.
     n_samples : int, optional
         With "posterior" the number of samples; with `uncertainty` the number of repetitions.
-    uncertainty : {"bootstrap", "replicas"}, optional
-        State a standard deviation per voxel (`invsr.uncertainty`), which takes `n_samples` more reconstructions: of the
-        error, or of the noise alone. Method "posterior" states the former of its own.
+    uncertainty : {"predicted", "bootstrap", "replicas"}, optional
+        State a standard deviation per voxel (`invsr.uncertainty`): of the error, by a network that knows the method's
+        errors or by `n_samples` more reconstructions; or of the noise alone, by as many. Method "posterior" states the
+        first of its own.
     seed : int
         For whatever is drawn at random.
     device : "auto", "cpu", "cuda", ...
@@ -227,7 +228,9 @@ def solve_problem(
     """Solve a problem by a method, or by the one that suits it, and again as often as is asked for."""
     repetitions = repetitions or Repetitions()
     budget = Budget.on(problem.device, memory)
-    method = choose_method(problem, seed, budget) if method is None else method
+    if method is None:
+        method = choose_method(problem, seed, budget)
+        repetitions.require(method)
     require_memory(str(method), method.memory(problem), problem.domain, budget)
     method = method.within(problem, budget.comfortable)
     spare = budget.comfortable - method.memory(problem)
@@ -245,6 +248,8 @@ def solve_problem(
             return method.solve(problem.with_data(data), inner).x
 
     std, noise = solution.std, None
+    if repetitions.kind == PREDICTED:
+        std = method.predicted_deviation(problem, solution.x)
     about = (again, problem.operator, solution.x, problem.y, problem.sigma)
     if repetitions.kind == BOOTSTRAP:
         std = equivariant_bootstrap(*about, n_samples=repetitions.count, seed=seed)

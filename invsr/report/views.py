@@ -85,7 +85,7 @@ def uncertainty_layers(result: Reconstruction, shades: int = 256) -> list[Layer]
     """The standard deviations of the error and of the noise, as far as they are there."""
     found = []
     for name, map, caption in (
-        ("standard deviation", result.std, "Estimated standard deviation of each voxel's error."),
+        ("standard deviation", result.predicted, "Estimated standard deviation of each voxel's error."),
         ("noise", result.noise, "Standard deviation that noise alone makes in each voxel, from pseudo-replicas."),
     ):
         if map is not None:

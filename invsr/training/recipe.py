@@ -167,3 +167,50 @@ class SolverRecipe:
         ):
             if not fine:
                 raise InvsrError(complaint)
+
+
+@dataclass(frozen=True)
+class DeviationRecipe:
+    """All options of the training run of a network that knows a solver's errors, except its data.
+
+    Attributes
+    ----------
+    solver : str
+        The trained solver whose errors are learned, a model of the package or a weights file; its acquisitions are
+        drawn.
+    draws : int
+        Number of patches that it reconstructs. They are kept on disk, and seen again, flipped at random.
+    channels : (int, ...)
+        Of the network.
+    side : int
+        Of a patch, a cube, voxels; a multiple of 8.
+    steps, batch, rate, seed, average
+        As in `SolverRecipe`.
+
+    Raises
+    ------
+    InvsrError
+        When a number makes no sense.
+    """
+
+    solver: str = "mri-unrolled"
+    draws: int = 600
+    channels: tuple[int, ...] = (32, 64)
+    steps: int = 4_000
+    batch: int = 2
+    side: int = 56
+    rate: float = 1e-3
+    seed: int = 0
+    average: float = 0.998
+
+    def __post_init__(self) -> None:
+        for name, value in (("draws", self.draws), ("steps", self.steps), ("batch", self.batch)):
+            if value < 1:
+                raise InvsrError(f"{name} is {value}: use at least one")
+        if self.side < 16 or self.side % 8:
+            raise InvsrError(f"side is {self.side}: use a multiple of 8 from 16")
+        if not 0 < self.rate < math.inf or not 0 <= self.average < 1 or self.seed < 0:
+            raise InvsrError(
+                f"rate {self.rate:g}, average {self.average:g}, seed {self.seed}: a rate above zero, a decay from 0 to "
+                "below 1, a whole number from 0"
+            )

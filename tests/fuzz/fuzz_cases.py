@@ -100,7 +100,7 @@ OPTIONS: dict[str, tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]] = {
     "--device": ((("cpu",), ("auto",)), ("", "cuda", "cuda:99", "meta", "gpu", "cpu:1", "mps")),
     "--seed": ((("0",), ("7",)), ("-1", "9223372036854775808", "99999999999999999999999", "1.5", "")),
     "--samples": ((("2",), ("3",)), ("0", "1", "-1", "10000000", "2.5", "")),
-    "--uncertainty": ((("bootstrap",), ("replicas",)), ("", "posterior")),
+    "--uncertainty": ((("bootstrap",), ("replicas",), ("predicted",)), ("", "posterior")),
     "--max-iter": ((("1",), ("2",)), ("0", "-1", "2.5", "99999999999999999999", "")),
     "--unknown": ((("1",),), ("",)),
     "--quiet": (((),), ("yes",)),
