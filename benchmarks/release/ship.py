@@ -18,6 +18,7 @@ from invsr.models.weights import load_weights
 from invsr.solvers.trained import load_solver
 from invsr.training.acquisitions import side_of_cube
 from invsr.training.kspace import FASTEST, LINES, MOST_COILS, ONE_COIL, PARTIAL, SCATTERED, SHARES, TRUNCATED
+from invsr.uncertainty.predicted import read_deviation
 
 CARD = """# {name}
 
@@ -68,6 +69,9 @@ BEYOND = {
     "or motion).",
     "unrolled": OUTSIDE,
     "deq": OUTSIDE,
+    "deviation": "Its factors were set on four heads, with Gaussian slices of 2 to 12 voxels and 0.5 to 3 % noise. "
+    "Reports do not ask it outside the\n  solver's ranges. It knows nothing of motion, or of a slice thickness that is "
+    "wrong.",
 }
 BEYOND_KSPACE = (
     "More noise than that, and slices thicker than voxels, cause a warning. It has not seen radial or spiral k-space, "
@@ -79,7 +83,7 @@ def facts(kind, network, about, before, parameters):
     """The rows of the card's first table."""
     recipe = about["recipe"]
     inner = about["config"].get("network", about["config"])
-    patch = "x".join(map(str, recipe["patch"]))
+    patch = "x".join(map(str, recipe.get("patch", (recipe.get("side"),) * 3)))
     rows = {
         "Network": about["architecture"] + ", " + ", ".join(f"{key} {value}" for key, value in inner.items()),
         "Parameters": f"{parameters:,}",
@@ -91,6 +95,8 @@ def facts(kind, network, about, before, parameters):
         share = f"{recipe['measured']:.0%} of the patches"
         measured = f"; {share} are simulated scans with slices of 2 to 8 voxels, brought back to the fine grid"
         rows["Errors in training"] = "white noise" + (measured if recipe["measured"] else " only")
+    elif kind == "deviation":
+        rows["Errors in training"] = f"{recipe['draws']} reconstructions by {about['solver']}, of its acquisitions"
     else:
         low, high = about["thickness"]
         steps = f"up to {recipe['n_steps']}, the fixed point" if kind == "deq" else str(recipe["n_steps"])
@@ -131,6 +137,12 @@ def command(kind, about):
             f"--dim {inner['dim']} --channels '{' '.join(map(str, inner['channels']))}' "
             f"--patch {recipe['patch'][0]} --measured {recipe['measured']} {shared}"
         )
+    if kind == "deviation":
+        return (
+            f"invsr train deviation --data DIR --out W.safetensors --solver {recipe['solver']} "
+            f"--draws {recipe['draws']} --side {recipe['side']} "
+            f"--channels '{' '.join(map(str, recipe['channels']))}' {shared}"
+        )
     low, high = recipe["thickness"]
     ranges = f"--thickness {low:g} {high:g} --gap {recipe['gap']:g} --noise-range {' '.join(map(str, recipe['noise']))}"
     if recipe.get("thin"):
@@ -167,6 +179,14 @@ def figures(path, name, names):
     return "\n".join(out)
 
 
+def loaded(weights, kind):
+    """What a weights file holds, and its description."""
+    if kind == "deviation":
+        found = read_deviation(weights)
+        return found.network, found.about
+    return load_weights(weights) if kind == "denoiser" else load_solver(weights, kind)
+
+
 def main():
     arguments = parser(__doc__)
     arguments.add_argument("name")
@@ -177,7 +197,7 @@ def main():
     arguments.add_argument("--figures", nargs="*", default=[])
     options = arguments.parse_args()
     kind = options.kind
-    network, about = load_weights(options.weights) if kind == "denoiser" else load_solver(options.weights, kind)
+    network, about = loaded(options.weights, kind)
     ROOM.mkdir(exist_ok=True)
     there = ROOM / "models.json"
     listed = json.loads(there.read_text()) if there.exists() else {}

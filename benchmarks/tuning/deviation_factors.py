@@ -44,6 +44,11 @@ def factor(error, std):
     return float(np.exp(np.mean(logs)))
 
 
+def common(factors):
+    """Their geometric mean."""
+    return round(float(np.exp(np.mean(np.log(factors)))), 4)
+
+
 def main():
     arguments = parser(__doc__, "volumes", "--crop", "--seed", "--out", crop=64)
     arguments.add_argument("--solver", default="mri-unrolled")
@@ -59,8 +64,7 @@ def main():
     factors = {cell: factor(*values) for cell, values in found.items()}
     table(["volume", "mm", "noise", "factor", "others' factor", "in 68 %", "in 95 %", "std / error", "correlation"])
     for (name, thickness, noise), (error, std) in found.items():
-        others = [factors[other, thickness, noise] for other in names if other != name] or [1.0]
-        wide = float(np.exp(np.mean(np.log(others))))
+        wide = common([factors[other, thickness, noise] for other in names if other != name] or [1.0])
         within = [f"{np.mean(error < width * wide * std):.0%}" for width in WIDTHS.values()]
         size = f"{wide * np.sqrt(np.mean(std**2)) / np.sqrt(np.mean(error**2)):.2f}"
         own = f"{factors[name, thickness, noise]:.2f}"
@@ -68,11 +72,7 @@ def main():
         row([name, f"{thickness:g}", f"{noise:g}", own, f"{wide:.2f}", *within, size, like])
     if options.out:
         grid = [
-            [
-                round(float(np.exp(np.mean([np.log(factors[name, mm, noise]) for name in names]))), 4)
-                for noise in options.levels
-            ]
-            for mm in options.slices
+            [common([factors[name, mm, noise] for name in names]) for noise in options.levels] for mm in options.slices
         ]
         calibration = {"unknowns": [unknowns[mm] for mm in options.slices], "noise": options.levels, "factors": grid}
         save_weights(known.network, options.out, about | {"calibration": calibration})
