@@ -25,7 +25,7 @@ PRIORS = {
 def test_prox_minimises(name, sigma, scale):
     prior = PRIORS[name]
     shape = (3, 1, 1, 2, 2, 1) if prior.analysis == "gradient" else (1, 1, 3, 2, 2)
-    shape = (3, 1, 2, 2, 1, 1) if name.startswith("joint") else shape
+    shape = (3, 1, 2, 1, 1, 1) if name.startswith("joint") else shape
     v = scale * torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
     def objective(z):

@@ -15,7 +15,7 @@ def network():
     return UNet(dim=3, channels=(8, 16))
 
 
-def stripes(n=32):
+def stripes(n=24):
     """Fine structure along i and j, none along k: what a scan of thick slices across k shows."""
     i, j = torch.meshgrid(torch.arange(n), torch.arange(n), indexing="ij")
     plane = 0.5 + 0.25 * torch.sin(0.9 * i) + 0.25 * torch.sin(0.9 * j)
@@ -26,12 +26,13 @@ def test_learns_what_slices_hide(monkeypatch):
     """Thick slices almost erase the stripes; an adapted prior restores them, an unadapted one cannot."""
     # An untrained small network learns in large steps.
     monkeypatch.setattr("invsr.training.adapt.ADAPTATION_RATE", 5e-3)
+    monkeypatch.setattr("invsr.training.adapt.ADAPTATION_PATCH", 16)
     prior, truth = Denoiser(network(), symmetries=False, bfloat16=False), stripes()
     figures = []
     adapted = adapt(
-        prior, truth, axis=2, thickness=3.0, sigma=0.005, steps=40, progress=lambda *report: figures.append(report)
+        prior, truth, axis=2, thickness=3.0, sigma=0.005, steps=30, progress=lambda *report: figures.append(report)
     )
-    assert [done for done, _ in figures] == [(n + 1) / 40 for n in range(40)]
+    assert [done for done, _ in figures] == [(n + 1) / 30 for n in range(30)]
     degradation = Degradation(measured=1.0, thickness=(3.0, 3.0), gap=0.0, slice_noise=(0.005, 0.005), axes=(0,))
     noisy, level = degradation(truth[0], torch.Generator().manual_seed(5))
 
