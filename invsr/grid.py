@@ -208,6 +208,12 @@ class Grid:
         reach += np.abs(axes @ (other.directions * other.extent / 2)).sum(1)
         return bool((np.abs(axes @ gap) < reach - 1e-9).all())
 
+    def part(self, low: Sequence[int], high: Sequence[int]) -> Grid:
+        """The grid between two corners in voxels, `high` not included."""
+        affine = self.affine.copy()
+        affine[:3, 3] = self.to_world(low)
+        return Grid([int(b - a) for a, b in zip(low, high, strict=True)], affine)
+
     def refine(self, spacing: float | Sequence[float]) -> Grid:
         """The grid of another spacing (mm, one or three) that covers this field of view edge to edge.
 

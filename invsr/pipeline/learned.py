@@ -19,6 +19,7 @@ from invsr.models.networks import Network
 from invsr.models.registry import DEFAULT as DEFAULT_DENOISER
 from invsr.models.registry import models
 from invsr.numerics.iteration import ProgressCallback, Status, split
+from invsr.pipeline.deviation import deviation_by
 from invsr.pipeline.memory import Extent
 from invsr.pipeline.method import Method, iterated
 from invsr.pipeline.problem import InverseProblem
@@ -180,7 +181,7 @@ class TrainedMethod(NetworkMethod):
         return knows_deviation(self.model)
 
     def predicted_deviation(self, problem: InverseProblem, x: Tensor) -> Tensor:
-        return load_deviation(self.model)(problem.operator, x, problem.sigma)
+        return deviation_by(load_deviation(self.model), load_solver(self.model, self.kind)[0], problem, x)
 
     def objections(self, problem: InverseProblem) -> list[str]:
         return list(self.outside(problem).values())

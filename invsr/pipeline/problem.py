@@ -28,6 +28,8 @@ from invsr.solvers.weighting import Schedule
 
 # Noise is never taken to be less than this share of the peak: a fit closer than that is beyond float32 data.
 LEAST_SIGMA = 5e-4
+# Voxels whose edges differ by less than this share may be turned, in volumes of at least so many along each axis.
+ISOTROPIC, LEAST_CUBE = 0.1, 16
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,38 @@ class InverseProblem:
         """The same problem with other data."""
         return replace(self, y=y)
 
+    @property
+    def turns(self) -> bool:
+        """Whether a cube of the volume can be turned: its voxels are isotropic, and there are enough of them."""
+        spacing = self.domain.spacing
+        return bool(spacing.max() < (1 + ISOTROPIC) * spacing.min() and min(self.domain.shape) >= LEAST_CUBE)
+
+    def cube(self, x: Tensor, side: int) -> tuple[LinearOperator, Tensor]:
+        """A cube in the middle of a volume's bright voxels, and the operator from it to the slices that cross it.
+
+        Parameters
+        ----------
+        x : Tensor, shape (1, 1, *domain.shape)
+        side : int
+            Voxels; less where an axis of the volume has fewer.
+        """
+        side = min(side, *self.domain.shape)
+        low = [min(max(0, round(at - side / 2)), n - side) for at, n in zip(_middle(x), self.domain.shape, strict=True)]
+        grid = self.domain.part(low, [n + side for n in low])
+        members, weights = [], []
+        for n, (scan, level) in enumerate(zip(self.scans, self.levels, strict=True)):
+            moved = None if self.motion is None else self.motion.scans[n]
+            if self.motion is not None and moved is not None and not moved.still:
+                # Which slices cross the cube depends on the motion.
+                members.append(scan.operator(grid, _motion_of(moved), self.motion.centre))
+            elif scan.grid.overlaps(grid):
+                members.append(scan.operator(grid, part=_crossing(scan.grid, grid)))
+            else:
+                continue
+            weights.append(level**-2)
+        i, j, k = (slice(n, n + side) for n in low)
+        return (members[0] if len(members) == 1 else Stack(members, weights)), x[..., i, j, k]
+
     def seen(self) -> Tensor:
         """Which voxels a scan shows inside its mask, bool, shape (1, 1, *domain.shape)."""
         found = torch.zeros((1, 1, *self.domain.shape), dtype=torch.bool, device=self.device)
@@ -280,6 +314,22 @@ def _used(scan: Scan, motion: ScanMotion) -> Tensor | None:
     kept = torch.from_numpy(motion.weights != 0).reshape(shape).expand(1, 1, *scan.grid.shape)
     kept = kept.to(scan.data.device)
     return kept if scan.used is None else kept & scan.used
+
+
+def _middle(x: Tensor) -> list[float]:
+    """Centre of the brightness of a volume, voxels."""
+    weights = x[0, 0].clamp(min=0).double()
+    total = weights.sum().clamp(min=1e-30)
+    along = (weights.sum([n for n in range(3) if n != axis]) for axis in range(3))
+    return [float((one * torch.arange(len(one)).to(one)).sum() / total) for one in along]
+
+
+def _crossing(grid: Grid, box: Grid) -> Grid:
+    """The part of a grid whose voxels have their centres in a box, at least one along each axis."""
+    corners, last = grid.to_voxel(box.corners()), np.array(grid.shape) - 1
+    low = np.clip(np.ceil(corners.min(0) - 1e-6), 0, last).astype(int)
+    high = np.clip(np.floor(corners.max(0) + 1e-6), low, last).astype(int) + 1
+    return grid.part(low.tolist(), high.tolist())
 
 
 def _mean_of_cubics(data: Sequence[Tensor], grids: Sequence[Grid], target: Grid) -> Tensor:

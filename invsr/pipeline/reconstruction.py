@@ -91,7 +91,8 @@ class Reconstruction:
     @cached_property
     def predicted(self) -> Tensor | None:
         """`std`, or what a network that knows the method's errors predicts of it, where there is one for such scans."""
-        if self.std is not None or not self.method.knows_deviation or self.method.objections(self.problem):
+        asked = self.std is not None or not (self.method.knows_deviation and self.problem.turns)
+        if asked or self.method.objections(self.problem):
             return self.std
         return self.method.predicted_deviation(self.problem, self.solution.x) * self.problem.scale
 

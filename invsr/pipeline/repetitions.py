@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from invsr.errors import InvsrError
 from invsr.pipeline.method import Method
+from invsr.pipeline.problem import LEAST_CUBE, InverseProblem
 from invsr.uncertainty.deviation import require_samples
 
 # A standard deviation of the error, by a network or by more reconstructions; of the noise alone, by more of them.
@@ -48,8 +49,8 @@ class Repetitions:
             return cls(uncertainty), None
         return cls(uncertainty, n_samples or REPETITIONS), None
 
-    def require(self, method: Method | None) -> None:
-        """Raise unless a method can be repeated so often."""
+    def require(self, method: Method | None, problem: InverseProblem | None = None) -> None:
+        """Raise unless a method, as far as it is known, and a problem allow for it."""
         if self.kind is None:
             return
         if method is not None and method.name == "posterior":
@@ -60,4 +61,9 @@ class Repetitions:
             raise InvsrError(
                 f"no network knows the errors of {method.described}: use uncertainty {BOOTSTRAP} (command line: "
                 f"--uncertainty {BOOTSTRAP})"
+            )
+        elif problem is not None and not problem.turns:
+            raise InvsrError(
+                f"uncertainty {PREDICTED} takes isotropic voxels, {LEAST_CUBE} along each axis or more, and the target "
+                f"is {problem.domain}: use uncertainty {BOOTSTRAP}, or another spacing"
             )

@@ -228,9 +228,8 @@ def solve_problem(
     """Solve a problem by a method, or by the one that suits it, and again as often as is asked for."""
     repetitions = repetitions or Repetitions()
     budget = Budget.on(problem.device, memory)
-    if method is None:
-        method = choose_method(problem, seed, budget)
-        repetitions.require(method)
+    method = choose_method(problem, seed, budget) if method is None else method
+    repetitions.require(method, problem)
     require_memory(str(method), method.memory(problem), problem.domain, budget)
     method = method.within(problem, budget.comfortable)
     spare = budget.comfortable - method.memory(problem)

@@ -218,12 +218,15 @@ class Scan:
         except InvsrError as error:
             raise InvsrError(f"{self.name}: {error} (noise=, command line: --noise)") from None
 
-    def operator(self, target: Grid, motion: Array | None = None, centre: Array | None = None) -> LinearOperator:
-        """The forward model from a volume on `target` to this scan; motion as in `invsr.operators.acquisition`."""
+    def operator(
+        self, target: Grid, motion: Array | None = None, centre: Array | None = None, part: Grid | None = None
+    ) -> LinearOperator:
+        """The forward model from a volume on `target` to this scan, or to a part of its grid; motion as in
+        `invsr.operators.acquisition`."""
         profile, thickness = self._profile
         try:
             found = acquisition(
-                self.grid,
+                self.grid if part is None else part,
                 reference=target,
                 slice_thickness=thickness,
                 slice_profile=profile,
@@ -258,9 +261,7 @@ class Scan:
     def part(self, low: Sequence[int], high: Sequence[int]) -> Scan:
         """The scan between two corners in voxels, `high` not included; with all of its slices."""
         i, j, k = (slice(a, b) for a, b in zip(low, high, strict=True))
-        affine = self.grid.affine.copy()
-        affine[:3, 3] = self.grid.to_world(low)
-        grid = Grid((i.stop - i.start, j.stop - j.start, k.stop - k.start), affine)
+        grid = self.grid.part(low, high)
         volume = replace(self.volume, data=self.data[..., i, j, k], grid=grid)
         mask = None if self.mask is None else replace(self.mask, data=self.mask.data[..., i, j, k], grid=grid)
         return replace(self, volume=volume, mask=mask)

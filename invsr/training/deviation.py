@@ -27,10 +27,8 @@ from invsr.training.random_draws import integer, seeded
 from invsr.training.recipe import DeviationRecipe, SolverRecipe
 from invsr.training.solver import SimulatedPatches
 from invsr.training.synthesis import Anatomies
-from invsr.uncertainty.predicted import fingerprint, told
+from invsr.uncertainty.predicted import INTERVALS, fingerprint, told
 
-# Shares of the errors that are to lie within so many deviations.
-INTERVALS = {0.6827: 1.0, 0.95: 1.96}
 # Errors below this share of the peak count as if they were as large.
 LEAST_ERROR = 1e-4
 # Where the truth is dark over this many voxels it is air, which counts less.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from invsr.errors import InvsrError
 from invsr.models.deviation import DeviationNetwork
 from invsr.models.registry import DEVIATION, ENDING, models, weights_of
 from invsr.models.weights import read_weights
+from invsr.numerics.linear import white_noise
 from invsr.operators.base import Data, LinearOperator
 from invsr.solvers.plug_and_play import smooth_guess
 from invsr.solvers.residuals import as_tuple, back_project, like_data
@@ -25,6 +27,12 @@ from invsr.solvers.residuals import as_tuple, back_project, like_data
 # Factor by which detail that the data do not show is enlarged for the network: it is small beside the volume.
 ENLARGED = 5.0
 WEIGHTS = ".safetensors"
+# Shares of the errors that are to lie within so many deviations.
+INTERVALS = {0.6827: 1.0, 0.95: 1.96}
+# Orders of the axes that bring each of two axes in the place of the third.
+TURNS = ((2, 0, 1), (1, 2, 0))
+# Brighter than this share of the peak is tissue, where errors count.
+TISSUE = 0.1
 
 
 def told(operator: LinearOperator, x: Tensor) -> Tensor:
@@ -69,7 +77,7 @@ class PredictedDeviation:
     about: dict[str, Any]
 
     def __call__(self, operator: LinearOperator, x: Tensor, sigma: float) -> Tensor:
-        """The standard deviation of each voxel's error, shape of x.
+        """The standard deviation of each voxel's error, shape of x, but for a factor of its own for each scan.
 
         Parameters
         ----------
@@ -80,29 +88,65 @@ class PredictedDeviation:
             Noise of the data.
         """
         network = self.network.to(x.device)
-        factor = self.factor(unknowns_per_value(operator), sigma)
         with torch.no_grad():
             known = told(operator, x)
             missing = [-side % network.multiple for side in x.shape[2:]]
             padded = F.pad(known, [n for side in reversed(missing) for n in (0, side)], mode="replicate")
             i, j, k = (slice(0, side) for side in x.shape[2:])
             found: Tensor = network(padded, sigma)[..., i, j, k]
-        return factor * found
+        return found
 
-    def factor(self, unknowns: float, sigma: float) -> float:
-        """By how much the network's deviations are widened for an acquisition.
+    def factor(
+        self, run: Callable[[Data], Tensor], operator: LinearOperator, x: Tensor, sigma: float, seed: int = 0
+    ) -> float:
+        """By how much the network's deviations are to be widened, as a scan's own in-plane detail shows.
 
-        The network learned from simulated anatomy. On real heads its intervals were measured for a table of
-        acquisitions ("calibration" in its description: "unknowns" per measured value, "noise", and "factors" for each
-        of both), so that as many errors lie in them as should (split conformal prediction; Angelopoulos & Bates 2023,
-        Found. Trends Mach. Learn. 16, 494-591). Between them factors are interpolated in logarithms, beyond them the
-        nearest is taken; without a table it is 1.
+        The network learned from simulated anatomy; how rough a head is, and how noisy its image was made, it cannot
+        know. A cube of the result is turned so that in-plane detail lies across the slices, measured and reconstructed
+        again (as in `equivariant_bootstrap`): there the error is known, and so is the factor with which the intervals
+        hold. Detail that the solver smoothed away is missing from the result: on heads whose truth is known, a common
+        factor on top was measured for a table of acquisitions ("calibration" in the description: "unknowns" per
+        measured value, "noise" and "factors"; split conformal prediction, Angelopoulos & Bates 2023, Found. Trends
+        Mach. Learn. 16, 494-591). Between them it is interpolated in logarithms, beyond them the nearest is taken;
+        without a table it is 1.
+
+        Parameters
+        ----------
+        run : callable
+            ``run(y)``: the solver's volume for data of `operator`.
+        operator : LinearOperator
+            On a cube.
+        x : Tensor, shape (1, 1, n, n, n)
+            The reconstruction there.
+        sigma : float
+        seed : int
+            For the noise.
         """
+        generator = torch.Generator().manual_seed(seed)
+        logs = []
+        with torch.no_grad():
+            for order in TURNS:
+                truth = x.permute(0, 1, *(2 + axis for axis in order)).contiguous()
+                clean = operator(truth)
+                noisy = tuple(one + sigma * white_noise(one, generator) for one in as_tuple(clean))
+                again = run(like_data(noisy, clean))
+                bright = truth > TISSUE * truth.max()
+                logs.append(interval_factor((again - truth).abs()[bright], self(operator, again, sigma)[bright]))
+        return float(np.exp(np.mean(np.log(logs)))) * self.common_factor(unknowns_per_value(operator), sigma)
+
+    def common_factor(self, unknowns: float, sigma: float) -> float:
+        """That of the table, for an acquisition."""
         found = self.about.get("calibration")
         if not found:
             return 1.0
         rows = [np.interp(math.log(sigma), np.log(found["noise"]), np.log(row)) for row in found["factors"]]
         return float(np.exp(np.interp(math.log(unknowns), np.log(found["unknowns"]), rows)))
+
+
+def interval_factor(error: Tensor, deviation: Tensor) -> float:
+    """The factor of the deviations with which `INTERVALS` hold: the geometric mean of those of each."""
+    ratio = (error / deviation.clamp(min=1e-12)).double().cpu().numpy()
+    return float(np.exp(np.mean([math.log(np.quantile(ratio, share) / width) for share, width in INTERVALS.items()])))
 
 
 def unknowns_per_value(operator: LinearOperator) -> float:

@@ -12,7 +12,7 @@ from invsr.models.deviation import TOLD, DeviationNetwork
 from invsr.models.networks import UNet
 from invsr.models.registry import models
 from invsr.models.weights import save_weights
-from invsr.operators import Stack, acquisition
+from invsr.operators import Identity, Stack, acquisition
 from invsr.solvers.trained import save_solver, unrolled_of
 from invsr.uncertainty.predicted import (
     PredictedDeviation,
@@ -82,17 +82,25 @@ def test_any_size_and_the_noise_counts():
     assert found.shape == x.shape and not torch.allclose(found, known(operator, x, 0.03))
 
 
-def test_factors_between_acquisitions_of_the_table():
+def test_common_factors_between_acquisitions_of_the_table():
     table = {"unknowns": [2.0, 8.0], "noise": [0.01, 0.04], "factors": [[1.0, 2.0], [4.0, 8.0]]}
     known = PredictedDeviation(tiny(), {"calibration": table})
     for unknowns, noise, wanted in (
         *((2, 0.01, 1), (8, 0.04, 8), (4, 0.01, 2), (2, 0.02, math.sqrt(2)), (4, 0.02, math.sqrt(8))),
         *((1, 0.001, 1), (30, 0.3, 8)),
     ):
-        assert known.factor(unknowns, noise) == pytest.approx(wanted)
-    x = torch.rand(1, 1, *GRID.shape)
-    plain = PredictedDeviation(known.network, {})(SLICES, x, 0.01)
-    torch.testing.assert_close(known(SLICES, x, 0.01), known.factor(3, 0.01) * plain)
+        assert known.common_factor(unknowns, noise) == pytest.approx(wanted)
+    assert PredictedDeviation(tiny(), {}).common_factor(3, 0.01) == 1
+
+
+@pytest.mark.parametrize("calibration", [None, {"unknowns": [1.0], "noise": [0.01], "factors": [[1.5]]}])
+def test_the_factor_of_a_scan_is_that_with_which_intervals_hold(monkeypatch, calibration):
+    """Data that are returned as they are: the error is their noise."""
+    monkeypatch.setattr(DeviationNetwork, "forward", lambda self, x, sigma: torch.full_like(x[:, :1], 0.02))
+    grid = Grid((32, 32, 32), np.eye(4))
+    known = PredictedDeviation(tiny(), {"calibration": calibration})
+    found = known.factor(lambda y: y, Identity(grid), torch.ones(1, 1, *grid.shape), 0.05)
+    assert found == pytest.approx(2.5 * (1.5 if calibration else 1.0), rel=0.02)
 
 
 def test_it_lies_beside_its_solver(solver, tmp_path):
