@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,12 +10,14 @@ from torch import Tensor
 
 from invsr.models.networks import CONVOLUTIONS
 from invsr.models.shuffled import SIDE, ShuffledUNet, space_to_depth
-from invsr.models.streaming import in_parts, planes_at_once, through
+from invsr.models.streaming import through
 
 # Volumes that the network is told of each voxel: see `invsr.uncertainty.predicted.told`.
 TOLD = 4
 # The logarithm of the deviation from which it starts, and of the noise, about the middle of what it meets.
 LOG_DEVIATION, LOG_NOISE = -3.5, -4.5
+# Voxels of a large volume that go through at once: with fewer, layers of so few channels take up to three times as long.
+AT_ONCE = 1_500_000
 
 
 class DeviationNetwork(ShuffledUNet):
@@ -59,9 +62,11 @@ class DeviationNetwork(ShuffledUNet):
         whole = torch.cat([x, noise.expand(len(x), 1, *x.shape[2:])], 1)
         if torch.is_grad_enabled() or not self._in_parts(x.shape[2:], x.device):
             return (self.body(whole) + LOG_DEVIATION).exp()
-        stages = self.stages(planes_at_once(x.shape[2:]))
-        parts = [through(stages, whole[:, :, planes], last) for planes, last in in_parts(whole)]
-        return (torch.cat(parts, 2) + LOG_DEVIATION).exp()
+        planes = max(2, AT_ONCE // math.prod(x.shape[3:]) // 2 * 2)
+        stages, found = self.stages(planes), []
+        for start in range(0, x.shape[2], planes):
+            found.append(through(stages, whole[:, :, start : start + planes], start + planes >= x.shape[2]))
+        return (torch.cat(found, 2) + LOG_DEVIATION).exp()
 
     def in_blocks(self, x: Tensor) -> Tensor:
         means = [space_to_depth(x[:, n : n + 1]).mean(1, keepdim=True) for n in (TOLD - 1, TOLD)]

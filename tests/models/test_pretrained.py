@@ -16,6 +16,7 @@ from invsr.models.networks import DnCNN, UNet
 from invsr.priors import Denoiser, card, load_weights, models, pretrained, save_weights
 from invsr.solvers.trained import load_solver
 from invsr.testing.phantoms import centred_grid, shapes
+from invsr.uncertainty.predicted import load_deviation
 
 MEGABYTE = 1_000_000
 # The function pretrained hides the module of that name.
@@ -235,6 +236,8 @@ def test_what_comes_with_the_package():
         if entry["kind"] == "denoiser":
             network, _ = load_weights(path, entry["sha256"])
             assert multiply_adds(network) > 0
+        elif entry["kind"] == "deviation":
+            network = load_deviation(name.removesuffix("-deviation")).network
         else:
             network, about = load_solver(name, entry["kind"])
             assert {"thickness", "gap", "noise"} <= set(about), name

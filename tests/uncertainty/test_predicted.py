@@ -69,7 +69,7 @@ def test_volumes_go_through_in_parts_as_whole(monkeypatch):
     with torch.no_grad():
         whole = network(x, 0.01)
         monkeypatch.setattr("invsr.models.networks.LEAST_VOXELS", 1)
-        monkeypatch.setattr("invsr.models.streaming.VOXELS", 512)
+        monkeypatch.setattr("invsr.models.deviation.AT_ONCE", 1024)
         torch.testing.assert_close(network(x, 0.01), whole)
     assert whole.shape == (1, 1, 24, 16, 16) and float(whole.min()) > 0
 
