@@ -16,7 +16,7 @@ from invsr.models.streaming import through
 TOLD = 4
 # The logarithm of the deviation from which it starts, and of the noise, about the middle of what it meets.
 LOG_DEVIATION, LOG_NOISE = -3.5, -4.5
-# Voxels of a large volume that go through at once: with fewer, layers of so few channels take up to three times as long.
+# Voxels of a large volume that go through at once: with fewer, layers of so few channels take up to three times longer.
 AT_ONCE = 1_500_000
 
 
