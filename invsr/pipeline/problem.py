@@ -199,10 +199,14 @@ class InverseProblem:
         return replace(self, y=y)
 
     @property
-    def turns(self) -> bool:
-        """Whether a cube of the volume can be turned: its voxels are isotropic, and there are enough of them."""
+    def obstacle(self) -> str:
+        """Why a network cannot tell the errors of a solver (`invsr.pipeline.deviation`), in words; empty if it can."""
         spacing = self.domain.spacing
-        return bool(spacing.max() < (1 + ISOTROPIC) * spacing.min() and min(self.domain.shape) >= LEAST_CUBE)
+        if spacing.max() > (1 + ISOTROPIC) * spacing.min() or min(self.domain.shape) < LEAST_CUBE:
+            return f"it takes isotropic voxels, {LEAST_CUBE} along each axis or more, and the target is {self.domain}"
+        if any(scan.noise_model != "gaussian" for scan in self.scans):
+            return "it takes Gaussian noise"
+        return ""
 
     def cube(self, x: Tensor, side: int) -> tuple[LinearOperator, Tensor]:
         """A cube in the middle of a volume's bright voxels, and the operator from it to the slices that cross it.

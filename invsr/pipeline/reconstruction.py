@@ -91,9 +91,10 @@ class Reconstruction:
     @cached_property
     def predicted(self) -> Tensor | None:
         """`std`, or what a network that knows the method's errors predicts of it, where there is one for such scans."""
-        asked = self.std is not None or not (self.method.knows_deviation and self.problem.turns)
-        if asked or self.method.objections(self.problem):
+        if self.std is not None or not self.method.knows_deviation:
             return self.std
+        if self.problem.obstacle or self.method.objections(self.problem):
+            return None
         return self.method.predicted_deviation(self.problem, self.solution.x) * self.problem.scale
 
     @property

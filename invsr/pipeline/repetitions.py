@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from invsr.errors import InvsrError
 from invsr.pipeline.method import Method
-from invsr.pipeline.problem import LEAST_CUBE, InverseProblem
+from invsr.pipeline.problem import InverseProblem
 from invsr.uncertainty.deviation import require_samples
 
 # A standard deviation of the error, by a network or by more reconstructions; of the noise alone, by more of them.
@@ -62,8 +62,5 @@ class Repetitions:
                 f"no network knows the errors of {method.described}: use uncertainty {BOOTSTRAP} (command line: "
                 f"--uncertainty {BOOTSTRAP})"
             )
-        elif problem is not None and not problem.turns:
-            raise InvsrError(
-                f"uncertainty {PREDICTED} takes isotropic voxels, {LEAST_CUBE} along each axis or more, and the target "
-                f"is {problem.domain}: use uncertainty {BOOTSTRAP}, or another spacing"
-            )
+        elif problem is not None and problem.obstacle:
+            raise InvsrError(f"uncertainty {PREDICTED}: {problem.obstacle}: use uncertainty {BOOTSTRAP}")

@@ -38,10 +38,11 @@ AIR, AIR_WIDTH, AIR_WEIGHT = 0.05, 5, 0.1
 class Errors(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
     """What the network is told of a patch, the solver's error in it, the truth, and the noise that was assumed."""
 
-    def __init__(self, anatomies: Anatomies, solver: Unrolled, ranges: SolverRecipe, recipe: DeviationRecipe) -> None:
+    def __init__(
+        self, anatomies: Anatomies, solver: Unrolled, ranges: SolverRecipe, recipe: DeviationRecipe, room: Path
+    ) -> None:
         self.patches = SimulatedPatches(anatomies, ranges)
-        self.solver, self.recipe = solver, recipe
-        self.room: Path | None = None
+        self.solver, self.recipe, self.room = solver, recipe, room
 
     def __len__(self) -> int:
         return self.recipe.steps * self.recipe.batch
@@ -53,19 +54,17 @@ class Errors(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
         return known.flip(flips), error.flip(flips), clean.flip(flips), sigma
 
     def drawn(self, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The n-th patch, from the disk where it is there."""
+        """The n-th patch, from the disk; it is reconstructed where it is not there."""
         from safetensors.torch import load_file, save
 
-        path = None if self.room is None else self.room / f"{n}.safetensors"
-        if path is not None and path.exists():
-            kept = load_file(path)
-            return kept["known"].float(), kept["error"].float(), kept["clean"].float(), kept["sigma"]
-        known, error, clean, sigma = self._reconstructed(n)
-        if path is not None:
-            halves = {"known": known.half(), "error": error.half(), "clean": clean.half(), "sigma": sigma}
+        path = self.room / f"{n}.safetensors"
+        if not path.exists():
+            names = ("known", "error", "clean", "sigma")
+            halves = {name: one.half() for name, one in zip(names, self._reconstructed(n), strict=True)}
             with whole_file(path) as part:
                 part.write_bytes(save({name: one.contiguous() for name, one in halves.items()}))
-        return known, error, clean, sigma
+        kept = load_file(path)
+        return kept["known"].float(), kept["error"].float(), kept["clean"].float(), kept["sigma"].float()
 
     def _reconstructed(self, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         acquisition = self.patches.acquisition(n)
@@ -124,8 +123,7 @@ def train_deviation(
         network.load_state_dict(start_from.state_dict())
     fabric = fabric_for(out, device, devices, log)
     anatomies = Anatomies(data)
-    errors = Errors(anatomies, solver, ranges, recipe)
-    errors.room = _room(out, recipe)
+    errors = Errors(anatomies, solver, ranges, recipe, _room(out, recipe))
     described = {
         "recipe": asdict(recipe),
         "solver": recipe.solver,

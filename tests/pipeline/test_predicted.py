@@ -85,7 +85,7 @@ def test_a_cube_lies_where_it_lay_in_the_volume():
 
 @pytest.mark.parametrize("spacing", [(1, 1, 1.5), (4, 4, 4)])
 def test_voxels_that_cannot_be_turned(scan, solver, spacing):
-    with pytest.raises(InvsrError, match="uncertainty predicted takes isotropic voxels, 16 along each axis or more"):
+    with pytest.raises(InvsrError, match="uncertainty predicted: it takes isotropic voxels, 16 along each axis"):
         reconstruct(scan, model=solver, uncertainty="predicted", spacing=spacing)
 
 
@@ -109,6 +109,7 @@ def test_reports_leave_it_out_where_the_solver_was_not_trained(scan, solver):
         ({"model": "mri-unrolled-joint"}, "no network knows the errors of method unrolled with mri-unrolled-joint"),
         ({"n_samples": 4}, r"uncertainty predicted takes no samples: leave n_samples \(4\) out"),
         ({"method": "posterior"}, "method posterior states its own uncertainty"),
+        ({"method": "unrolled", "noise_model": "rician"}, "uncertainty predicted: it takes Gaussian noise"),
     ],
 )
 def test_what_cannot_be_predicted(scan, options, words):
