@@ -14,9 +14,6 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_ROUNDS = 5
 # Root mean square of a step's entries for a rate of 1: that of AdamW's steps.
 STEP_SIZE = 0.2
-# How much longer the steps of vectors and scalars are: logarithms of a solver's noise levels and weights, which have to
-# change by about 1. With steps as long as the weights', 2,000 of them at a rate of 3e-4 would change them by 0.06.
-NUMBERS = 60.0
 NEGLIGIBLE = 1e-30
 
 
@@ -26,8 +23,7 @@ class Muon(torch.optim.Optimizer):
     Parameters
     ----------
     parameters : iterable of Tensor
-        Vectors and scalars, which are the numbers of a solver's steps, step along their normalised momentum, `NUMBERS`
-        times as far.
+        Vectors and scalars step along their normalised momentum.
     lr : float
         Learning rate, on the scale of AdamW's.
     momentum : float
@@ -65,8 +61,7 @@ class Muon(torch.optim.Optimizer):
                 matrix = ahead.reshape(weight.shape[0] if weight.ndim else 1, -1)
                 direction = orthogonal(matrix).reshape(weight.shape)
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
-                size = group["lr"] * STEP_SIZE * (1.0 if weight.ndim > 1 else NUMBERS)
-                weight.add_(direction, alpha=-size * max(matrix.shape) ** 0.5)
+                weight.add_(direction, alpha=-group["lr"] * STEP_SIZE * max(matrix.shape) ** 0.5)
         return loss
 
 
