@@ -75,7 +75,7 @@ BEYOND = {
 }
 BEYOND_KSPACE = (
     "More noise than that, and slices thicker than voxels, cause a warning. It has not seen radial or spiral k-space, "
-    "nor errors in\n  coil maps. Where samples are scattered along two axes `--method pnp` scores higher."
+    "nor errors in\n  coil maps. Where samples are scattered along two axes `--method pnp` may score higher."
 )
 
 
