@@ -7,6 +7,7 @@ import torch
 from compare import assert_same, everywhere
 from registry import noise
 
+from invsr.models.deviation import DeviationNetwork
 from invsr.models.gradient_step import GradientStep
 from invsr.models.joint import JointUNet
 from invsr.models.networks import DnCNN, Network, UNet
@@ -24,6 +25,7 @@ from invsr.training.losses import LOSSES, combined
 from invsr.uncertainty.bootstrap import equivariant_bootstrap
 from invsr.uncertainty.evidence import split_evidence
 from invsr.uncertainty.posterior import sample_posterior
+from invsr.uncertainty.predicted import PredictedDeviation
 
 GRID = centred_grid((10, 12, 8), 1.0)
 SIGMA = 0.05
@@ -36,6 +38,7 @@ NETWORKS = {
     "ShuffledUNet": lambda: ShuffledUNet(3, (4, 6), blocks=1),
     "DnCNN": lambda: DnCNN(3, 4, depth=3),
     "gradient step": lambda: GradientStep(UNet(3, (4, 6), blocks=1, activation="elu")),
+    "deviation": lambda: DeviationNetwork((4, 6), detail=2),
 }
 
 
@@ -135,8 +138,8 @@ def test_networks(name, cuda, request):
             return out.detach()  # forward differentiation crashes on tensors that only pretend
         return (out, *torch.autograd.grad(out.square().sum(), list(net.parameters())))
 
-    channels = 5 if name == "UNet 2.5-D" else 1
-    shape = (2, channels, 8, 8) if "2" in name else (2, 1, 8, 8, 8)
+    made = network(name)
+    shape = (2, made.inputs, *[8] * made.dim)
     compare(value_and_gradients, lambda: [network(name), noise(*shape)], cuda)
 
 
@@ -278,6 +281,19 @@ def test_bootstrap(cuda):
         return equivariant_bootstrap(again, A, again(y), y, SIGMA, n_samples=2)
 
     compare(run, lambda: list(scan()[:2]), cuda)
+
+
+def test_predicted_deviation(cuda):
+    grid = centred_grid((8, 8, 8), 1.0)
+
+    def run(A, net, x):
+        known = PredictedDeviation(net, {})
+        factor = known.factor(lambda y: solve_quadratic(A, y, Tikhonov(), lam=0.1).x, A, x, SIGMA)
+        return factor * known(A, x, SIGMA)
+
+    operator = acquisition(grid.coarsen((1, 1, 2)), reference=grid)
+    truth = shapes(grid, n_samples=12, size=10.0, dtype=torch.float64)
+    compare(run, lambda: [operator, network("deviation"), truth], cuda)
 
 
 def test_evidence(cuda):
