@@ -188,8 +188,9 @@ def models(name: Annotated[str | None, typer.Argument(help="Print this model's c
     if name is not None:
         print(card(name))
         return
+    width = max(map(len, there()))
     for one, entry in there().items():
-        print(f"{one:20s} {entry['parameters'] / 1e6:5.2f} M parameters  {entry['for']}")
+        print(f"{one:{width}s} {entry['parameters'] / 1e6:5.2f} M parameters  {entry['for']}")
 
 
 @app.command()
