@@ -73,7 +73,7 @@ def spiral(n_shots: int, n_readout: int, matrix: int | Sequence[int], turns: flo
     matrix : int or two
         Voxels of the image along both axes.
     turns : float, optional
-        Of each shot; by default as many as bring neighbouring turns of all shots one cycle apart.
+        Turns of each shot; by default as many as bring neighbouring turns of all shots one cycle apart.
 
     References
     ----------

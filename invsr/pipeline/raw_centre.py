@@ -34,7 +34,7 @@ def central_lines(raw: NonCartesianData, seed: int = 0) -> Tensor:
     ----------
     raw : NonCartesianData
     seed : int
-        Of the random images.
+        Seed of the random images.
 
     Returns
     -------

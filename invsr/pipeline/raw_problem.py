@@ -66,7 +66,7 @@ class RawProblem(InverseProblem):
     thickness : float or None
         Thickness of slices that become a volume of finer voxels, mm.
     slab : Slab or None
-        Of the data, on the matrix as measured: what the weight of total variation is found on.
+        A slab of the data, on the matrix as measured: what the weight of total variation is found on.
     """
 
     raw: KSpaceData | None = None

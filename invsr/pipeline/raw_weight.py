@@ -81,7 +81,7 @@ def slab_of(raw: KSpaceData, maps: Tensor | None, sigma: float) -> Slab:
 def weight_for(slab: Slab, prior: Prior, scale: float) -> float:
     """The weight that `cross_validated` finds, once for all reconstructions of the same data.
 
-    Of quadratic priors the one that follows from the noise (`QUADRATIC`).
+    For quadratic priors it is the one that follows from the noise (`QUADRATIC`).
     """
     if prior.quadratic:
         return QUADRATIC * (slab.sigma / scale * float(slab.raw.grid.spacing.min())) ** 2

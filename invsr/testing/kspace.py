@@ -56,7 +56,7 @@ def simulate_kspace(
         Standard deviation as a share of the volume's peak (`invsr.testing.peak`), of the real and of the imaginary part
         of a sample that is measured once.
     seed : int
-        Of the phases of image and coils, and of the noise.
+        Seed of the phases of image and coils, and of the noise.
     axes : sequence of {0, 1, 2}
         The Fourier axes; the one beside two of them lies across slices.
     phase : bool
@@ -133,7 +133,7 @@ def simulate_noncartesian(
     axes : two or three of {0, 1, 2}
         The Fourier axes, one for each component; the one beside two of them lies across slices.
     matrix : three of int, optional
-        Of the image that `raw` is to become, the volume's by default; one that holds the trajectory.
+        Matrix of the image that `raw` is to become, the volume's by default; one that holds the trajectory.
 
     Returns
     -------

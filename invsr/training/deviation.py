@@ -123,7 +123,7 @@ def train_deviation(
         network.load_state_dict(start_from.state_dict())
     fabric = fabric_for(out, device, devices, log)
     anatomies = Anatomies(data)
-    errors = Errors(anatomies, solver, ranges, recipe, _room(out, recipe))
+    errors = Errors(anatomies, solver, ranges, recipe, _room(out, recipe, data))
     described = {
         "recipe": asdict(recipe),
         "solver": recipe.solver,
@@ -187,17 +187,20 @@ def _ranges(about: dict[str, Any], recipe: DeviationRecipe) -> SolverRecipe:
     )
 
 
-def _room(out: Path, recipe: DeviationRecipe) -> Path:
-    """The folder of the patches that were reconstructed, of this recipe."""
+def _room(out: Path, recipe: DeviationRecipe, data: Sequence[str | Path]) -> Path:
+    """The folder of the patches that were reconstructed: by these weights, of these volumes."""
     room = out.with_name(out.stem + "_draws")
-    wanted = {name: asdict(recipe)[name] for name in ("solver", "side", "seed")}
+    wanted = {"solver_sha256": fingerprint(recipe.solver), "side": recipe.side, "seed": recipe.seed}
+    wanted["data"] = sorted(str(path) for path in data)
     note = room / "recipe.json"
     try:
         room.mkdir(exist_ok=True)
         if not note.exists():
             note.write_text(json.dumps(wanted))
-        if json.loads(note.read_text()) != json.loads(json.dumps(wanted)):
-            raise InvsrError(f"{room}: belongs to another recipe: delete it or write to another file")
+        if json.loads(note.read_text()) != wanted:
+            raise InvsrError(
+                f"{room}: its patches belong to another solver, recipe or data: delete it or write to another file"
+            )
     except (OSError, ValueError) as error:
         raise InvsrError(f"{room}: cannot be used as a folder of patches ({error}): delete it") from error
     return room

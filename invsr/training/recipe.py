@@ -181,9 +181,9 @@ class DeviationRecipe:
     draws : int
         Number of patches that it reconstructs. They are kept on disk, and seen again, flipped at random.
     channels : (int, ...)
-        Of the network.
+        Numbers of channels on each scale of the network, finest first.
     side : int
-        Of a patch, a cube, voxels; a multiple of 8.
+        Side of a patch, a cube, voxels; a multiple of 8.
     steps, batch, rate, seed, average
         As in `SolverRecipe`.
 

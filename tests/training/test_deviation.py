@@ -65,8 +65,12 @@ def test_resumed_with_the_patches_that_are_there(paths, recipe, tmp_path, monkey
     monkeypatch.setattr(Errors, "_reconstructed", again)
     train_deviation(paths, parts, recipe, log=None)
     assert whole.read_bytes() == parts.read_bytes()
-    with pytest.raises(InvsrError, match="parts_draws: belongs to another recipe"):
-        train_deviation(paths, parts, replace(recipe, seed=1), log=None)
+    for one, other in ((paths, replace(recipe, seed=1)), (paths[:1], recipe)):
+        with pytest.raises(InvsrError, match="parts_draws: its patches belong to another solver, recipe or data"):
+            train_deviation(one, parts, other, log=None)
+    save_solver(unrolled_of([UNet(channels=(4, 8))], n_steps=3), recipe.solver, RANGES)
+    with pytest.raises(InvsrError, match="parts_draws: its patches belong to another solver"):
+        train_deviation(paths, parts, recipe, log=None)
 
 
 def test_the_loss_is_least_where_the_shares_are_right():
