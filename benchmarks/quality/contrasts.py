@@ -1,6 +1,6 @@
 """Several contrasts of one head: alone, and together.
 
-    python -m benchmarks.quality.contrasts T1.nii.gz T2.nii.gz FLAIR.nii.gz [--crop 96] [--scenes ...] [--leak]
+    python -m benchmarks.quality.contrasts T1.nii.gz T2.nii.gz FLAIR.nii.gz [--crop 96] [--scenes ...] [--aligned]
 
 PSNR inside the head, dB, of each contrast. Scenes: "directions" (slices across k, j, i), "axial" (all across k),
 "guide" (the first contrast has voxels of 1 mm), "two" (the first two of "directions"), "noisy" and "thick" (as
@@ -8,6 +8,12 @@ PSNR inside the head, dB, of each contrast. Scenes: "directions" (slices across 
 all but the first wrong by up to 10 mm and 10 degrees about each axis). Registration is on in "moved" alone. The mean
 gain leaves out a guide. Methods: "tv" and "unrolled" see each scan alone; "joint tv, euclidean" and "joint tv, nuclear"
 are the norms of `invsr.priors.JointTV`; "joint unrolled" is the network of all contrasts (--model).
+
+With --aligned, the volumes are first registered to the first one, and resampled: what they are moved against each other
+as they are stored is then no loss of a registration that finds it.
+
+With --out, the scans and the volumes are written into that folder as well, for other tools to reconstruct; score their
+results with `invsr evaluate`.
 
 With --leak: balls of 5 mm that are in the last contrast only; of their contrast, the share that is recovered in the
 last one, and what appears of it in the others.
@@ -17,12 +23,16 @@ import time
 import warnings
 
 import numpy as np
+import torch
+from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
 import invsr
 from benchmarks.arguments import normalised, parser, row, stem, table, truths
 from benchmarks.quality.lesions import with_lesions
 from invsr.errors import InvsrWarning
+from invsr.motion.contrasts import align_contrasts
+from invsr.operators.transforms import rigid_matrices
 from invsr.pipeline.contrasts import reconstruct_contrasts
 from invsr.pipeline.joint import JointTV, JointUnrolled
 from invsr.testing.metrics import evaluate, head_mask
@@ -59,6 +69,22 @@ def moved(scan, grid, rng):
     return scan.with_data(scan.data, invsr.Grid(scan.grid.shape, matrix @ scan.grid.affine))
 
 
+def aligned(volumes):
+    """The volumes, resampled to where registration to the first one puts them, and how far that is, mm RMS."""
+    fixed, found, distances = volumes[0], [volumes[0]], []
+    for one in volumes[1:]:
+        given = fixed.data.float(), fixed.grid, one.data.float(), one.grid
+        motion = torch.from_numpy(align_contrasts(*given, fixed.grid.centre).motion)
+        matrix = rigid_matrices(motion, torch.from_numpy(fixed.grid.centre)).numpy()
+        to_voxel = np.linalg.inv(matrix @ one.grid.affine) @ fixed.grid.affine
+        data = affine_transform(one.numpy(), to_voxel, output_shape=fixed.grid.shape, order=5, mode="nearest")
+        found.append(one.with_data(torch.from_numpy(data)[None, None].to(one.data), fixed.grid))
+        head = np.argwhere(head_mask(fixed.numpy())) @ fixed.grid.affine[:3, :3].T + fixed.grid.affine[:3, 3]
+        shift = head @ matrix[:3, :3].T + matrix[:3, 3] - head
+        distances.append(float(np.sqrt((shift**2).sum(1).mean())))
+    return found, distances
+
+
 def solved(scans, grid, method, methods, motion="none"):
     """The scans by a method: alone, or together."""
     if method in ALONE:
@@ -87,8 +113,9 @@ def leak(volumes, thickness, noise, seed, methods):
 
 
 def main():
-    arguments = parser(__doc__, "volumes", "--crop", "--thickness", "--noise", "--seed")
+    arguments = parser(__doc__, "volumes", "--crop", "--thickness", "--noise", "--seed", "--out")
     arguments.add_argument("--scenes", nargs="*", default=SCENES, choices=SCENES)
+    arguments.add_argument("--aligned", action="store_true")
     arguments.add_argument("--leak", action="store_true")
     arguments.add_argument("--methods", nargs="*", default=list(TOGETHER), choices=list(TOGETHER))
     arguments.add_argument("--model", default=JointUnrolled.model, help="weights of the network of all contrasts")
@@ -97,7 +124,12 @@ def main():
     if "joint unrolled" in methods:
         methods["joint unrolled"] = JointUnrolled(model=options.model)
     warnings.simplefilter("ignore", InvsrWarning)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
     volumes = [normalised(one) for one in truths(options.volumes, options.crop)]
+    if options.aligned:
+        volumes, distances = aligned(volumes)
+        print("moved by", ", ".join(f"{one:.2f} mm" for one in distances), "to the first one\n")
     if options.leak:
         leak(volumes, options.thickness, options.noise, options.seed, methods)
         return
@@ -112,6 +144,10 @@ def main():
             if scene != "moved"
             else simulated("directions", given, options.thickness, options.noise, options.seed)
         )
+        if options.out:
+            for one, scan in zip(given, scans, strict=True):
+                invsr.save(one, options.out / f"{stem(one)}.nii.gz")
+                invsr.save(scan, options.out / f"{scene}_{stem(one)}.nii.gz")
         base = None
         for method in (*ALONE, *methods):
             begun = time.perf_counter()
