@@ -1,6 +1,7 @@
 """Several contrasts of one head: alone, and together.
 
-    python -m benchmarks.quality.contrasts T1.nii.gz T2.nii.gz FLAIR.nii.gz [--crop 96] [--scenes ...] [--aligned]
+    python -m benchmarks.quality.contrasts T1.nii.gz T2.nii.gz FLAIR.nii.gz [--crop 96] [--scenes ...]
+        [--aligned] [--out FOLDER | --leak]
 
 PSNR inside the head, dB, of each contrast. Scenes: "directions" (slices across k, j, i), "axial" (all across k),
 "guide" (the first contrast has voxels of 1 mm), "two" (the first two of "directions"), "noisy" and "thick" (as
@@ -72,6 +73,7 @@ def moved(scan, grid, rng):
 def aligned(volumes):
     """The volumes, resampled to where registration to the first one puts them, and how far that is, mm RMS."""
     fixed, found, distances = volumes[0], [volumes[0]], []
+    head = np.argwhere(head_mask(fixed.numpy())) @ fixed.grid.affine[:3, :3].T + fixed.grid.affine[:3, 3]
     for one in volumes[1:]:
         given = fixed.data.float(), fixed.grid, one.data.float(), one.grid
         motion = torch.from_numpy(align_contrasts(*given, fixed.grid.centre).motion)
@@ -79,7 +81,6 @@ def aligned(volumes):
         to_voxel = np.linalg.inv(matrix @ one.grid.affine) @ fixed.grid.affine
         data = affine_transform(one.numpy(), to_voxel, output_shape=fixed.grid.shape, order=5, mode="nearest")
         found.append(one.with_data(torch.from_numpy(data)[None, None].to(one.data), fixed.grid))
-        head = np.argwhere(head_mask(fixed.numpy())) @ fixed.grid.affine[:3, :3].T + fixed.grid.affine[:3, 3]
         shift = head @ matrix[:3, :3].T + matrix[:3, 3] - head
         distances.append(float(np.sqrt((shift**2).sum(1).mean())))
     return found, distances
@@ -120,12 +121,12 @@ def main():
     arguments.add_argument("--methods", nargs="*", default=list(TOGETHER), choices=list(TOGETHER))
     arguments.add_argument("--model", default=JointUnrolled.model, help="weights of the network of all contrasts")
     options = arguments.parse_args()
+    if options.out and options.leak:
+        arguments.error("--leak writes no scans: leave --out out")
     methods = {name: TOGETHER[name] for name in options.methods}
     if "joint unrolled" in methods:
         methods["joint unrolled"] = JointUnrolled(model=options.model)
     warnings.simplefilter("ignore", InvsrWarning)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
     volumes = [normalised(one) for one in truths(options.volumes, options.crop)]
     if options.aligned:
         volumes, distances = aligned(volumes)
@@ -133,6 +134,10 @@ def main():
     if options.leak:
         leak(volumes, options.thickness, options.noise, options.seed, methods)
         return
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        for one in volumes:
+            invsr.save(one, options.out / f"{stem(one)}.nii.gz")
     table(["scene", "method", *map(stem, volumes), "mean gain over tv alone", "seconds"])
     for scene in options.scenes:
         given = volumes[:2] if scene == "two" else volumes
@@ -146,7 +151,6 @@ def main():
         )
         if options.out:
             for one, scan in zip(given, scans, strict=True):
-                invsr.save(one, options.out / f"{stem(one)}.nii.gz")
                 invsr.save(scan, options.out / f"{scene}_{stem(one)}.nii.gz")
         base = None
         for method in (*ALONE, *methods):

@@ -40,7 +40,7 @@ class RandomKSpace:
         The Fourier axes: those along which samples are missing, since readouts that are complete are transformed.
     maps : Tensor or None, shape (coils, i, j, k), complex
     phase : Tensor, shape (i, j, k)
-        Of the image, rad.
+        Phase of the image, rad.
     sigma, assumed_sigma : float
         Standard deviation of the noise in each part of a sample, and the estimate of it that the network is given.
     """

@@ -35,7 +35,7 @@ def noise_replicas(
     prior takes away, the same as where noise is added to the data themselves (Robson et al. 2008). For others it is
     the noise about this very result; it is not added to the data, because automatic weights would see it on top of the
     noise that is there. Errors that noise does not make are not in it: detail that was not measured, bias of the prior.
-    Of complex volumes the part along the phase of x counts, which is the noise of the magnitude where there is signal.
+    In complex volumes the part along the phase of x counts, which is the noise of the magnitude where there is signal.
     Variances are averaged over 3 x 3 x 3 voxels.
 
     Parameters
