@@ -22,7 +22,7 @@ from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.io.bounds import read_text
-from invsr.numerics.axes import GAUSSIAN_FWHM
+from invsr.numerics.axes import GAUSSIAN_FWHM, without_negligible
 from invsr.numerics.interpolation import keys_kernel
 
 Array = npt.NDArray[np.float64]
@@ -137,7 +137,7 @@ def spline_matrix(size: int, positions: Tensor) -> Tensor:
     ends = [(3, np.zeros(size)), (4, np.zeros(size))]
     degree, conditions = (5, (ends, ends)) if size > 2 else (1, None)
     spline = make_interp_spline(np.arange(size), np.eye(size), k=degree, bc_type=conditions)
-    matrix = torch.from_numpy(spline(inside))
+    matrix = without_negligible(torch.from_numpy(spline(inside)))
     slope = np.where(at < 0, 1, size - 1)
     rows, beyond = torch.arange(len(at)), torch.from_numpy(at - inside)
     matrix[rows, torch.from_numpy(slope)] += beyond

@@ -108,8 +108,8 @@ def train_solver(
         Weights file, .safetensors. Beside it are the checkpoint to resume from (.ckpt) and the logs (folder _log).
     recipe : SolverRecipe, optional
     start_from : Network, Unrolled or Equilibrium, optional
-        Initial weights: a denoising network, a trained solver with as many steps, or one of the other kind, of which
-        only the network is used; by default random weights.
+        Initial weights: a denoising network; a trained solver with as many steps, whose one network may become one for
+        each step; or a solver of the other kind, of which only the network is used. By default random weights.
     device, devices, workers, log, save_every, report
         As for `train_denoiser`.
 
@@ -265,8 +265,14 @@ def joint(start: Network | Unrolled | Equilibrium) -> Network | Unrolled:
 
 
 def _take_over(solver: Unrolled | Equilibrium, trained: Any) -> None:
+    state = trained.state_dict()
+    if isinstance(solver, Unrolled) and len(trained.priors) == 1:
+        # What all steps shared each of them begins with.
+        first = "priors.0."
+        shared = {name.removeprefix(first): value for name, value in state.items() if name.startswith(first)}
+        state |= {f"priors.{n}.{name}": value for n in range(len(solver.priors)) for name, value in shared.items()}
     try:
-        solver.load_state_dict(trained.state_dict())
+        solver.load_state_dict(state)
     except RuntimeError:
         raise InvsrError(
             "the solver to start from has other steps or networks than the recipe: "

@@ -5,7 +5,7 @@ import torch
 
 from invsr.errors import InvsrError
 from invsr.numerics import axes
-from invsr.numerics.axes import eigenbasis, multiply, one_thread, rotate
+from invsr.numerics.axes import eigenbasis, gaussian_means, multiply, one_thread, rotate
 
 
 def test_a_basis_diagonalises():
@@ -30,6 +30,13 @@ def test_one_thread_is_given_back_after_an_error_too():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_gaussian_means_have_no_denormal_numbers():
+    means = gaussian_means(120, 4.0)
+    single = means.float()
+    assert not ((single > 0) & (single < torch.finfo(torch.float32).tiny)).any()
+    torch.testing.assert_close(means.sum(1), torch.ones(120, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("slab", [1, 50, 10**6])

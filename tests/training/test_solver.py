@@ -182,6 +182,14 @@ def test_start_from_a_solver(paths, tmp_path, kind):
     for name, value in theirs.state_dict().items():
         torch.testing.assert_close(value, mine.state_dict()[name], atol=1e-3, rtol=1e-2)
     if kind == "unrolled":
+        # What the steps shared each may begin with.
+        own = replace(SHORT, steps=1, rate=1e-12, shared=False)
+        train_solver(paths, tmp_path / "own.safetensors", own, start_from=start, log=None)
+        apart = load_solver(tmp_path / "own.safetensors")[0]
+        torch.testing.assert_close(apart.level, start.level, atol=1e-3, rtol=1e-2)
+        for prior in apart.priors:
+            for name, value in prior.network.state_dict().items():
+                torch.testing.assert_close(value, mine.state_dict()[name], atol=1e-3, rtol=1e-2)
         with pytest.raises(InvsrError, match="other steps or networks"):
             train_solver(paths, tmp_path / "x.safetensors", replace(SHORT, n_steps=5), start_from=start, log=None)
 
