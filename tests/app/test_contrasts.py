@@ -1,8 +1,5 @@
 """`invsr reconstruct --contrasts`: scans in, a folder with a volume for each contrast."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -21,12 +18,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def run(*words):
-    found = subprocess.run([sys.executable, "-m", "invsr", *map(str, words)], capture_output=True, text=True)
-    return found.returncode, found.stdout, found.stderr
-
-
-def test_a_folder_with_a_volume_and_a_report_for_each(folder, tmp_path):
+def test_a_folder_with_a_volume_and_a_report_for_each(run, folder, tmp_path):
     out, report = tmp_path / "out", tmp_path / "report"
     scans = [folder / "t1.nii.gz", folder / "t2.nii.gz"]
     code, said, err = run("reconstruct", *scans, "--contrasts", "-o", out, "--report", report)
@@ -47,7 +39,7 @@ def test_a_folder_with_a_volume_and_a_report_for_each(folder, tmp_path):
     np.testing.assert_allclose(again.numpy(), second.numpy(), atol=1e-3 * float(second.data.max()))
 
 
-def test_each_on_its_own_grid(folder, tmp_path):
+def test_each_on_its_own_grid(run, folder, tmp_path):
     scans = [folder / "t1.nii.gz", folder / "t2.nii.gz"]
     words = ("--contrasts", "--contrast-grid", "own", "--motion", "none", "--method", "tv", "-o", tmp_path / "out")
     code, _, err = run("reconstruct", *scans, *words)
@@ -70,14 +62,14 @@ def test_each_on_its_own_grid(folder, tmp_path):
         (("--contrast-grid", "own"), "one volume of all scans has one grid"),
     ],
 )
-def test_refuses(folder, tmp_path, words, complaint):
+def test_refuses(run, folder, tmp_path, words, complaint):
     scans = [folder / "t1.nii.gz", folder / "t2.nii.gz"]
     code, said, err = run("reconstruct", *scans, *words, "-o", tmp_path / "out")
     assert code == 1 and complaint in err and err.count("\n") == 1
     assert not said and not list(tmp_path.iterdir())
 
 
-def test_refuses_names_that_collide_and_files_as_folders(folder, tmp_path):
+def test_refuses_names_that_collide_and_files_as_folders(run, folder, tmp_path):
     (tmp_path / "other").mkdir()
     copy = tmp_path / "other" / "t1.nii.gz"
     copy.write_bytes((folder / "t1.nii.gz").read_bytes())

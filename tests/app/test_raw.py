@@ -1,8 +1,6 @@
 """`invsr reconstruct RAW.h5`: k-space in, magnitude, phase and report out."""
 
 import json
-import subprocess
-import sys
 
 import ismrmrd
 import nibabel
@@ -15,11 +13,6 @@ import invsr
 from invsr.operators import radial, random_mask
 from invsr.testing.kspace import simulate_kspace, simulate_noncartesian
 from invsr.testing.phantoms import centred_grid, shapes
-
-
-def run(*words):
-    found = subprocess.run([sys.executable, "-m", "invsr", *map(str, words)], capture_output=True, text=True)
-    return found.returncode, found.stdout, found.stderr
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +28,7 @@ def samples(tmp_path_factory):
     return folder / "samples.npy"
 
 
-def test_magnitude_phase_complex_and_report(samples, tmp_path):
+def test_magnitude_phase_complex_and_report(run, samples, tmp_path):
     out, report = tmp_path / "out.nii.gz", tmp_path / "report"
     words = ("--raw-spacing", "1.5", "--phase", "--complex", "--report", report, "--method", "tv", "--spacing", "1.2")
     code, said, err = run("reconstruct", samples, "-o", out, "--coil-maps", samples.parent / "maps.npy", *words)
@@ -52,7 +45,7 @@ def test_magnitude_phase_complex_and_report(samples, tmp_path):
     assert record["kspace"]["share"] == pytest.approx(0.5 * 0.8**3, rel=0.1)
 
 
-def test_noise_map(samples, tmp_path):
+def test_noise_map(run, samples, tmp_path):
     out = tmp_path / "out.nii.gz"
     words = ("--raw-spacing", "1.5", "--method", "tikhonov", "--uncertainty", "replicas", "--samples", "3")
     maps = ("--coil-maps", samples.parent / "maps.npy", "--noise", "0.01")
@@ -63,7 +56,7 @@ def test_noise_map(samples, tmp_path):
     assert '"Noise"' in (tmp_path / "report" / "report.html").read_text()
 
 
-def test_spokes_with_a_trajectory_beside_them(tmp_path):
+def test_spokes_with_a_trajectory_beside_them(run, tmp_path):
     grid = centred_grid((32, 32, 2), 1.5)
     truth = invsr.Volume(shapes(grid, n_samples=16, size=32.0), grid)
     raw, _, _ = simulate_noncartesian(truth, radial(24, 64, 32), n_coils=3, noise=0.01)
@@ -83,7 +76,7 @@ def test_spokes_with_a_trajectory_beside_them(tmp_path):
     assert code != 0 and "one of the inputs" in err
 
 
-def test_spokes_of_ismrmrd_from_file_to_volume(tmp_path):
+def test_spokes_of_ismrmrd_from_file_to_volume(run, tmp_path):
     scan = raw_files.Acquisition(matrix=(32, 27, 1), view=(96.0, 81.0, 4.0), recon=96.0, position=(12.0, -9.0, 4.0))
     scan.blob = (14.0, -12.0, 4.0)
     lines = []
@@ -103,7 +96,7 @@ def test_spokes_of_ismrmrd_from_file_to_volume(tmp_path):
     assert np.abs(centre - np.array(scan.blob) * raw_files.LPS).max() < 0.3
 
 
-def test_positions_are_those_of_the_raw_file(tmp_path):
+def test_positions_are_those_of_the_raw_file(run, tmp_path):
     scan = raw_files.Acquisition(
         matrix=(48, 20, 8), position=(12.0, -9.0, 4.0), blob=(14.0, -12.0, 8.0), slice_spacing=4.0
     )
@@ -128,7 +121,7 @@ def test_positions_are_those_of_the_raw_file(tmp_path):
         ((), "--raw-spacing"),
     ],
 )
-def test_refuses(samples, tmp_path, words, message):
+def test_refuses(run, samples, tmp_path, words, message):
     if words and "--raw-spacing" not in words:
         words = (*words, "--raw-spacing", "1.5")
     code, _, err = run("reconstruct", samples, "-o", tmp_path / "out.nii.gz", *words)
@@ -136,7 +129,7 @@ def test_refuses(samples, tmp_path, words, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_images_have_no_coils(tmp_path):
+def test_images_have_no_coils(run, tmp_path):
     grid = centred_grid((16, 16, 16), 1.0)
     invsr.save(invsr.Volume(shapes(grid, n_samples=8, size=16.0), grid), tmp_path / "scan.nii.gz")
     code, _, err = run("reconstruct", tmp_path / "scan.nii.gz", "-o", tmp_path / "out.nii.gz", "--phase")
