@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,13 @@ from invsr.errors import InvsrError
 from invsr.models.registry import DEEPINV, DEFAULT, weights_of
 from invsr.models.weights import load_weights
 from invsr.priors.denoiser import Denoiser
+
+# What deepinv and PyTorch raise without a connection, from files that hold other things, and for classes that need more
+# packages or arguments.
+UNAVAILABLE = (
+    *(OSError, http.client.HTTPException, ImportError, pickle.UnpicklingError, EOFError),
+    *(RuntimeError, TypeError, ValueError, LookupError, AttributeError),
+)
 
 
 def pretrained(name: str | Path = DEFAULT, **options: Any) -> Denoiser:
@@ -61,8 +70,7 @@ def _deepinv(name: str, **options: Any) -> Denoiser:
         if file:  # deepinv unpickles what it holds, whatever that is; tensors alone pass this
             torch.load(file, map_location="cpu", weights_only=True)
         network = made(pretrained=weights, **channels).eval()
-    # No connection, a wrong file, a class that needs more packages: each raises something else.
-    except Exception as error:
+    except UNAVAILABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InvsrError(
             f"{DEEPINV}{name}: its weights cannot be had ({reason}): connect to the internet, give a file as "

@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -57,6 +58,13 @@ class Outcome:
     problems: list[str] = field(default_factory=list)
 
 
+# What nibabel raises from damaged files.
+UNREADABLE = (
+    *(OSError, EOFError, ValueError, TypeError, OverflowError, MemoryError, zlib.error),
+    *(nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError),
+)
+
+
 class Hang(BaseException):
     """A case that took too long."""
 
@@ -82,7 +90,7 @@ def run(case: Case, folder: Path) -> Outcome:
         except Hang:
             found.code = "hang"
             found.problems.append(f"hang: {traceback.format_exc().splitlines()[-12:]}")
-        except BaseException as error:
+        except Exception as error:  # whatever it is, the command must not end with it
             found.code = "traceback"
             where = traceback.extract_tb(error.__traceback__)[-1]
             inner = [one for one in traceback.extract_tb(error.__traceback__) if "/invsr/" in one.filename][-1]
@@ -223,7 +231,7 @@ def _of_volume(case: Case, path: Path, folder: Path, own: bool) -> list[str]:
     try:
         image = nib.load(path)
         values = np.asarray(image.dataobj, dtype=np.float64)
-    except Exception as error:
+    except UNREADABLE as error:
         return [f"{path.name}: cannot be loaded: {error}"]
     if not np.isfinite(values).all():
         return [f"{path.name}: {(~np.isfinite(values)).sum()} of {values.size} voxels are not finite"]
@@ -247,7 +255,7 @@ def _range_of_inputs(case: Case, folder: Path) -> tuple[float, float]:
         if one.name in case.words and one.name.endswith((".nii", ".nii.gz")):
             try:
                 values = np.asarray(nib.load(folder / one.name).dataobj, dtype=np.float64)
-            except Exception:  # whatever nibabel makes of damage: such a file has no range
+            except UNREADABLE:  # such a file has no range
                 continue
             found += values[np.isfinite(values)].ravel().tolist()
     return min(found), max(found)
