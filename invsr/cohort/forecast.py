@@ -39,6 +39,7 @@ class Extent:
     grids: tuple[Grid, ...]
     is_moving: bool
     device: torch.device
+    operator_memory: int = 0  # of slices: they are counted with their grids
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,9 @@ from invsr.operators.separable import Separable
 ALL_AXES = (0, 1, 2)
 # Complex numbers that are worked on at once: 4 MB of complex64.
 CACHED = 1 << 19
+# Working memory (benchmarks/kspace/memory.py): what complex volumes take beyond real ones, float32 numbers per voxel,
+# and bytes per sample of a coil.
+COMPLEX, OF_SAMPLE = 11, 8
 
 
 class KSpaceSamples(LinearOperator):
@@ -87,6 +90,13 @@ class KSpaceSamples(LinearOperator):
         """The axes that are not Fourier axes."""
         return [n for n in ALL_AXES if n not in self.axes]
 
+    @property
+    def n_coils(self) -> int:
+        return 1 if self.coils is None else len(self.coils)
+
+    def working_memory(self) -> int:
+        return 4 * COMPLEX * self.domain.size + OF_SAMPLE * self.n_coils * self.range.size
+
     def mean_eigenvalue(self) -> float:
         """Mean eigenvalue of ``A* A``."""
         return float(self._level(IDENTITY).mean())
@@ -109,6 +119,9 @@ class KSpaceOf(Composition):
     _is_linear = True
     outer: KSpaceSamples
     inner: Separable
+
+    def working_memory(self) -> int:
+        return 4 * COMPLEX * self.domain.size + self.outer.working_memory()
 
     def gram(self, x: Tensor) -> Tensor:
         found: Tensor = self.inner._adjoint(self.outer.gram(self.inner._forward(x)))

@@ -13,12 +13,15 @@ from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.noncartesian import check_trajectory
 from invsr.numerics.nonuniform import sums_at, sums_from
-from invsr.operators.kspace_base import ALL_AXES, KSpaceSamples, coil_groups, coil_sum
+from invsr.operators.kspace_base import ALL_AXES, CACHED, KSpaceSamples, coil_groups, coil_sum
 from invsr.operators.normal_equations import IDENTITY
 
 # What the diagonal in k-space is raised to for preconditioning, as a share of its mean: where next to no samples lie,
 # it is less than what neighbours contribute.
 LEAST = 0.3
+# Working memory on twice the matrix, in complex images of that size: of all voxels at once, by the number of Fourier
+# axes (the kernel of three is as large), and of the coils that are transformed together (benchmarks/kspace/memory.py).
+WHOLE, TOGETHER = {2: 4, 3: 7}, 8
 
 
 class NonUniformKSpace(KSpaceSamples):
@@ -131,6 +134,11 @@ class NonUniformKSpace(KSpaceSamples):
         if coils is None:
             return self._convolved(x + 0j, spectrum)
         return coil_sum(some.conj() * self._convolved(some * x, spectrum) for _, some in coil_groups(coils))
+
+    def working_memory(self) -> int:
+        doubled: int = 8 * 2 ** len(self.axes)  # bytes per voxel
+        together = min(self.n_coils * self.domain.size, CACHED)
+        return super().working_memory() + doubled * (WHOLE[len(self.axes)] * self.domain.size + TOGETHER * together)
 
     def measured_coordinates(self, r: Tensor) -> Tensor:
         return r.flatten() if self.weights is None else r[..., self.weights != 0, :].flatten()

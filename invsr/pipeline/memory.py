@@ -40,6 +40,10 @@ class Extent(Protocol):
     def device(self) -> torch.device:
         """Where it is solved."""
 
+    @property
+    def operator_memory(self) -> int:
+        """Bytes that its operator takes beside the volumes of a method."""
+
 
 def needed_memory(volumes: float, target: Grid, scans: Sequence[Grid], moving: bool = False) -> int:
     """Bytes that a reconstruction takes.

@@ -50,7 +50,8 @@ class Method:
 
     def memory(self, problem: Extent) -> int:
         """Bytes that solving takes, at the least."""
-        return needed_memory(self.volumes_in_memory, problem.domain, problem.grids, problem.is_moving)
+        volumes = needed_memory(self.volumes_in_memory, problem.domain, problem.grids, problem.is_moving)
+        return volumes + problem.operator_memory
 
     def fast_memory(self, problem: Extent) -> int:
         """Bytes with which solving is fastest; more than `memory` where an engine trades memory for time."""

@@ -97,8 +97,7 @@ class InverseProblem:
             raise InvsrError(f"sigma is {sigma}: give the standard deviation of the noise, finite and not below zero")
         # k-space has no bright tissue: the image that the data admit has.
         scale = peak(smooth_guess(operator, y))
-        noise = max(float(sigma) / scale, LEAST_SIGMA)
-        scaled = like_data(tuple(one / scale for one in parts), y)
+        noise, scaled = max(float(sigma) / scale, LEAST_SIGMA), like_data(tuple(one / scale for one in parts), y)
         return cls(operator, scaled, noise, tuple(Gaussian(noise) for _ in parts), scale, levels=(1.0,) * len(parts))
 
     @property
@@ -117,6 +116,11 @@ class InverseProblem:
         """Where each scan's data lie."""
         found = self.operator.range
         return found if isinstance(found, tuple) else (found,)
+
+    @property
+    def operator_memory(self) -> int:
+        """Bytes that the operator takes while it is solved, beside the volumes of a method."""
+        return self.operator.working_memory()
 
     @property
     def names(self) -> list[str]:
@@ -269,8 +273,7 @@ def build_problem(scans: Sequence[Scan], target: Grid, motion: Motion | None) ->
     members: list[LinearOperator] = []
     parts: list[Tensor] = []
     likelihoods: list[Likelihood] = []
-    sigma = sigmas[0]
-    cropped = [scan.cropped() for scan in scans]
+    sigma, cropped = sigmas[0], [scan.cropped() for scan in scans]
     levels = [one / moved.gain / sigma for one, moved in zip(sigmas, motion.scans, strict=True)]
     for scan, moved, level in zip(cropped, motion.scans, levels, strict=True):
         operator = scan.operator(target, None if moved.still else _motion_of(moved), motion.centre)
@@ -313,10 +316,8 @@ def _used(scan: Scan, motion: ScanMotion) -> Tensor | None:
     """Which samples count, shape (1, 1, *grid.shape); None for all."""
     if not motion.rejected:
         return scan.used
-    shape = [1, 1, 1, 1, 1]
-    shape[2 + scan.through_plane] = -1
-    kept = torch.from_numpy(motion.weights != 0).reshape(shape).expand(1, 1, *scan.grid.shape)
-    kept = kept.to(scan.data.device)
+    shape = [-1 if n == 2 + scan.through_plane else 1 for n in range(5)]
+    kept = torch.from_numpy(motion.weights != 0).reshape(shape).expand(1, 1, *scan.grid.shape).to(scan.data.device)
     return kept if scan.used is None else kept & scan.used
 
 
@@ -340,8 +341,7 @@ def _mean_of_cubics(data: Sequence[Tensor], grids: Sequence[Grid], target: Grid)
     """Mean of the scans' cubic interpolations, each where it saw the target."""
     if len(data) == 1:
         return cubic(data[0], grids[0], target)
-    total = torch.zeros((1, 1, *target.shape), device=data[0].device)
-    weight = torch.zeros_like(total)
+    total, weight = (torch.zeros((1, 1, *target.shape), device=data[0].device) for _ in range(2))
     points = target.points()
     for one, grid in zip(data, grids, strict=True):
         seen = torch.from_numpy(grid.contains(points)).to(total)[None, None]

@@ -7,11 +7,12 @@ import invsr
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.numerics import memory
-from invsr.operators import Identity
+from invsr.operators import Identity, KSpaceMask, NonUniformKSpace, acquisition, radial
 from invsr.pipeline.learned import LEAST_TILE
 from invsr.pipeline.memory import SHARE, Budget
-from invsr.pipeline.methods import METHODS, PnP, Posterior, Unrolled
+from invsr.pipeline.methods import METHODS, TV, PnP, Posterior, Unrolled
 from invsr.pipeline.problem import InverseProblem
+from invsr.testing.kspace import simulate_noncartesian
 from invsr.testing.phantoms import centred_grid, shapes
 
 CPU = torch.device("cpu")
@@ -68,6 +69,32 @@ def test_a_large_volume_takes_no_more_memory_in_an_unrolled_network():
     whole = method.own_memory(large) + method.prior_in_use().memory((400,) * 3, CPU)
     assert method.within(large, whole) == method
     assert method.within(large, whole - 1).tile < 400**3
+
+
+def test_kspace_takes_room_for_complex_numbers_coils_and_doubled_matrices():
+    grid = Grid.from_spacing((32,) * 3, 1.0)
+    coils = torch.ones((8, *grid.shape), dtype=torch.complex64)
+    spokes = radial(40, 32, 32)
+    ball = torch.cat([spokes, spokes[..., :1]], -1)
+    mask = KSpaceMask(grid, torch.ones(grid.shape), coils)
+    slices = acquisition(grid, reference=grid.refine((1.0, 1.0, 0.5)), in_plane="none", through_plane=2)
+    flat, round_ = (NonUniformKSpace(grid, k, coils, axes=axes) for k, axes in ((spokes, (0, 1)), (ball, (0, 1, 2))))
+    taken = [one.working_memory() for one in (Identity(grid), mask, mask @ slices, flat, round_)]
+    assert taken == sorted(taken) and taken[0] == 0 and taken[1] >= 4 * grid.size * 2 * 8
+    assert taken[4] > 8 * 8 * grid.size * 10  # complex images of twice the matrix
+    method, image = TV(), InverseProblem(Identity(grid), torch.zeros(1, 1, *grid.shape), 0.01, ())
+    of_kspace = InverseProblem(round_, torch.zeros(()), 0.01, ())
+    assert method.memory(of_kspace) > method.memory(image) + taken[4] // 2
+
+
+def test_spokes_that_do_not_fit_are_refused(monkeypatch):
+    grid = centred_grid((24, 24, 24), 1.0)
+    truth = invsr.Volume(shapes(grid, n_samples=8, size=24.0), grid)
+    raw, maps, _ = simulate_noncartesian(truth, radial(30, 24, 24), n_coils=2, noise=0.01, axes=(0, 1))
+    images = TV().memory(InverseProblem(Identity(grid), torch.zeros(1, 1, *grid.shape), 0.01, ()))
+    monkeypatch.setattr(Budget, "on", classmethod(lambda cls, device, limit=None: cls(2 * images)))
+    with pytest.raises(InvsrError, match="tv on .* needs about"):
+        invsr.reconstruct_raw(raw, method="tv", maps=maps, noise=0.01)
 
 
 def test_a_tile_of_ones_own_stays():

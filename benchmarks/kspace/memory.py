@@ -1,0 +1,90 @@
+"""Working memory of reconstructions from k-space, beside what is reckoned with.
+
+    INVSR_ENGINE=torch python -m benchmarks.kspace.memory [--sides 64 96] [--coils 1 8] [--method tikhonov tv]
+
+Each runs in a process of its own, on a phantom, with true coil maps; the peak is the resident memory that is added once
+the problem stands, sampled every 5 ms. Samples: "lines" on the Cartesian grid, "spokes" within slices, and "ball",
+spokes in all directions. Total variation runs for three iterations, after its weight was found. The last but one column
+is what `invsr` reckons with when it keeps to a memory budget: it has to be above the measured.
+"""
+
+import itertools
+import multiprocessing
+import threading
+import time
+
+import psutil
+import torch
+
+from benchmarks.arguments import parser, row, table
+from invsr.operators import poisson_disc, radial
+from invsr.pipeline.methods import METHODS
+from invsr.pipeline.raw_problem import build_raw_problem
+from invsr.pipeline.raw_run import raw_method_of
+from invsr.testing.kspace import simulate_kspace, simulate_noncartesian
+from invsr.testing.phantoms import shepp_logan
+from invsr.volume import Volume
+
+SAMPLES = ("lines", "spokes", "ball")
+NOISE = 0.01
+
+
+def simulated(samples, side, coils):
+    """k-space of a phantom, and the coils' maps."""
+    truth = Volume(*shepp_logan((side,) * 3, 200.0))
+    given = {"n_coils": coils, "noise": NOISE}
+    if samples == "lines":
+        return simulate_kspace(truth, mask=poisson_disc((1, side, side), 4, (16, 16), seed=0), **given)[:2]
+    if samples == "spokes":
+        return simulate_noncartesian(truth, radial(side // 3, side, side), axes=(0, 1), **given)[:2]
+    directions = torch.nn.functional.normalize(
+        torch.randn(side**2 // 16, 3, generator=torch.Generator().manual_seed(0))
+    )
+    spokes = 0.98 * (torch.arange(side) - side // 2)[:, None, None] * directions
+    return simulate_noncartesian(truth, spokes, axes=(0, 1, 2), **given)[:2]
+
+
+def measured(samples, name, side, coils, channel):
+    """Send the memory of a run in bytes, what is reckoned with, and the run's seconds."""
+    raw, maps = simulated(samples, side, coils)
+    problem = build_raw_problem(raw, maps=maps, noise=NOISE)
+    method = raw_method_of(name, {"max_iter": 3} if name == "tv" else {})
+    process, peak, running = psutil.Process(), [0], [True]
+    before = process.memory_info().rss
+
+    def watch():
+        while running[0]:
+            peak[0] = max(peak[0], process.memory_info().rss)
+            time.sleep(0.005)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    begun = time.perf_counter()
+    with torch.no_grad():
+        method.solve(problem)
+    seconds = time.perf_counter() - begun
+    running[0] = False
+    watcher.join()
+    channel.send((peak[0] - before, method.memory(problem), seconds))
+
+
+def main():
+    arguments = parser(__doc__)
+    arguments.add_argument("--sides", nargs="+", type=int, default=[64, 96], help="of the matrix")
+    arguments.add_argument("--coils", nargs="+", type=int, default=[1, 8])
+    arguments.add_argument("--samples", nargs="+", choices=SAMPLES, default=SAMPLES)
+    arguments.add_argument("--method", nargs="+", choices=[*METHODS], default=["tikhonov", "tv"])
+    options = arguments.parse_args()
+    spawn = multiprocessing.get_context("spawn")
+    table(["samples", "method", "matrix", "coils", "MB", "reckoned with, MB", "seconds"])
+    for case in itertools.product(options.samples, options.method, options.sides, options.coils):
+        here, there = spawn.Pipe()
+        worker = spawn.Process(target=measured, args=(*case, there))
+        worker.start()
+        taken, reckoned, seconds = here.recv()
+        worker.join()
+        row([*case, f"{taken / 1e6:.0f}", f"{reckoned / 1e6:.0f}", f"{seconds:.1f}"])
+
+
+if __name__ == "__main__":
+    main()
