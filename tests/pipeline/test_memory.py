@@ -7,7 +7,7 @@ import invsr
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.numerics import memory
-from invsr.operators import Identity, KSpaceMask, NonUniformKSpace, acquisition, radial
+from invsr.operators import Diagonal, Identity, KSpaceMask, NonUniformKSpace, Stack, acquisition, radial
 from invsr.pipeline.learned import LEAST_TILE
 from invsr.pipeline.memory import SHARE, Budget
 from invsr.pipeline.methods import METHODS, TV, PnP, Posterior, Unrolled
@@ -82,6 +82,8 @@ def test_kspace_takes_room_for_complex_numbers_coils_and_doubled_matrices():
     taken = [one.working_memory() for one in (Identity(grid), mask, mask @ slices, flat, round_)]
     assert taken == sorted(taken) and taken[0] == 0 and taken[1] >= 4 * grid.size * 2 * 8
     assert taken[4] > 8 * 8 * grid.size * 10  # complex images of twice the matrix
+    some = Diagonal(mask.range, torch.ones(mask.range.shape)) @ mask
+    assert some.working_memory() == mask.working_memory() == Stack([mask, mask]).working_memory() // 2
     method, image = TV(), InverseProblem(Identity(grid), torch.zeros(1, 1, *grid.shape), 0.01, ())
     of_kspace = InverseProblem(round_, torch.zeros(()), 0.01, ())
     assert method.memory(of_kspace) > method.memory(image) + taken[4] // 2
