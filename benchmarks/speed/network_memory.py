@@ -9,13 +9,11 @@ The last but one column is what `invsr` reckons with when it keeps to a memory b
 import itertools
 import multiprocessing
 import os
-import threading
-import time
 
-import psutil
 import torch
 
 from benchmarks.arguments import parser, row, table
+from benchmarks.peak import added_memory
 from invsr.models import engines
 from invsr.models.networks import DnCNN, UNet
 from invsr.models.registry import models
@@ -39,26 +37,12 @@ def measured(name, side, engine, channel):
     os.environ[engines.VARIABLE] = engine
     network = network_of(name).eval()
     x = torch.rand(1, 1, side, side, side)
-    process, peak, running = psutil.Process(), [0], [True]
     with torch.no_grad():
         network(x[:, :, :16, :16, :16], 0.1)  # what is made once
-        before = process.memory_info().rss
-
-        def watch():
-            while running[0]:
-                peak[0] = max(peak[0], process.memory_info().rss)
-                time.sleep(0.002)
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        begun = time.perf_counter()
-        network(x, 0.1)
-        seconds = time.perf_counter() - begun
-        running[0] = False
-        watcher.join()
+        taken, seconds = added_memory(lambda: network(x, 0.1), every=0.002)
     compiled = engine == engines.OPENVINO and not network.is_gradient_step
     reckoned = engines.whole_memory(network, side**3) if compiled else network.memory((side,) * 3, x.device)
-    channel.send((peak[0] - before - 4 * side**3, reckoned, seconds))
+    channel.send((taken - 4 * side**3, reckoned, seconds))
 
 
 def main():
