@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
+import struct
+import zipfile
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +26,11 @@ from invsr.models.networks import Network
 DRIVER = "driver"
 # Bytes of the header: about 100 for each tensor.
 LARGEST_HEADER = 2**22
+# What PyTorch raises from pickled files that are damaged, or hold something else.
+DAMAGES = (
+    *(OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError),
+    *(AttributeError, ArithmeticError, AssertionError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile),
+)
 Module = TypeVar("Module", bound=nn.Module)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,11 @@ import torch
 
 from invsr.errors import InvsrError
 from invsr.models.registry import DEEPINV, DEFAULT, weights_of
-from invsr.models.weights import load_weights
+from invsr.models.weights import DAMAGES, load_weights
 from invsr.priors.denoiser import Denoiser
 
-# What deepinv and PyTorch raise without a connection, from files that hold other things, and for classes that need more
-# packages or arguments.
-UNAVAILABLE = (
-    *(OSError, http.client.HTTPException, ImportError, pickle.UnpicklingError, EOFError),
-    *(RuntimeError, TypeError, ValueError, LookupError, AttributeError),
-)
+# What deepinv raises, too: where a connection breaks, and from classes that need more packages.
+UNAVAILABLE = (*DAMAGES, http.client.HTTPException, ImportError)
 
 
 def pretrained(name: str | Path = DEFAULT, **options: Any) -> Denoiser:

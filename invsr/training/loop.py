@@ -6,8 +6,6 @@ import csv
 import io
 import json
 import math
-import pickle
-import struct
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -21,15 +19,11 @@ from torch.utils.data import DataLoader, Dataset
 from invsr.errors import InvsrError
 from invsr.io.bounds import parse_json
 from invsr.io.files import check_writable, whole_file, write_whole
+from invsr.models.weights import DAMAGES
 from invsr.training.muon import Muon
 
 # Steps between lines of the log.
 LOG_EVERY = 50
-# What PyTorch raises from files that are no checkpoint, besides errors of its own.
-DAMAGES = (
-    *(OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError),
-    *(AttributeError, ArithmeticError, AssertionError),
-)
 WEIGHTS_ENDING = ".safetensors"
 # Called with (step, steps, figures).
 TrainingCallback = Callable[[int, int, dict[str, float]], None]
@@ -231,7 +225,7 @@ def _resume(fabric: Any, checkpoint: Path, state: dict[str, Any]) -> None:
         found = dict(parse_json(torch.load(checkpoint, map_location="cpu", weights_only=True)["recipe"]))
         if found == wanted:
             fabric.load(checkpoint, state, weights_only=True)
-    except (*DAMAGES, pickle.UnpicklingError, struct.error, zipfile.BadZipFile):
+    except DAMAGES:
         raise InvsrError(f"{checkpoint}: is not the state of a training run, or damaged: delete it") from None
     if found != wanted:
         names = [name for name in wanted if found.get(name) != wanted[name]]

@@ -1,9 +1,12 @@
 """Weights files: the round trip, damage of every kind, what comes with the package, and deepinv's denoisers."""
 
 import hashlib
+import http.client
 import json
+import struct
 import sys
 import urllib.error
+import zipfile
 
 import pytest
 import torch
@@ -330,6 +333,18 @@ def test_deepinv_with_files_that_are_no_weights(deepinv, tmp_path, name):
         file.write_bytes(CONTENTS[name])
     with pytest.raises(InvsrError, match="deepinv:DnCNN=.*weights.pth: its weights cannot be had"):
         pretrained(f"deepinv:DnCNN={file}")
+
+
+@pytest.mark.parametrize(
+    "error", [AssertionError, ZeroDivisionError, struct.error, zipfile.BadZipFile, http.client.IncompleteRead(b"")]
+)
+def test_whatever_is_raised_on_the_way_to_weights_is_one_line(deepinv, monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
+    with pytest.raises(InvsrError, match="deepinv:DnCNN: its weights cannot be had"):
+        pretrained("deepinv:DnCNN")
 
 
 def test_deepinv_with_weights_of_another_network(deepinv, tmp_path):
