@@ -1,11 +1,13 @@
-"""Radial and spiral k-space of known slices: gridding, sigpy's TV app and our methods; scores and seconds.
+"""Radial and spiral k-space: gridding, sigpy's TV app and our methods; scores and seconds.
 
-    python -m benchmarks.kspace.noncartesian HIGH.nii.gz ... [--crop 96] [--slices 4] [--noise 0.01] [--methods ...]
+    python -m benchmarks.kspace.noncartesian HIGH.nii.gz ... [--crop 64] [--slices 16] [--noise 0.01] [--scenes ...]
+        [--methods ...]
 
-Slices in the middle of a volume; eight coils, smooth random phase, noise as a share of the peak in each part of a
-sample. "spokes N": golden angle, readouts oversampled twice; "spiral N": that many interleaves. All methods get the
-true coil maps and the noise. Gridding is the adjoint with density compensation. The weight of sigpy's app is swept
-(`benchmarks.kspace.peers`); ours choose theirs. PSNR and NRMSE of the magnitude inside the head, gridding scaled.
+Eight coils, smooth random phase, noise as a share of the peak in each part of a sample. Of slices in the middle of a
+volume: "spokes N", golden angle, readouts oversampled twice; "spiral N", that many interleaves. Of the whole volume:
+"ball N", that many spokes in all directions. All methods get the true coil maps and the noise. Gridding is the adjoint
+with density compensation. The weight of sigpy's app is swept (`benchmarks.kspace.peers`), for slices alone, as a ball
+takes it hours; ours choose theirs. PSNR and NRMSE of the magnitude inside the head, gridding scaled.
 """
 
 import time
@@ -16,7 +18,7 @@ import torch
 from benchmarks.arguments import normalised, parser, row, stem, table, truths
 from benchmarks.kspace.peers import ITERATIONS, best_of_sweep
 from invsr.grid import Grid
-from invsr.operators import NonUniformKSpace, density_weights, radial, spiral
+from invsr.operators import NonUniformKSpace, density_weights, kooshball, radial, spiral
 from invsr.pipeline.raw_run import reconstruct_raw
 from invsr.testing.kspace import simulate_noncartesian
 from invsr.testing.metrics import evaluate, head_mask, peak
@@ -24,15 +26,15 @@ from invsr.volume import Volume
 
 OURS = ("tikhonov", "tv", "pnp", "unrolled")
 METHODS = ("gridding", "sigpy tv", *OURS)
+SCENES = ("spokes 16", "spokes 32", "spiral 3")
 
 
-def scenes(size):
-    """For each scene the trajectory, cycles per field of view."""
-    return {
-        "spokes 24": radial(24, 2 * size, size),
-        "spokes 48": radial(48, 2 * size, size),
-        "spiral 4": spiral(4, 12 * size, size),
-    }
+def trajectory_of(scene, size):
+    """Cycles per field of view."""
+    kind, count = scene.split()
+    if kind == "ball":
+        return kooshball(int(count), size, size)
+    return radial(int(count), 2 * size, size) if kind == "spokes" else spiral(int(count), 12 * size, size)
 
 
 def middle(volume, count):
@@ -45,8 +47,8 @@ def middle(volume, count):
 
 
 def gridded(raw, maps):
-    weights = density_weights(raw.trajectory, raw.grid.shape[:2]).sqrt()
-    operator = NonUniformKSpace(raw.grid, raw.trajectory, maps, weights, axes=(0, 1))
+    weights = density_weights(raw.trajectory, raw.grid.shape[: len(raw.axes)]).sqrt()
+    operator = NonUniformKSpace(raw.grid, raw.trajectory, maps, weights, axes=raw.axes)
     return operator.adjoint(raw.samples * weights[..., None])[0, 0].abs().numpy()
 
 
@@ -63,19 +65,24 @@ def sigpy_tv(samples, trajectory, maps, weight):
 
 
 def main():
-    options = parser(__doc__, "volumes", "--crop", "--noise", "--seed", crop=96)
-    options.add_argument("--slices", type=int, default=4, help="[%(default)s]")
+    options = parser(__doc__, "volumes", "--crop", "--noise", "--seed", crop=64)
+    options.add_argument("--slices", type=int, default=16, help="[%(default)s]")
+    options.add_argument("--scenes", nargs="+", default=SCENES, help="[all but balls]")
     options.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS, metavar="METHOD", help="[all]")
     args = options.parse_args()
     table(["volume", "scene", "method", "PSNR", "NRMSE", "chi2", "s"])
     for volume in map(normalised, truths(args.volumes, args.crop)):
-        mask, sigma = head_mask(volume.numpy()), args.noise * peak(volume.numpy())
-        cut = middle(volume, args.slices)
-        truth, inside = cut.numpy(), middle(volume.with_data(torch.from_numpy(mask)[None, None] * 1.0), args.slices)
-        within = inside.numpy() > 0
-        for scene, trajectory in scenes(args.crop).items():
-            raw, maps, _ = simulate_noncartesian(cut, trajectory, noise=args.noise, seed=args.seed)
+        sigma = args.noise * peak(volume.numpy())
+        head = volume.with_data(torch.from_numpy(head_mask(volume.numpy()))[None, None] * 1.0)
+        for scene in args.scenes:
+            trajectory, ball = trajectory_of(scene, args.crop), scene.startswith("ball")
+            axes = (0, 1, 2) if ball else (0, 1)
+            cut, inside = (one if ball else middle(one, args.slices) for one in (volume, head))
+            truth, within = cut.numpy(), inside.numpy() > 0
+            raw, maps, _ = simulate_noncartesian(cut, trajectory, noise=args.noise, seed=args.seed, axes=axes)
             for method in args.methods:
+                if ball and method == "sigpy tv":
+                    continue
                 begun, misfit, name = time.perf_counter(), "", method
                 if method == "gridding":
                     image = gridded(raw, maps)

@@ -175,7 +175,7 @@ def _shared(scan: RegisteredScan, others: Sequence[RegisteredScan], grid: Grid) 
     return found if scan.mask is None else found & scan.mask
 
 
-def volume_of(scans: Sequence[RegisteredScan], grid: Grid, rtol: float = 1e-2, max_iter: int = 20) -> Tensor:
+def volume_of(scans: Sequence[RegisteredScan], grid: Grid, rtol: float = 5e-3, max_iter: int = 20) -> Tensor:
     """The Tikhonov reconstruction from the scans with their present motion, by conjugate gradients."""
     members, data = [], []
     for scan in scans:

@@ -128,24 +128,26 @@ def conjugate_gradient(
 ) -> LinearSolution:
     """Solve ``matvec(x) = b`` for a symmetric positive definite `matvec`.
 
-    Stops when ``||b - matvec(x)|| <= rtol * ||b||``; the tolerance is relative, so that the result does
-    not depend on the intensity scale.
+    Stops when ``||P (b - matvec(x))|| <= rtol ||P b||`` with the preconditioner P, about the relative error of x: a
+    residual without it tells of large eigenvalues alone, as those of the centre of k-space are where spokes cross. The
+    tolerance is relative, so that the result does not depend on the intensity scale.
 
     References
     ----------
     Hestenes & Stiefel (1952), J. Res. Natl. Bur. Stand. 49, 409-436.
     """
+    precondition = preconditioner or (lambda r: r)
     x = torch.zeros_like(b) if x0 is None else x0.clone()
     r = b - matvec(x) if x0 is not None else b.clone()
-    scale = float(inner(b, b)) ** 0.5
+    scale = float(norm(precondition(b)))
     if scale == 0:
         return LinearSolution(torch.zeros_like(b))
-    residual = first = float(inner(r, r)) ** 0.5 / scale
+    z = precondition(r)
+    residual = first = float(norm(z)) / scale
     p, rz = torch.zeros_like(b), 1.0
     for n in range(max_iter):
         if residual <= rtol:
             return LinearSolution(x, Status.CONVERGED, n, residual)
-        z = r if preconditioner is None else preconditioner(r)
         rz, rz_old = float(inner(r, z)), rz
         p = torch.add(z, p, alpha=rz / rz_old) if n else z.clone()
         q = matvec(p)
@@ -154,7 +156,8 @@ def conjugate_gradient(
             return LinearSolution(x, Status.BREAKDOWN, n, residual)
         x = torch.add(x, p, alpha=rz / curvature)
         r = torch.sub(r, q, alpha=rz / curvature)
-        residual = float(inner(r, r)) ** 0.5 / scale
+        z = precondition(r)
+        residual = float(norm(z)) / scale
         if residual > rtol:  # which it approaches by about the same factor in each iteration
             tell(max(0.0, math.log(residual / first) / math.log(rtol / first)))
     return LinearSolution(x, Status.CONVERGED if residual <= rtol else Status.MAX_ITER, max_iter, residual)

@@ -197,13 +197,22 @@ class NonUniformKSpace(KSpaceSamples):
         return spectrum
 
     def _convolved(self, x: Tensor, spectrum: Tensor) -> Tensor:
-        along, double = [n - 3 for n in self.axes], [2 * n for n in self.sizes]
-        y: Tensor = torch.fft.fftn(x, s=double, dim=along)
-        y = y * spectrum if torch.is_grad_enabled() else y.mul_(spectrum)
-        y = torch.fft.ifftn(y, dim=along)
-        for n, size in zip(along, self.sizes, strict=True):
-            y = y.narrow(n, 0, size)
-        return y
+        # Along the first axis on all of the other matrix as it is, then layer by layer: the whole of twice the matrix
+        # never stands in memory, and a layer stays in the cache.
+        first, *along = (n - 3 for n in self.axes)
+        size, *others = self.sizes
+        y: Tensor = torch.fft.fft(x, 2 * size, dim=first)
+        layers = max(1, CACHED // (y.select(first, 0).numel() * 2 ** len(others)))
+        parts = []
+        for some, weights in zip(*(torch.split(one, layers, first) for one in (y, spectrum)), strict=True):
+            part = torch.fft.fftn(some, s=[2 * n for n in others], dim=along)
+            part = part * weights if torch.is_grad_enabled() else part.mul_(weights)
+            part = torch.fft.ifftn(part, dim=along)
+            for axis, n in zip(along, others, strict=True):
+                part = part.narrow(axis, 0, n)
+            parts.append(part)
+        y = torch.fft.ifft(torch.cat(parts, first), dim=first)
+        return y.narrow(first, 0, size)
 
     def _broadcast(self, values: Tensor) -> Tensor:
         """Of the Fourier axes only; one is put in where positions lie."""

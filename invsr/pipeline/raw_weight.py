@@ -15,8 +15,7 @@ from invsr.pipeline.raw_matrix import unstacked
 from invsr.pipeline.raw_operator import kspace_operator
 from invsr.priors.base import Prior
 from invsr.raw import Data, KSpaceData
-from invsr.solvers.plug_and_play import iterate
-from invsr.solvers.residuals import back_project
+from invsr.solvers.plug_and_play import iterate, smooth_guess
 from invsr.solvers.steps import ADMM
 
 # Share of the samples that are left out, at random.
@@ -117,7 +116,7 @@ def cross_validated(slab: Slab, prior: Prior, scale: float, seed: int = 0) -> fl
     training, test = (kspace_operator(raw, one, slab.maps) for one in (kept, held))
     y = raw.samples / scale
     seen, left_out = y * kept, y * held
-    x = back_project(training, seen)
+    x = smooth_guess(training, seen)
     errors: dict[int, float] = {}
 
     def error(n: int) -> float:

@@ -75,8 +75,8 @@ def iterate(
     schedule : Schedule, optional
         Noise levels of a denoiser; by default those of `noise_schedule`.
     x0 : Tensor, optional
-        First guess; by default ``A* y``, and for denoisers the smoothest volume that explains the data
-        (`smooth_guess`).
+        First guess; by default ``A* y``, and for denoisers and k-space, whose ``A* y`` may be far from the volume, the
+        smoothest volume that explains the data (`smooth_guess`).
     max_iter, rtol
         Stop when the relative change of x falls below rtol: by default 0.001, and 0.02 with denoisers, whose random
         symmetries leave 0.003 to 0.015 once the schedule has ended.
@@ -109,7 +109,7 @@ def iterate(
     likelihoods = as_tuple(likelihood) if likelihood is not None else tuple(Gaussian(noise) for _ in as_tuple(y))
     back = back_project(operator, y)
     if x0 is None:
-        x0 = smooth_guess(operator, y) if prior.is_denoiser else back
+        x0 = smooth_guess(operator, y) if prior.is_denoiser or operator.complex_range else back
     if rtol is None:
         rtol = DENOISER_RTOL if prior.is_denoiser else RTOL
     scale = intensity_scale(y, likelihoods, x0 if bool(x0.any()) else back)

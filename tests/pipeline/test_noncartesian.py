@@ -12,6 +12,7 @@ from raw_files import blob, centre_of
 
 from invsr.coils import noise_covariance, readout_noise
 from invsr.errors import InvsrError, InvsrWarning
+from invsr.examples import example
 from invsr.grid import Grid
 from invsr.noncartesian import NonCartesianData
 from invsr.operators import NonUniformKSpace, density_weights, kooshball, radial, spiral
@@ -49,6 +50,20 @@ def nrmse(found, truth):
 def oblique(shape, spacing=1.3):
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     return Grid.from_spacing(shape, spacing, centre=(5, -8, 3), directions=turn)
+
+
+@pytest.fixture(scope="module")
+def ball():
+    """A head, and undersampled spokes in all directions, which lie many times as dense in the middle."""
+    truth = example(32)
+    return truth, *simulate_noncartesian(truth, kooshball(300, 32, 32), n_coils=4, axes=(0, 1, 2))[:2]
+
+
+@pytest.mark.parametrize(("method", "most"), [("tikhonov", 0.043), ("tv", 0.043), ("pnp", 0.036), ("unrolled", 0.036)])
+def test_dense_middles_hide_no_errors(method, most, ball):
+    truth, raw, maps = ball
+    found = reconstruct_raw(raw, method=method, maps=maps, noise=0.01 * peak(truth.numpy()))
+    assert float((found.x.abs() - truth.data).norm() / truth.data.norm()) < most
 
 
 @pytest.mark.parametrize("matrix", [(24, 21, 34), (17, 26, 34)])
