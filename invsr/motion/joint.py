@@ -35,6 +35,8 @@ FINE_STEPS = 3
 OUTLIER_MISFIT = 3.5
 # ... and the misfit exceeds the median by at least this factor.
 LEAST_OUTLIER_FACTOR = 1.4
+# Tolerance of the volumes that slices are registered to and judged by; whole scans gain nothing from it.
+FINE_RTOL = 5e-3
 # Standard deviation of the residuals, share of the peak, by which starting positions are compared.
 START_RESIDUAL_SD = 0.05
 # Intensities are compared at pixels of which this share or more is shown by other scans, if there are so many of them.
@@ -98,10 +100,10 @@ def _slices(
     """Register each slice to the volume of all scans or, with `apart`, of the other scans."""
     grid = target.refine(spacing)
     coarse = [scan.coarser(spacing) for scan in scans]
-    volume = None if apart else volume_of(coarse, grid)
+    volume = None if apart else volume_of(coarse, grid, FINE_RTOL)
     aligned = []
     for n, scan in each(list(enumerate(coarse))):
-        others = volume_of(coarse[:n] + coarse[n + 1 :], grid) if volume is None else volume
+        others = volume_of(coarse[:n] + coarse[n + 1 :], grid, FINE_RTOL) if volume is None else volume
         aligned.append(align(others, grid, scan, each_slice=True, stiffness=stiffness, n_iter=n_iter))
     return [_taken(one, other) for one, other in zip(scans, aligned, strict=True)]
 
@@ -175,7 +177,7 @@ def _shared(scan: RegisteredScan, others: Sequence[RegisteredScan], grid: Grid) 
     return found if scan.mask is None else found & scan.mask
 
 
-def volume_of(scans: Sequence[RegisteredScan], grid: Grid, rtol: float = 5e-3, max_iter: int = 20) -> Tensor:
+def volume_of(scans: Sequence[RegisteredScan], grid: Grid, rtol: float = 1e-2, max_iter: int = 20) -> Tensor:
     """The Tikhonov reconstruction from the scans with their present motion, by conjugate gradients."""
     members, data = [], []
     for scan in scans:
@@ -263,7 +265,7 @@ def _judged(scans: list[RegisteredScan], target: Grid, spacing: float) -> list[R
     """The scans with weight 0 for outlier slices, which fit worse than the rest of their scan."""
     grid = target.refine(spacing)
     coarse = [scan.coarser(spacing) for scan in scans]
-    volume = volume_of(coarse, grid)
+    volume = volume_of(coarse, grid, FINE_RTOL)
     out = []
     for scan, one in zip(scans, coarse, strict=True):
         out.append(replace(scan, weights=_weights(fit(volume, grid, one))))

@@ -21,7 +21,7 @@ PIECE = 1 << 20
 
 @dataclass(frozen=True)
 class LinearSolution:
-    """Result of a linear solve: `x`, how it ended, iterations taken, relative residual reached.
+    """Result of a linear solve: `x`, how it ended, iterations taken, relative residual (preconditioned) reached.
 
     A direct solve reports 0 iterations and a residual of 0.
     """

@@ -71,7 +71,7 @@ class NormalEquations(nn.Module):
         x0 : Tensor, optional
             Start of the iteration; ignored by direct solves.
         rtol, max_iter
-            Relative residual and iteration limit of the iterative case.
+            Relative residual, preconditioned, and iteration limit of the iterative case.
 
         Returns
         -------

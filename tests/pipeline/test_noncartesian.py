@@ -25,6 +25,7 @@ from invsr.pipeline.raw_run import reconstruct_raw
 from invsr.pipeline.raw_weight import cross_validated
 from invsr.pipeline.run import solve_problem
 from invsr.priors import tv
+from invsr.solvers import ADMM, iterate
 from invsr.solvers.residuals import chi2
 from invsr.testing.kspace import simulate_kspace, simulate_noncartesian
 from invsr.testing.metrics import peak
@@ -64,6 +65,14 @@ def test_dense_middles_hide_no_errors(method, most, ball):
     truth, raw, maps = ball
     found = reconstruct_raw(raw, method=method, maps=maps, noise=0.01 * peak(truth.numpy()))
     assert float((found.x.abs() - truth.data).norm() / truth.data.norm()) < most
+
+
+def test_iterations_begin_near_the_volume(ball):
+    truth, raw, maps = ball
+    problem = build_raw_problem(raw, maps=maps, noise=0.01 * peak(truth.numpy()))
+    found = iterate(ADMM(), problem.operator, problem.y, tv.TV(), lam=1e-3, sigma=problem.sigma)
+    assert found.status.value == "converged" and found.chi2 < 1
+    assert float((problem.scale * found.x.abs() - truth.data).norm() / truth.data.norm()) < 0.043
 
 
 @pytest.mark.parametrize("matrix", [(24, 21, 34), (17, 26, 34)])
