@@ -158,7 +158,7 @@ def conjugate_gradient(
         r = torch.sub(r, q, alpha=rz / curvature)
         z = precondition(r)
         residual = float(norm(z)) / scale
-        if residual > rtol:  # which it approaches by about the same factor in each iteration
+        if residual > rtol > 0:  # which it approaches by about the same factor in each iteration
             tell(max(0.0, math.log(residual / first) / math.log(rtol / first)))
     return LinearSolution(x, Status.CONVERGED if residual <= rtol else Status.MAX_ITER, max_iter, residual)
 

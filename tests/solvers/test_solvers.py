@@ -208,6 +208,17 @@ def test_conjugate_gradient():
     assert conjugate_gradient(lambda x: matrix @ x, b, rtol=1e-12, max_iter=2).status is Status.MAX_ITER
     assert conjugate_gradient(lambda x: -(matrix @ x), b).status is Status.BREAKDOWN
     assert not conjugate_gradient(lambda x: matrix @ x, torch.zeros_like(b)).x.any()
+    assert conjugate_gradient(lambda x: matrix @ x, b, rtol=0.0, max_iter=2).n_iter == 2
+
+
+def test_conjugate_gradients_stop_by_the_error_where_eigenvalues_differ():
+    # As the middle of k-space, where spokes cross, outweighs the rest.
+    generator = torch.Generator().manual_seed(0)
+    size = torch.cat([torch.full((3,), 1e6), 1 + torch.rand(60, generator=generator)]).double()
+    x = torch.randn(63, dtype=torch.float64, generator=generator)
+    about = size * torch.cat([torch.ones(3), 1 + 5 * torch.rand(60, generator=generator)])
+    found = conjugate_gradient(lambda v: size * v, size * x, preconditioner=lambda r: r / about, rtol=1e-2)
+    assert found.status is Status.CONVERGED and float((found.x - x).norm() / x.norm()) < 2e-2
 
 
 def test_scale_of_the_data_does_not_matter_to_the_tolerance():
