@@ -17,7 +17,7 @@ import torch
 
 import invsr
 from benchmarks.arguments import parser, row, table
-from invsr.errors import InvsrWarning
+from invsr.errors import InvsrError, InvsrWarning
 from invsr.motion.align import RegisteredScan, align
 from invsr.numerics.levels import peak
 from invsr.operators import Resample, acquisition
@@ -62,15 +62,19 @@ def main():
     scans, masks = [invsr.load(path) for path in options.scans], [invsr.load(path) for path in options.mask]
     rows = [("cubic", "none"), *((options.method, motion) for motion in ("none", "stack", "slice"))]
     table(["left out", "volume", "motion", *WHERE, "seconds"])
-    totals = np.zeros((len(rows), len(WHERE)))
+    totals = {one: [] for one in rows}
     for n, (scan, mask) in enumerate(zip(scans, masks, strict=True)):
         others, their = scans[:n] + scans[n + 1 :], masks[:n] + masks[n + 1 :]
         inside = mask.data != 0
-        predictions, seconds = [], []
+        predictions, seconds, refused = [], [], set()
         for method, motion in rows:
             start = time.perf_counter()
             how = {"masks": their, "spacing": options.spacing, "slice_thickness": options.thickness}
-            solution = invsr.reconstruct(others, method=method, motion=motion, **how)
+            try:
+                solution = invsr.reconstruct(others, method=method, motion=motion, **how)
+            except InvsrError:  # no volume explains scans between which the head moved
+                refused.add((method, motion))
+                continue
             seconds.append(time.perf_counter() - start)
             with torch.no_grad():
                 for where in placed(solution.x, solution.grid, scan, inside, options.thickness):
@@ -83,11 +87,17 @@ def main():
         for one in predictions:
             p = one[seen]
             errors.append(float((y - (p @ y) / (p @ p) * p).norm() / y.norm()))
-        for (method, motion), some, took in zip(rows, np.reshape(errors, totals.shape), seconds, strict=True):
+        each = zip(np.reshape(errors, (-1, len(WHERE))), seconds, strict=True)
+        for method, motion in rows:
+            if (method, motion) in refused:
+                row([scan.name, method, motion, *["refused"] * len(WHERE), ""])
+                continue
+            some, took = next(each)
             row([scan.name, method, motion, *(f"{value:.3f}" for value in some), f"{took:.0f}"])
-        totals += np.reshape(errors, totals.shape)
-    for (method, motion), some in zip(rows, totals / len(scans), strict=True):
-        row(["mean", method, motion, *(f"{value:.3f}" for value in some), ""])
+            totals[method, motion].append(some)
+    for (method, motion), some in totals.items():
+        if len(some) == len(scans):
+            row(["mean", method, motion, *(f"{value:.3f}" for value in np.mean(some, 0)), ""])
 
 
 if __name__ == "__main__":

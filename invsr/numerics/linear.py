@@ -139,10 +139,12 @@ def conjugate_gradient(
     precondition = preconditioner or (lambda r: r)
     x = torch.zeros_like(b) if x0 is None else x0.clone()
     r = b - matvec(x) if x0 is not None else b.clone()
-    scale = float(norm(precondition(b)))
+    z = precondition(b)
+    scale = float(norm(z))
     if scale == 0:
         return LinearSolution(torch.zeros_like(b))
-    z = precondition(r)
+    if x0 is not None:
+        z = precondition(r)
     residual = first = float(norm(z)) / scale
     p, rz = torch.zeros_like(b), 1.0
     for n in range(max_iter):
