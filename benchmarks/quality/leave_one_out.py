@@ -6,7 +6,7 @@
 Volumes of all stacks but one: the mean of their cubic interpolations where their headers put them, and reconstructions
 with no motion, motion of stacks and motion of slices. The slices of the stack that was left out are then predicted
 where its header puts them, where the stack as a whole fits the volume best, and where each of its slices does.
-Normalised root mean square error inside its mask, of pixels that all volumes see, after one gain for the stack.
+Normalised root mean square error inside its mask, of pixels that all volumes show, after one gain for the stack.
 """
 
 import time
@@ -25,6 +25,8 @@ from invsr.operators.scan_model import slice_profile_of
 
 # Voxels for alignment, mm.
 COARSE = 2.0
+# Share of a pixel that a volume shows.
+WHOLLY = 0.98
 WHERE = ("as the header says", "aligned as a whole", "aligned slice by slice")
 
 
@@ -66,7 +68,7 @@ def main():
     for n, (scan, mask) in enumerate(zip(scans, masks, strict=True)):
         others, their = scans[:n] + scans[n + 1 :], masks[:n] + masks[n + 1 :]
         inside = mask.data != 0
-        predictions, seconds, refused = [], [], set()
+        predictions, shown, seconds, refused = [], inside, [], set()
         for method, motion in rows:
             start = time.perf_counter()
             how = {"masks": their, "spacing": options.spacing, "slice_thickness": options.thickness}
@@ -81,11 +83,12 @@ def main():
                     how = {"motion": where, "centre": solution.grid.centre}
                     A = acquisition(scan.grid, reference=solution.grid, slice_thickness=options.thickness, **how)
                     predictions.append(A(solution.x))
-        seen = inside & torch.stack([one != 0 for one in predictions]).all(0)
-        y = scan.data[seen]
+                    # A volume is 0 outside of its masks.
+                    shown = shown & (A((solution.x != 0).to(solution.x)) > WHOLLY)
+        y = scan.data[shown]
         errors = []
         for one in predictions:
-            p = one[seen]
+            p = one[shown]
             errors.append(float((y - (p @ y) / (p @ p) * p).norm() / y.norm()))
         each = zip(np.reshape(errors, (-1, len(WHERE))), seconds, strict=True)
         for method, motion in rows:

@@ -197,20 +197,16 @@ class NonUniformKSpace(KSpaceSamples):
         return spectrum
 
     def _convolved(self, x: Tensor, spectrum: Tensor) -> Tensor:
+        along = [n - 3 for n in self.axes]
+        if x.numel() * 2 ** len(along) <= CACHED:
+            return _on_twice(x, spectrum, along, self.sizes)
         # Along the first axis on all of the other matrix as it is, then layer by layer: the whole of twice the matrix
         # never stands in memory, and a layer stays in the cache.
-        first, *along = (n - 3 for n in self.axes)
-        size, *others = self.sizes
+        first, size = along[0], self.sizes[0]
         y: Tensor = torch.fft.fft(x, 2 * size, dim=first)
-        layers = max(1, CACHED // (y.select(first, 0).numel() * 2 ** len(others)))
-        parts = []
-        for some, weights in zip(*(torch.split(one, layers, first) for one in (y, spectrum)), strict=True):
-            part = torch.fft.fftn(some, s=[2 * n for n in others], dim=along)
-            part = part * weights if torch.is_grad_enabled() else part.mul_(weights)
-            part = torch.fft.ifftn(part, dim=along)
-            for axis, n in zip(along, others, strict=True):
-                part = part.narrow(axis, 0, n)
-            parts.append(part)
+        layers = max(1, CACHED // (y.select(first, 0).numel() * 2 ** len(along[1:])))
+        pairs = zip(*(torch.split(one, layers, first) for one in (y, spectrum)), strict=True)
+        parts = [_on_twice(some, weights, along[1:], self.sizes[1:]) for some, weights in pairs]
         y = torch.fft.ifft(torch.cat(parts, first), dim=first)
         return y.narrow(first, 0, size)
 
@@ -243,3 +239,13 @@ class NonUniformKSpace(KSpaceSamples):
                 power = power + torch.fft.fftn(coil, s=double, dim=along).abs().square_()
         found: Tensor = torch.fft.ifftn(power, dim=along).conj()
         return found
+
+
+def _on_twice(x: Tensor, spectrum: Tensor, along: Sequence[int], sizes: Sequence[int]) -> Tensor:
+    """The convolution of x along some of its axes, of the sizes given, by transforms on twice the matrix."""
+    y: Tensor = torch.fft.fftn(x, s=[2 * n for n in sizes], dim=along)
+    y = y * spectrum if torch.is_grad_enabled() else y.mul_(spectrum)
+    y = torch.fft.ifftn(y, dim=along)
+    for axis, n in zip(along, sizes, strict=True):
+        y = y.narrow(axis, 0, n)
+    return y
