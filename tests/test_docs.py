@@ -23,7 +23,7 @@ SMALLER = {
     "06_several_stacks": {"side=56": "side=36", "distance < 25": "distance < 16"},
     "07_how_sure": {"side=48": "side=32", "[39, 9, 34]": "[16, 16, 16]", "arange(48)": "arange(32)"},
     "09_several_contrasts": {"side=56": "side=36"},
-    "10_from_kspace": {"28:112": "54:86", "(40, 52, 28)": "(40, 52, 12)"},
+    "10_from_kspace": {"28:112": "42:98", "(40, 52, 28)": "(40, 52, 20)"},
 }
 
 

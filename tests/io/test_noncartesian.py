@@ -68,7 +68,7 @@ def centre_of(volume):
 
 def off(raw, scan):
     """How far the blob of the reconstruction lies from its place along axes that are encoded, voxels."""
-    found = invsr.reconstruct_raw(raw, method="tikhonov", noise=0.01, lam=1e-4, maps=uniform(raw), **thin(raw))
+    found = invsr.reconstruct_raw(raw, method="tikhonov", noise=0.01, lam=1e-3, maps=uniform(raw), **thin(raw))
     away = raw.grid.directions.T @ (centre_of(found.volume) - LPS * scan.blob) / raw.grid.spacing
     return np.abs(away[list(raw.axes)]).max()
 
