@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.arguments import parser, row, table
 from benchmarks.peak import added_memory
-from invsr.operators import poisson_disc, radial
+from invsr.operators import kooshball, poisson_disc, radial
 from invsr.pipeline.methods import METHODS
 from invsr.pipeline.raw_problem import build_raw_problem
 from invsr.pipeline.raw_run import raw_method_of
@@ -35,11 +35,7 @@ def simulated(samples, side, coils):
         return simulate_kspace(truth, mask=poisson_disc((1, side, side), 4, (16, 16), seed=0), **given)[:2]
     if samples == "spokes":
         return simulate_noncartesian(truth, radial(side // 3, side, side), axes=(0, 1), **given)[:2]
-    directions = torch.nn.functional.normalize(
-        torch.randn(side**2 // 16, 3, generator=torch.Generator().manual_seed(0))
-    )
-    spokes = 0.98 * (torch.arange(side) - side // 2)[:, None, None] * directions
-    return simulate_noncartesian(truth, spokes, axes=(0, 1, 2), **given)[:2]
+    return simulate_noncartesian(truth, kooshball(side**2 // 16, side, side), axes=(0, 1, 2), **given)[:2]
 
 
 def measured(samples, name, side, coils, channel):
