@@ -24,6 +24,13 @@ from invsr.models.networks import Network
 
 # Key under which the description of a trained solver says which solver it is and how its steps go.
 DRIVER = "driver"
+# What weights are, by their kind, and how they are used.
+USES = {
+    "denoiser": "a denoiser: use it with --denoiser",
+    "unrolled": "an unrolled solver: use it with --method unrolled --model",
+    "deq": "an equilibrium solver: use it with --method deq --model",
+    "deviation": "a network for error bars: --uncertainty predicted finds it beside the weights of its solver",
+}
 # Bytes of the header: about 100 for each tensor.
 LARGEST_HEADER = 2**22
 # What PyTorch raises from pickled files that are damaged, or hold something else.
@@ -32,6 +39,10 @@ DAMAGES = (
     *(AttributeError, ArithmeticError, AssertionError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile),
 )
 Module = TypeVar("Module", bound=nn.Module)
+
+
+class OtherKindError(InvsrError):
+    """Sound weights of another kind than the one that is needed."""
 
 
 def save_weights(network: Network, path: str | Path, description: dict[str, Any]) -> None:
@@ -64,15 +75,28 @@ def load_weights(path: str | Path, sha256: str | None = None) -> tuple[Network, 
     Raises
     ------
     InvsrError
-        When the file is missing or damaged, does not match the checksum, or was not written by invsr.
+        When the file is missing or damaged, does not match the checksum, or holds no denoiser of invsr.
     """
 
     def make(about: dict[str, Any]) -> Network:
-        if DRIVER in about:
-            raise ValueError(f"it belongs to a trained solver: use it with --method {about[DRIVER]['kind']}")
+        require_kind(about, "denoiser")
         return build(about["architecture"], about["config"])
 
     return read_weights(path, make, sha256)
+
+
+def require_kind(about: dict[str, Any], *kinds: str) -> None:
+    """Check what a weights file holds, by its description.
+
+    Raises
+    ------
+    OtherKindError
+        When it is none of `kinds`.
+    """
+    is_deviation = about["architecture"] == "DeviationNetwork"
+    kind = about[DRIVER]["kind"] if DRIVER in about else "deviation" if is_deviation else "denoiser"
+    if kind not in kinds:
+        raise OtherKindError(f"holds {USES[kind]}")
 
 
 def describe(network: Network) -> dict[str, Any]:
@@ -133,6 +157,8 @@ def read_weights(
             _require_shapes(make(about), tensors)
         module = make(about)
         module.load_state_dict(tensors)
+    except OtherKindError as error:
+        raise InvsrError(f"{path}: {error}") from None
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InvsrError(f"{path}: is not a weights file of invsr, or a damaged one ({reason})") from None

@@ -9,7 +9,7 @@ from invsr.errors import InvsrError
 from invsr.models.architectures import build
 from invsr.models.networks import Network
 from invsr.models.registry import weights_of
-from invsr.models.weights import DRIVER, describe, read_weights, write_weights
+from invsr.models.weights import DRIVER, describe, read_weights, require_kind, write_weights
 from invsr.priors.denoiser import Denoiser
 from invsr.solvers.equilibrium import JACOBIAN_FREE, Equilibrium
 from invsr.solvers.steps import ADMM, HQS, PGD
@@ -95,9 +95,8 @@ def load_solver(name: str | Path, kind: str | None = UNROLLED) -> tuple[Unrolled
     """
 
     def make(about: dict[str, Any]) -> Unrolled | Equilibrium:
-        driver = about.get(DRIVER, {"kind": "denoiser"})
-        if driver["kind"] not in ((UNROLLED, DEQ) if kind is None else (kind,)):
-            raise InvsrError(f"{name}: holds a {driver['kind']}, not weights for method {kind or 'unrolled or deq'}")
+        require_kind(about, *((UNROLLED, DEQ) if kind is None else (kind,)))
+        driver = about[DRIVER]
         if driver["kind"] == DEQ:
             return equilibrium_of(build(about["architecture"], about["config"]), driver["step"], driver["max_iter"])
         n_steps, n_networks = driver["n_steps"], driver["priors"]

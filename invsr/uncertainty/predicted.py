@@ -18,7 +18,7 @@ from torch import Tensor
 from invsr.errors import InvsrError
 from invsr.models.deviation import DeviationNetwork
 from invsr.models.registry import DEVIATION, ENDING, models, weights_of
-from invsr.models.weights import read_weights
+from invsr.models.weights import read_weights, require_kind
 from invsr.numerics.linear import white_noise
 from invsr.operators.base import Data, LinearOperator
 from invsr.solvers.plug_and_play import smooth_guess
@@ -201,8 +201,7 @@ def read_deviation(path: str | Path, sha256: str | None = None) -> PredictedDevi
     """
 
     def make(about: dict[str, Any]) -> DeviationNetwork:
-        if about["architecture"] != DeviationNetwork.__name__:
-            raise ValueError(f"it holds a {about['architecture']}")
+        require_kind(about, DEVIATION)
         return DeviationNetwork(**about["config"])
 
     network, about = read_weights(path, make, sha256)

@@ -206,10 +206,10 @@ def test_damaged_and_foreign_files(tmp_path):
     from invsr.models.weights import load_weights, save_weights
 
     save_weights(UNet(channels=(2, 4)), path, {})
-    with pytest.raises(InvsrError, match="holds a denoiser, not weights for method unrolled"):
+    with pytest.raises(InvsrError, match=r"w.safetensors: holds a denoiser: use it with --denoiser"):
         load_solver(path)
     path.write_bytes(content)
-    with pytest.raises(InvsrError, match="use it with --method unrolled"):
+    with pytest.raises(InvsrError, match=r"w.safetensors: holds an unrolled solver: use it with --method unrolled"):
         load_weights(path)
     with pytest.raises(InvsrError, match="no unrolled 'mri-denoiser'"):
         load_solver("mri-denoiser")
@@ -234,7 +234,7 @@ def test_equilibria_come_back(tmp_path):
     assert type(back.step) is ADMM and back.max_iter == 12 and about["driver"]["kind"] == "deq"
     for name, value in solver.state_dict().items():
         torch.testing.assert_close(back.state_dict()[name], value.half().float())
-    with pytest.raises(InvsrError, match="holds a deq, not weights for method unrolled"):
+    with pytest.raises(InvsrError, match="holds an equilibrium solver: use it with --method deq"):
         load_solver(path)
 
 

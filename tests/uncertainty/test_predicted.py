@@ -11,9 +11,9 @@ from invsr.grid import Grid
 from invsr.models.deviation import TOLD, DeviationNetwork
 from invsr.models.networks import UNet
 from invsr.models.registry import models
-from invsr.models.weights import save_weights
+from invsr.models.weights import load_weights, save_weights
 from invsr.operators import Identity, Stack, acquisition
-from invsr.solvers.trained import save_solver, unrolled_of
+from invsr.solvers.trained import load_solver, save_solver, unrolled_of
 from invsr.uncertainty.predicted import (
     PredictedDeviation,
     fingerprint,
@@ -117,8 +117,11 @@ def test_a_network_for_other_weights_is_refused(solver):
 
 
 def test_other_weights_are_refused(solver):
-    with pytest.raises(InvsrError, match=r"w.safetensors: is not a weights file .*UNet"):
+    with pytest.raises(InvsrError, match=r"w.safetensors: holds an unrolled solver: use it with --method unrolled"):
         read_deviation(solver)
+    for load in (load_weights, load_solver):
+        with pytest.raises(InvsrError, match=r"w-deviation.safetensors: holds a network for error bars"):
+            load(solver.with_name("w-deviation.safetensors"))
 
 
 @pytest.mark.parametrize("name", list(models("deviation")))
