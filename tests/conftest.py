@@ -41,7 +41,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    # One engine in all runs, where a measurement would choose now one, now the other; test_engines compares them.
+    # One engine in all runs, where a measurement would choose now one, now the other; test_openvino compares them.
     os.environ.setdefault("INVSR_ENGINE", "torch")
     if config.option.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what chooses a device by itself, commands too, is to choose the CPU

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from compare import assert_same, everywhere
-from registry import noise
+from small_grids import noise
 
 from invsr.models.deviation import DeviationNetwork
 from invsr.models.gradient_step import GradientStep

@@ -5,8 +5,10 @@ import dataclasses
 import ismrmrd
 import nibabel as nib
 import numpy as np
+import pytest
 from scipy.fft import fftshift, ifftn, ifftshift
 
+from invsr.errors import InvsrError
 from invsr.io.raw import load_raw
 from invsr.volume import Volume
 
@@ -160,6 +162,15 @@ def read(tmp_path, scan, lines=None, **options):
     index = options.pop("index", None)
     header = scan.header(**options)
     return load_raw(write_mrd(tmp_path / "scan.h5", scan.lines() if lines is None else lines, header), index=index)
+
+
+def refused(tmp_path, match, lines=None, scan=SMALL, xml=None, **options):
+    path = write_mrd(tmp_path / "scan.h5", scan.lines() if lines is None else lines, xml or scan.header(**options))
+    with pytest.raises(InvsrError, match=match) as caught:
+        load_raw(path)
+    said = str(caught.value)
+    assert said.startswith(f"{path}: ") and said.count(str(path)) == 1 and "\n" not in said and ": " in said
+    return said
 
 
 def blob(grid, at, width=4.0):

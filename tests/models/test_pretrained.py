@@ -1,20 +1,16 @@
-"""Weights files: the round trip, damage of every kind, what comes with the package, and deepinv's denoisers."""
+"""Weights files: the round trip, damage of every kind, and what comes with the package."""
 
 import hashlib
-import http.client
 import json
-import struct
 import sys
-import urllib.error
-import zipfile
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from saved_networks import NETWORKS, made, volume
 
 from invsr.errors import InvsrError
 from invsr.models.architectures import multiply_adds
-from invsr.models.gradient_step import GradientStep
 from invsr.models.networks import DnCNN, UNet
 from invsr.priors import Denoiser, card, load_weights, models, pretrained, save_weights
 from invsr.solvers.trained import load_solver
@@ -24,21 +20,6 @@ from invsr.uncertainty.predicted import load_deviation
 MEGABYTE = 1_000_000
 # The function pretrained hides the module of that name.
 module = sys.modules["invsr.models.registry"]
-NETWORKS = {
-    "UNet 3-D": lambda: UNet(3, (4, 6), blocks=1),
-    "UNet 2.5-D": lambda: UNet(2, (4, 6), blocks=1, neighbours=1),
-    "DnCNN": lambda: DnCNN(2, 4, depth=3),
-    "gradient step": lambda: GradientStep(UNet(3, (4, 6), blocks=1, activation="elu")),
-}
-
-
-def made(name="UNet 3-D"):
-    torch.manual_seed(0)
-    return NETWORKS[name]()
-
-
-def volume(*shape):
-    return torch.randn((1, 1, *shape), generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture
@@ -264,97 +245,3 @@ def test_what_comes_with_the_package_removes_noise():
         with torch.no_grad():
             out = pretrained(name).prox(noisy, sigma)
         assert float((out - clean).square().mean().sqrt()) < 0.9 * sigma, name
-
-
-# deepinv --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def deepinv():
-    return pytest.importorskip("deepinv", reason="deepinv's denoisers need deepinv")
-
-
-@pytest.fixture
-def dncnn(deepinv, tmp_path):
-    """An untrained network of deepinv and a file with its weights."""
-    torch.manual_seed(0)
-    network = deepinv.models.DnCNN(in_channels=1, out_channels=1, pretrained=None)
-    torch.save(network.state_dict(), tmp_path / "dncnn.pth")
-    return network, tmp_path / "dncnn.pth"
-
-
-def test_deepinv_with_weights_from_a_file_denoises_slices(dncnn):
-    network, file = dncnn
-    prior = pretrained(f"deepinv:DnCNN={file}", planes=1, symmetries=False, crop=False)
-    assert (prior.name, prior.dim) == ("deepinv:DnCNN", 2)
-    v = volume(8, 3, 16)
-    with torch.no_grad():
-        expected = torch.stack([network(v[:, :, :, n], sigma=0.1) for n in range(3)], 3)
-        out = prior.prox(v, 0.1)
-    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
-    assert (out - v).abs().max() > 1e-3
-
-
-def test_deepinv_moves_with_the_prior_and_is_not_trained(dncnn):
-    _, file = dncnn
-    prior = pretrained(f"deepinv:DnCNN={file}")
-    parameters = list(prior.parameters())
-    assert parameters and not any(parameter.requires_grad for parameter in parameters)
-    v = volume(8, 3, 16)
-    assert prior.to(torch.float64).prox(v.double(), 0.1).dtype == torch.float64
-
-
-@pytest.mark.parametrize("name", ["Nothing", "", "__doc__", "Nothing=file.pth"])
-def test_classes_that_deepinv_lacks_are_named(deepinv, name):
-    with pytest.raises(InvsrError, match=f"deepinv:{name}: deepinv.models has no .*DRUNet"):
-        pretrained(f"deepinv:{name}")
-
-
-def test_deepinv_without_a_connection_says_what_to_do(deepinv, monkeypatch):
-    def fail(*args, **kwargs):
-        raise urllib.error.URLError("Name or service not known")
-
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
-    with pytest.raises(InvsrError) as error:
-        pretrained("deepinv:DnCNN")
-    message = str(error.value)
-    for part in ("Name or service not known", "connect to the internet", "deepinv:DnCNN=FILE", module.DEFAULT):
-        assert part in message
-    assert "\n" not in message
-
-
-CONTENTS = {"empty": b"", "text": b"hello world", "zip": b"PK\x03\x04" + bytes(100), "missing": None}
-
-
-@pytest.mark.parametrize("name", CONTENTS)
-def test_deepinv_with_files_that_are_no_weights(deepinv, tmp_path, name):
-    file = tmp_path / "weights.pth"
-    if CONTENTS[name] is not None:
-        file.write_bytes(CONTENTS[name])
-    with pytest.raises(InvsrError, match="deepinv:DnCNN=.*weights.pth: its weights cannot be had"):
-        pretrained(f"deepinv:DnCNN={file}")
-
-
-@pytest.mark.parametrize(
-    "error", [AssertionError, ZeroDivisionError, struct.error, zipfile.BadZipFile, http.client.IncompleteRead(b"")]
-)
-def test_whatever_is_raised_on_the_way_to_weights_is_one_line(deepinv, monkeypatch, error):
-    def fail(*args, **kwargs):
-        raise error
-
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
-    with pytest.raises(InvsrError, match="deepinv:DnCNN: its weights cannot be had"):
-        pretrained("deepinv:DnCNN")
-
-
-def test_deepinv_with_weights_of_another_network(deepinv, tmp_path):
-    file = tmp_path / "weights.pth"
-    torch.save(made().state_dict(), file)
-    with pytest.raises(InvsrError, match="its weights cannot be had .*DnCNN"):
-        pretrained(f"deepinv:DnCNN={file}")
-
-
-def test_deepinv_that_is_not_installed(monkeypatch):
-    monkeypatch.setitem(sys.modules, "deepinv", None)
-    with pytest.raises(InvsrError, match=r"deepinv is not installed: pip install \"invsr\[deepinv\]\", or use"):
-        pretrained("deepinv:DRUNet")

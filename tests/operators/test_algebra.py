@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from registry import SMALL, THICK, VOLUME, noise
+from small_grids import SMALL, THICK, VOLUME, noise
 from torch import nn
 
 from invsr.errors import InvsrError

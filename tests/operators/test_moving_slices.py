@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from registry import grid, noise, reoriented, rotated
 from scipy.spatial.transform import Rotation
+from small_grids import grid, noise, reoriented, rotated
 
 from invsr.errors import InvsrError
 from invsr.operators import Rigid, Slices, acquisition

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from registry import grid as make_grid
-from registry import noise, reoriented
+from small_grids import grid as make_grid
+from small_grids import noise, reoriented
 
 from invsr.operators import acquisition
 from invsr.operators.parts import part_of

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from registry import noise
+from small_grids import noise
 
 from invsr.errors import InvsrError
 from invsr.numerics.axes import GAUSSIAN_FWHM

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from registry import grid, noise, reoriented, rotated, shifted
+from small_grids import grid, noise, reoriented, rotated, shifted
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from registry import VOLUME, grid, noise, reoriented, shifted
+from small_grids import VOLUME, grid, noise, reoriented, shifted
 
 from invsr.errors import InvsrError
 from invsr.numerics.axes import multiply, range_basis

@@ -1,60 +1,18 @@
 """The whole job in Python: geometry, likelihoods, weights, several scans, and what a Solution says of itself."""
 
-import dataclasses
-import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
+from comparisons import error, reordered
 
 import invsr
-from invsr.errors import InvsrError, InvsrWarning
+from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.pipeline import memory
-from invsr.pipeline.choice import method_of
-from invsr.pipeline.methods import METHODS, options_of
 from invsr.solvers import Status
-from invsr.testing.phantoms import centred_grid, shapes
-
-
-@pytest.fixture(scope="module")
-def truth():
-    grid = centred_grid((40, 36, 32), 1.0)
-    return invsr.Volume(shapes(grid, n_samples=16, size=40.0), grid)
-
-
-@pytest.fixture(scope="module")
-def scan(truth):
-    return invsr.simulate(truth, slice_thickness=4.0, axis=2, noise=0.01)
-
-
-@pytest.fixture(scope="module")
-def small_truth():
-    """For networks, whose time grows with the number of voxels."""
-    grid = centred_grid((28, 24, 24), 1.0)
-    return invsr.Volume(shapes(grid, n_samples=16, size=30.0), grid)
-
-
-@pytest.fixture(scope="module")
-def small_scan(small_truth):
-    return invsr.simulate(small_truth, slice_thickness=4.0, axis=2, noise=0.01)
-
-
-def error(solution, truth):
-    return float((solution.x - truth.data).square().mean().sqrt())
-
-
-def reordered(volume, axes, flips):
-    """The same volume in world space, its array axes permuted and reversed."""
-    data = volume.data[0, 0].permute(*axes)
-    affine = volume.grid.affine.copy()
-    affine[:3, :3] = affine[:3, list(axes)]
-    for n in flips:
-        data = data.flip(n)
-        affine[:3, 3] += affine[:3, n] * (data.shape[n] - 1)
-        affine[:3, n] *= -1
-    return invsr.Volume(data[None, None].contiguous(), Grid(data.shape, affine))
+from invsr.testing.phantoms import centred_grid
 
 
 @pytest.mark.parametrize("gap, axis", [(0.0, 2), (0.7, 1), (2.0, 0)])
@@ -214,33 +172,6 @@ def test_noise_free_data_are_no_special_case(truth):
     assert bool(found.x.isfinite().all()) and abs(found.gain - 1) < 0.01
 
 
-def test_the_default_is_what_fits_the_scan(monkeypatch, truth, scan):
-    def solve(self, problem, progress=None):
-        return invsr.solvers.Solution(problem.operator.adjoint(problem.y), problem.domain)
-
-    for kind in METHODS.values():  # which one is chosen is the question, not what it finds
-        monkeypatch.setattr(kind, "solve", solve)
-
-    def chosen(*scans, **options):
-        return invsr.reconstruct(list(scans), reference=truth.grid, **options).method.name
-
-    assert chosen(scan) == "unrolled"
-    assert chosen(scan, lam=0.01) == chosen(scan, noise_model="huber") == "tv"
-    assert chosen(scan, slice_thickness=1.0) == "unrolled"  # gaps
-    thin = invsr.Scan(invsr.simulate(truth, slice_thickness=1.5, noise=0.01, axis=2), slice_thickness=1.5)
-    assert chosen(thin) == "pnp"  # hardly thick
-    thick = invsr.simulate(truth, slice_thickness=14.0, noise=0.01, axis=2)
-    assert chosen(thick) == chosen(scan, noise=0.2) == "tv"
-    assert chosen(scan, method="cubic") == "cubic"
-    assert chosen(scan, scan) == "unrolled"
-    assert chosen(thick, thick) == "pnp"  # beyond the training
-    turn = np.eye(4)
-    turn[:2, :2] = [[np.cos(0.2), -np.sin(0.2)], [np.sin(0.2), np.cos(0.2)]]
-    oblique = invsr.Volume(scan.data, Grid(scan.grid.shape, turn @ scan.grid.affine), "oblique")
-    assert chosen(scan, oblique) == "unrolled"
-    assert chosen(thick, oblique) == chosen(scan, scan, lam=0.01) == "tv"
-
-
 def test_memory_is_checked_before_starting(monkeypatch, scan):
     monkeypatch.setattr("invsr.numerics.memory.free_memory", lambda device: 2**20)
     with pytest.raises(InvsrError, match=r"needs about .* GiB of memory and 0.0 GiB are free: use a spacing of"):
@@ -270,200 +201,3 @@ def test_one_value_per_scan(scan):
         invsr.reconstruct([scan, scan], masks=[scan])
     with pytest.raises(InvsrError, match="no scan"):
         invsr.reconstruct([])
-
-
-# Plug-and-play -------------------------------------------------------------------------------------
-
-SOLVERS = ("hqs", "admm", "pgd", "red")
-
-
-def test_solvers_agree_and_score_above_tv(small_scan, small_truth):
-    truth, options = small_truth, {"denoiser": "mri-denoiser-fast", "reference": small_truth.grid}
-    tv = error(invsr.reconstruct(small_scan, method="tv", reference=truth.grid), truth)
-    found = {name: invsr.reconstruct(small_scan, method="pnp", solver=name, **options) for name in SOLVERS}
-    decibels = {name: 20 * math.log10(tv / error(one, truth)) for name, one in found.items()}
-    assert max(decibels.values()) - min(decibels.values()) < 0.5, decibels
-    assert decibels["hqs"] > 0, decibels
-    for one in found.values():
-        assert one.status is Status.CONVERGED and 0.7 < one.chi2 < 1.3 and abs(one.gain - 1) < 0.02
-
-
-def test_a_seed_repeats_a_run(small_scan):
-    one, same, other = (
-        invsr.reconstruct(small_scan, method="pnp", denoiser="mri-denoiser-fast", seed=seed, max_iter=3).x
-        for seed in (0, 0, 1)
-    )
-    assert torch.equal(one, same) and not torch.equal(one, other)
-
-
-def test_gradient_step_denoisers_descend(small_scan):
-    solution = invsr.reconstruct(small_scan, method="pnp", denoiser="mri-denoiser-gs", max_iter=16)
-    costs = [entry["objective"] for entry in solution.history]
-    # Before, the objective changes with the noise level.
-    settled = costs[invsr.solvers.HQS().n_levels :]
-    assert len(settled) > 3 and all(b <= a * (1 + 1e-6) for a, b in itertools.pairwise(settled))
-
-
-def test_adaptation_is_of_the_first_scans_slices(scan, truth, monkeypatch):
-    asked = {}
-
-    def adapt(prior, volume, **options):
-        asked.update(options, shape=tuple(volume.shape), peak=float(volume.max()))
-        return prior
-
-    monkeypatch.setattr("invsr.training.adapt.adapt", adapt)
-    turned = reordered(scan, (2, 0, 1), (0,))
-    options = {"method": "pnp", "denoiser": "mri-denoiser-fast", "max_iter": 1, "adapt": True}
-    invsr.reconstruct(turned, slice_thickness=3.0, reference=truth.grid, **options)
-    assert asked["axis"] == 2 and asked["shape"] == (1, 1, 40, 36, 32) and 0.9 < asked["peak"] < 2
-    assert asked["thickness"] == pytest.approx(3.0) and asked["gap"] == pytest.approx(1.0)
-    with pytest.raises(InvsrError, match="method pnp"):
-        invsr.reconstruct(scan, method="tv", adapt=True)
-    with pytest.raises(InvsrError, match="cannot be adapted"):
-        invsr.reconstruct(scan, **{**options, "denoiser": invsr.priors.TV()})
-
-
-# Options belong to methods ----------------------------------------------------------------------------
-
-USED = {
-    "cubic": (),
-    "tikhonov": ("lam", "max_iter"),
-    "tv": ("lam", "huber", "max_iter"),
-    "pnp": ("tile", "denoiser", "solver", "lam", "adapt", "max_iter"),
-    "unrolled": ("tile", "model"),
-    "deq": ("tile", "model"),
-    "posterior": ("tile", "denoiser", "n_samples", "adapt"),
-}
-VALUES = {
-    "lam": 0.01,
-    "huber": 0.1,
-    "solver": "hqs",
-    "denoiser": "mri-denoiser-fast",
-    "adapt": True,
-    "model": "mri-unrolled",
-    "max_iter": 3,
-    "n_samples": 2,
-    "tile": 50_000,
-}
-
-
-@pytest.mark.parametrize("option", VALUES)
-@pytest.mark.parametrize("method", USED)
-def test_an_option_that_the_method_does_not_use_is_an_error(method, option):
-    if option in USED[method]:
-        assert getattr(method_of(method, {option: VALUES[option]}), option) == VALUES[option]
-    else:
-        with pytest.raises(InvsrError, match=f"method {method} does not use the option {option} "):
-            method_of(method, {option: VALUES[option]})
-
-
-def test_every_method_and_option_is_in_these_tables():
-    assert {name: options_of(kind) for name, kind in METHODS.items()} == {
-        name: [*used, *(["seed"] if name in ("pnp", "posterior") else [])] for name, used in USED.items()
-    }
-
-
-@pytest.mark.parametrize(
-    ("options", "method"),
-    [
-        (("lam",), "tv"),
-        (("max_iter",), "tv"),
-        (("huber",), "tv"),
-        (("solver",), "pnp"),
-        (("denoiser",), "pnp"),
-        (("adapt",), "pnp"),
-        (("n_samples",), "posterior"),
-        (("model",), "unrolled"),
-        (("lam", "solver"), "pnp"),
-        (("denoiser", "n_samples"), "posterior"),
-    ],
-)
-def test_an_option_without_a_method_implies_one(options, method):
-    assert method_of("auto", {name: VALUES[name] for name in options}).name == method
-    assert method_of("auto", {"model": "mri-deq"}).name == "deq"
-
-
-def test_options_that_no_method_shares_are_an_error():
-    with pytest.raises(InvsrError, match="no method uses all of the options huber, solver"):
-        method_of("auto", {"huber": 0.1, "solver": "hqs"})
-
-
-def test_a_method_object_owns_its_options(scan, truth):
-    found = invsr.reconstruct(scan, method=invsr.methods.TV(lam=0.01, max_iter=4), reference=truth.grid)
-    assert found.method.lam == found.lam == 0.01 and len(found.history) == 4
-    with pytest.raises(InvsrError, match="lam given beside a TV object"):
-        invsr.reconstruct(scan, method=invsr.methods.TV(), lam=0.01)
-
-
-def test_auto_takes_the_next_method_where_memory_is_short(monkeypatch, scan, truth):
-    needed = memory.needed_memory(invsr.methods.TV.volumes_in_memory, truth.grid, [scan.grid])
-    monkeypatch.setattr("invsr.numerics.memory.free_memory", lambda device: needed)
-    with pytest.warns(InvsrWarning, match="method unrolled needs about .* tv is used instead"):
-        found = invsr.reconstruct(scan, reference=truth.grid)
-    assert found.method.name == "tv"
-    monkeypatch.setattr("invsr.numerics.memory.free_memory", lambda device: needed - 1)
-    with pytest.warns(InvsrWarning, match="method unrolled needs about .* cubic is used instead"):
-        assert invsr.reconstruct(scan, reference=truth.grid).method.name == "cubic"
-    monkeypatch.setattr("invsr.numerics.memory.free_memory", lambda device: needed)
-    # Much noise is not what the network was trained for: TV is chosen, and its memory is what counts.
-    assert invsr.reconstruct(scan, reference=truth.grid, noise=0.2).method.name == "tv"
-
-
-# Into the package and out of it -----------------------------------------------------------------------
-
-
-def test_arrays_are_a_way_in(truth, scan):
-    with pytest.raises(InvsrError, match=r"a ndarray is not a scan: make one with invsr.Volume.from_array"):
-        invsr.reconstruct(scan.numpy())
-    counts = (1000 * scan.numpy().clip(0)).astype(np.uint16)
-    volume = invsr.Volume.from_array(counts, affine=scan.grid.affine, name="counts", slice_thickness=4.0)
-    found = invsr.reconstruct(volume, method="tv", reference=truth.grid)
-    plain = invsr.reconstruct(scan, method="tv", reference=truth.grid)
-    assert float((found.x / 1000 - plain.x).abs().mean()) < 0.01
-
-
-def test_the_result_keeps_its_name_and_space(tmp_path, scan):
-    talairach = dataclasses.replace(scan, name="head.nii.gz", form_code=4)
-    found = invsr.reconstruct(talairach, method="cubic")
-    assert found.volume.name == "head.nii.gz" and found.volume.form_code == 4
-    assert found.volume.slice_thickness is None  # slices of the scan no longer exist
-    found.save(tmp_path / "out.nii.gz")
-    assert invsr.load(tmp_path / "out.nii.gz").form_code == 4
-
-
-def test_a_scan_knows_its_acquisition(truth, scan):
-    plain = invsr.reconstruct(scan, method="tv", reference=truth.grid, slice_thickness=3.0, noise=0.02)
-    own = invsr.reconstruct(invsr.Scan(scan, slice_thickness=3.0, noise=0.02), method="tv", reference=truth.grid)
-    assert torch.equal(plain.x, own.x)
-    with pytest.raises(InvsrError, match="noise given beside a Scan"):
-        invsr.reconstruct(invsr.Scan(scan), noise=0.1)
-
-
-def test_any_operator_is_solved_by_the_same_call(truth):
-    mask = torch.rand(truth.grid.shape, generator=torch.Generator().manual_seed(0)) < 0.5
-    A = invsr.operators.Diagonal(truth.grid, mask.float())
-    noise = 0.01 * torch.randn(truth.data.shape, generator=torch.Generator().manual_seed(1))
-    y = 500 * mask * (truth.data + noise)
-    found = invsr.solve(A, y, sigma=5.0, method="tv")
-    filled = found.x / 500
-    assert 0.5 < found.chi2 < 1.3 and found.volume.grid == truth.grid
-    assert error_of(filled, truth) < 0.3 * error_of(y / 500, truth)
-
-
-def error_of(x, truth):
-    return float((x - truth.data).square().mean().sqrt())
-
-
-def test_a_method_of_ones_own(truth, scan):
-    @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Adjoint(invsr.methods.Method):
-        name = "adjoint"
-        gain: float = 1.0
-
-        def solve(self, problem, progress=None):
-            return invsr.solvers.Solution(self.gain * problem.operator.adjoint(problem.y), problem.domain)
-
-    found = invsr.reconstruct(scan, method=Adjoint(gain=2.0), reference=truth.grid)
-    assert str(found.method) == "adjoint" and found.grid == truth.grid
-    # What the solver does not say is worked out: twice the adjoint explains the data badly.
-    assert found.chi2 > 10 and found.gain != 1.0 and "chi2" in " ".join(found.remarks())

@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from registry import noise
+from small_grids import noise
 from torch import nn
 
 from invsr.errors import InvsrError, InvsrWarning

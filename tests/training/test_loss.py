@@ -5,18 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from loss_volumes import GRID, approx, volume
 from torch import nn
 
 from invsr.errors import InvsrError
-from invsr.grid import Grid
 from invsr.models.gradient_step import GradientStep
 from invsr.models.networks import DnCNN, UNet
 from invsr.numerics.differences import NEUMANN, gradient
 from invsr.operators.base import Diagonal
-from invsr.operators.kspace import KSpaceMask
-from invsr.operators.scan_model import acquisition
 from invsr.operators.separable import Identity
-from invsr.operators.stack import Stack
 from invsr.priors.tv import TV
 from invsr.training.losses import (
     EPSILON,
@@ -34,13 +31,8 @@ from invsr.training.losses import (
     tv,
 )
 
-GRID = Grid((12, 12, 12), np.eye(4))
 # A penalty of the estimate has its minimum where the estimate is flat, not at the truth.
 TO_TRUTH = [name for name in LOSSES if name != "tv"]
-
-
-def volume(seed=0, shape=(2, 1, 12, 13, 11), dtype=torch.float64):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def step(size=4):
@@ -48,10 +40,6 @@ def step(size=4):
     x = torch.zeros(1, 1, size, size, size)
     x[:, :, size // 2 :] = 1
     return x
-
-
-def approx(value, rel=1e-6):
-    return pytest.approx(value, rel=rel, abs=1e-12)
 
 
 # Every loss ---------------------------------------------------------------------------------------------------------
@@ -230,52 +218,6 @@ def test_perceptual_refuses():
         perceptual(DnCNN(dim=2, channels=4, depth=3))
     with pytest.raises(InvsrError, match="5x6x6 voxels: the network needs multiples of 2"):
         perceptual(UNet(channels=(4, 6)))(*[torch.zeros(1, 1, 5, 6, 6)] * 2)
-
-
-# The scan -----------------------------------------------------------------------------------------------------------
-
-
-def test_physics_is_1_for_noise_alone():
-    truth = volume(shape=(8, 1, 12, 12, 12))
-    A = acquisition(GRID.coarsen((1, 1, 4)), reference=GRID)
-    noise = torch.randn(A(truth).shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    y = A(truth) + 0.02 * noise
-    assert float(physics(truth, A, A(truth), 0.02)) == 0
-    assert float(physics(truth, A, y, 0.02)) == approx(float(noise.square().mean()), rel=1e-9)
-    assert float(physics(truth, A, y, 0.02)) == pytest.approx(1, rel=0.1)
-    assert float(physics(truth, A, y, 0.01)) == approx(4 * float(physics(truth, A, y, 0.02)))
-    estimate = volume(2, (8, 1, 12, 12, 12)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: physics(x, A, y, 0.02), estimate, fast_mode=True)
-
-
-def test_physics_with_a_level_for_each_volume():
-    x, A = torch.zeros(2, 1, 12, 12, 12), 2.0 * Identity(GRID)
-    y = torch.ones_like(x)
-    assert float(physics(x, A, y, torch.tensor([1.0, 0.5]))) == approx((1 + 4) / 2)
-
-
-def test_physics_of_k_space():
-    x = volume(shape=(1, 1, 12, 12, 12))
-    A = KSpaceMask(GRID, torch.ones(12, 12, 12))
-    y = A(x) + (0.3 + 0.4j)
-    assert float(physics(x, A, y, 0.1)) == approx(25)
-
-
-def test_physics_of_several_scans():
-    x = volume(shape=(1, 1, 12, 12, 12))
-    A = Stack([acquisition(GRID.coarsen(factors), reference=GRID) for factors in ((1, 1, 4), (2, 1, 1))], [1.0, 4.0])
-    one, two = (member(x) for member in A.members)
-    # 432 samples that are 1 off, and 864 that are 2 off with the weight 4.
-    assert float(physics(x, A, A.weigh((one + 1, two + 2)), 1.0)) == approx((432 * 1 + 864 * 16) / (432 + 864))
-
-
-def test_physics_refuses():
-    x, A = torch.zeros(2, 1, 12, 12, 12), Identity(GRID)
-    with pytest.raises(InvsrError, match=r"produces data of shape \[\(2, 1, 12"):
-        physics(x, A, torch.zeros(1, 1, 12, 12, 12), 1.0)
-    for sigma in (0.0, -1.0, math.nan, math.inf, torch.tensor([1.0, 0.0])):
-        with pytest.raises(InvsrError, match="sigma is"):
-            physics(x, A, x, sigma)
 
 
 # Sums ---------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from registry import noise
+from small_grids import noise
 
 from invsr.errors import InvsrError
 from invsr.operators import Identity, KSpaceMask, Stack, acquisition

@@ -1,0 +1,25 @@
+"""`invsr benchmark`: a row for each volume and method."""
+
+import invsr
+from invsr.testing.phantoms import centred_grid, shapes
+
+
+def test_benchmark_prints_a_row_for_each_volume_and_method(run, tmp_path):
+    grid = centred_grid((24, 24, 24))
+    for n in (1, 2):
+        invsr.save(invsr.Volume(shapes(grid, size=22.0, seed=n, n_samples=32), grid), tmp_path / f"{n}.nii.gz")
+    code, out, err = run("benchmark", tmp_path / "1.nii.gz", tmp_path / "2.nii.gz", "--method", "tv", "--noise", "0.01")
+    rows = [line.split(" | ") for line in out.splitlines() if ".nii.gz" in line]
+    assert code == 0, err
+    assert [(row[0][2:], row[1]) for row in rows] == [(f"{n}.nii.gz", m) for n in (1, 2) for m in ("cubic", "tv")]
+    assert rows[0][4] == "+0.00" and float(rows[1][4]) > 0.5 and float(rows[3][4]) > 0.5
+    assert 0.6 < float(rows[1][6]) < 1.2
+
+
+def test_benchmark_refuses_methods_and_axes_that_are_none(run, tmp_path):
+    grid = centred_grid((12, 12, 12))
+    invsr.save(invsr.Volume(shapes(grid, size=10.0, n_samples=16), grid), tmp_path / "a.nii.gz")
+    code, _, err = run("benchmark", tmp_path / "a.nii.gz", "--method", "best")
+    assert code == 1 and "unknown method 'best': use some of cubic" in err
+    code, _, err = run("benchmark", tmp_path / "a.nii.gz", "--axis", "x")
+    assert code == 1 and "--axis x: use i, j or k" in err
