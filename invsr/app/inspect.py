@@ -164,7 +164,7 @@ def _of_data(stored: Scan, scan: Scan) -> dict[str, Any]:
     shares = " and ".join(f"{stored.grid.shape[n] / scan.grid.shape[n]:.2f}" for n in axes)
     sigma, bright = scan.sigma(), peak(scan.data)
     correlation, seen = slice_correlation(scan), width_seen(scan)
-    air = air_sigma(stored.data, axes, stored.used)
+    air = air_sigma(stored.data - scan.offset, axes, stored.used)
     partial = {n: share for n in axes if (share := partial_fourier_share(scan.data, n)) < 1}
     colour = noise_colour(scan.data, axes, scan.used)
     said = [note for note in scan.notes if "--faults" in note or "--motion" in note]
@@ -179,7 +179,7 @@ def _of_data(stored: Scan, scan: Scan) -> dict[str, Any]:
         + ": power is half or less beyond"
         if partial
         else "none seen (completed from the phase it does not show)",
-        "noise": f"standard deviation {sigma:.4g}, {sigma / bright:.2%} of bright tissue ({bright:.4g})",
+        "noise": f"standard deviation {sigma:.4g}, {sigma / bright:.2%} of bright tissue ({bright + scan.offset:.4g})",
         "noise correlation": "unknown"
         if colour is None
         else ("white" if max(colour) < WHITE else "correlated, filtered or interpolated")

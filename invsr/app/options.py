@@ -83,7 +83,9 @@ ZeroFilling = Annotated[
 ]
 Faults = Annotated[
     str,
-    typer.Option(help="Spikes, empty slices, slices darker or moved by turns: auto corrects, keep does not."),
+    typer.Option(
+        help="Intensities below 0, spikes, empty slices, slices darker or moved by turns: auto corrects, keep does not."
+    ),
 ]
 MotionLevel = Annotated[
     str | None,

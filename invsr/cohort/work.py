@@ -135,7 +135,8 @@ def _staged(
     volume = room / "volume.nii.gz"
     save(result.volume, volume)
     files = {f"{target.output}.nii.gz": volume}
-    write_thumbnails(room / "picture.png", result.problem.scans[0].volume, result.volume)
+    scan = result.problem.scans[0]
+    write_thumbnails(room / "picture.png", scan.volume.with_data(scan.data + scan.offset), result.volume)
     files[target.picture] = room / "picture.png"
     if options.report:
         command = command_of(job, options)

@@ -47,7 +47,7 @@ def require_plausible(solution: Solution, problem: InverseProblem, method: Metho
     reach = MOST_BEYOND * (high - low)
     least, most = float(x.min()), float(x.max())
     if least < low - reach or most > high + reach:
-        low, high, least, most = (problem.scale * value for value in (low, high, least, most))
+        low, high, least, most = (problem.scale * value + problem.offset for value in (low, high, least, most))
         raise InvsrError(
             f"method {method}: the result runs from {least:.3g} to {most:.3g}, the data from {low:.3g} to {high:.3g}: "
             "the model does not fit them (slice thickness, scans that lie elsewhere or have another contrast), or lam "
@@ -55,10 +55,10 @@ def require_plausible(solution: Solution, problem: InverseProblem, method: Metho
         )
     # Of noise alone nothing is left by right, where nobody gave a weight.
     if getattr(method, "lam", None) is not None and most - least < LEAST_WIDTH * (high - low):
+        low, high, most = (problem.scale * value + problem.offset for value in (low, high, most))
         raise InvsrError(
-            f"method {method}: the result is {problem.scale * most:.3g} everywhere, the data run from "
-            f"{problem.scale * low:.3g} to {problem.scale * high:.3g}: lam is too large; "
-            "nothing was written"
+            f"method {method}: the result is {most:.3g} everywhere, the data run from {low:.3g} to {high:.3g}: lam is "
+            "too large; nothing was written"
         )
 
 

@@ -124,12 +124,10 @@ def reconstruct_contrasts(
         method = method.within_together(problems, budget.comfortable)
         require_memory(f"{method} of {len(problems)} contrasts", method.memory_together(problems), grid, budget)
         solutions = method.solve_together(problems, solving)
-    results = []
-    for problem, solution in zip(problems, solutions, strict=True):
-        masked = any(scan.mask is not None for scan in problem.scans)
-        x = solution.x * problem.scale * (problem.seen() if masked else 1.0)
-        results.append(Reconstruction(x, problem, method, solution))
-    return results
+    return [
+        Reconstruction(problem.shown(solution.x), problem, method, solution)
+        for problem, solution in zip(problems, solutions, strict=True)
+    ]
 
 
 def _oblique(group: Sequence[Scan], grid: Grid) -> Motion | None:

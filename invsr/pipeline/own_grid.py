@@ -59,8 +59,7 @@ def on_own_grid(result: Reconstruction, spacing: float | Sequence[float] | None 
         there = Resample(result.grid, grid, first, interpolation="cubic")
         x, misfit = _explaining(problem, there(result.solution.x.contiguous()), result.solution.chi2)
         kept = gain(problem.likelihoods, problem.y, problem.operator(x))
-        masked = any(scan.mask is not None for scan in scans)
-        shown = x * problem.scale * (problem.seen() if masked else 1.0)
+        shown = problem.shown(x)
     solution = replace(result.solution, x=x, grid=grid, chi2=misfit, gain=kept, std=None, samples=None)
     return replace(result, x=shown, problem=problem, solution=solution)
 

@@ -18,6 +18,7 @@ from invsr.inspection.resolution import MOST_ROUNDS, measured_matrix
 from invsr.noise.estimation import air_sigma
 from invsr.operators.sampling import Sampling
 from invsr.pipeline.faults import without_faults
+from invsr.pipeline.offset import above_floor
 from invsr.pipeline.scan import Scan
 from invsr.pipeline.thickness import with_thickness
 from invsr.volume import Volume
@@ -43,9 +44,10 @@ def scans_of(
 ) -> list[Scan]:
     """Volumes with what is known of their acquisition; each value is one for all, or one for each.
 
-    Faults of slices are corrected, and zero-filling that the data show is taken back, unless they are to be kept: see
-    `without_faults` and `without_zero_filling`. A slice thickness of "auto" is estimated from the data; one
-    that nobody states is, where slices are seen to be samples (`with_thickness`). A `Scan` is taken at its word.
+    Negative intensities are counted from their floor, faults of slices are corrected, and zero-filling that the data
+    show is taken back, unless they are to be kept: see `above_floor`, `without_faults` and `without_zero_filling`. A
+    slice thickness of "auto" is estimated from the data; one that nobody states is, where slices are seen to be samples
+    (`with_thickness`). A `Scan` is taken at its word.
 
     Raises
     ------
@@ -90,9 +92,12 @@ def scans_of(
             raise InvsrError(f"{one.name}: {', '.join(own)} given beside a Scan: put it into the Scan")
         else:
             found.append(one)
+    sound = [len(found) == 1 for _ in found]
     if faults == AUTO:
-        found = [without_faults(scan, alone=len(found) == 1) for scan in found]
-    sound = [len(found) == 1 and not scan.notes for scan in found]
+        found = [above_floor(scan) for scan in found]
+        corrected = [without_faults(scan, alone=len(found) == 1) for scan in found]
+        sound = [one and scan is before for one, scan, before in zip(sound, corrected, found, strict=True)]
+        found = corrected
     for scan in found:
         scan.question()
     if zero_filling == AUTO:

@@ -23,7 +23,7 @@ from invsr.pipeline.scan import Scan
 from invsr.priors.base import Prior
 from invsr.solvers.plug_and_play import smooth_guess
 from invsr.solvers.residuals import as_tuple, like_data
-from invsr.solvers.spline import cubic
+from invsr.solvers.spline import mean_of_cubics
 from invsr.solvers.weighting import Schedule
 
 # Noise is never taken to be less than this share of the peak: a fit closer than that is beyond float32 data.
@@ -249,6 +249,19 @@ class InverseProblem:
                 found |= scan.covers(self.domain, _motion_of(moved), self.motion.centre)
         return found
 
+    @property
+    def offset(self) -> float:
+        """Intensity that counts as 0: the first scan's."""
+        return self.scans[0].offset if self.scans else 0.0
+
+    def masked(self, x: Tensor) -> Tensor:
+        """Volumes with 0 where masks leave them out."""
+        return x * self.seen() if any(scan.mask is not None for scan in self.scans) else x
+
+    def shown(self, x: Tensor) -> Tensor:
+        """Volumes of scaled intensities in the first scan's units, with 0 where masks leave them out."""
+        return self.masked((x * self.scale).add_(self.offset))
+
     def guess(self) -> Tensor:
         """First guess of the volume: cubic interpolation of the scans, the mean of several scans'.
 
@@ -259,7 +272,7 @@ class InverseProblem:
     def interpolated(self) -> Tensor:
         """The data by cubic interpolation where their headers put them; of several scans the mean."""
         parts = [one * level for one, level in zip(as_tuple(self.y), self.levels, strict=True)]
-        return _mean_of_cubics(parts, self.grids, self.domain)
+        return mean_of_cubics(parts, self.grids, self.domain)
 
 
 def build_problem(scans: Sequence[Scan], target: Grid, motion: Motion | None) -> InverseProblem:
@@ -335,16 +348,3 @@ def _crossing(grid: Grid, box: Grid) -> Grid:
     low = np.clip(np.ceil(corners.min(0) - 1e-6), 0, last).astype(int)
     high = np.clip(np.floor(corners.max(0) + 1e-6), low, last).astype(int) + 1
     return grid.part(low.tolist(), high.tolist())
-
-
-def _mean_of_cubics(data: Sequence[Tensor], grids: Sequence[Grid], target: Grid) -> Tensor:
-    """Mean of the scans' cubic interpolations, each where it saw the target."""
-    if len(data) == 1:
-        return cubic(data[0], grids[0], target)
-    total, weight = (torch.zeros((1, 1, *target.shape), device=data[0].device) for _ in range(2))
-    points = target.points()
-    for one, grid in zip(data, grids, strict=True):
-        seen = torch.from_numpy(grid.contains(points)).to(total)[None, None]
-        total += cubic(one, grid, target) * seen
-        weight += seen
-    return torch.where(weight > 0, total / weight.clamp(min=1), cubic(data[0], grids[0], target))

@@ -145,7 +145,7 @@ class Reconstruction:
         problem = self.problem
         if not problem.scans:
             raise InvsrError("what the data determine is told of scans' slices, and this problem has none")
-        x = self.x / problem.scale
+        x = problem.masked(self.solution.x)
         gap = max(scan.slice_spacing for scan in problem.scans)
         seen = (x != 0) if len(problem.scans) > 1 else None
         return split_evidence(problem.operator, x, problem.sigma, 2 * gap, seen)

@@ -102,8 +102,8 @@ def reconstruct(
         Pixels that the scanner interpolated by filling k-space with zeros: taken back to the matrix that was measured
         where the data show it, or kept as they are.
     faults : {"auto", "keep"}
-        Spiked voxels, empty slices, and interleaved packages of slices that shine or lie differently: corrected where
-        they are certain, with a remark, or kept as they are.
+        Negative intensities, spiked voxels, empty slices, and interleaved packages of slices that shine or lie
+        differently: corrected where they are certain, with a remark, or kept as they are.
     motion : {"none", "stack", "slice", "packages"} or Motion
         Several scans stay where their headers say, move rigidly as a whole, or slice by slice, which is estimated
         (`invsr.motion`); of one scan, the packages of slices that were acquired by turns move against each other. Or
@@ -254,16 +254,15 @@ def solve_problem(
         std = equivariant_bootstrap(*about, n_samples=repetitions.count, seed=seed)
     elif repetitions.kind == REPLICAS:
         noise = noise_replicas(*about, n_samples=repetitions.count, seed=seed)
-    masked = any(scan.mask is not None for scan in problem.scans)
     scale = problem.scale
     return Reconstruction(
-        solution.x * scale * (problem.seen() if masked else 1.0),
+        problem.shown(solution.x),
         problem,
         method,
         solution,
         std=None if std is None else std * scale,
         noise=None if noise is None else noise * scale,
-        samples=None if solution.samples is None else solution.samples * scale,
+        samples=None if solution.samples is None else problem.shown(solution.samples),
         seed=seed,
         networks=networks,
     )

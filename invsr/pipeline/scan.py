@@ -55,6 +55,8 @@ class Scan:
         The array axis across the slices. By default what the file says, else that of the largest voxels.
     air_noise : float, in intensity units, optional
         Standard deviation of the noise in the air of the image as it was stored, which takes the place of an estimate.
+    offset : float
+        Intensity of the volume as it was stored that counts as 0 in `data` (`invsr.pipeline.offset`).
     empty_slices : tuple of int
         Numbers of slices that hold no data of the anatomy and are left out.
     notes : tuple of str
@@ -82,6 +84,7 @@ class Scan:
     mask: Volume | None = None
     slice_axis: int | None = None
     air_noise: float | None = None
+    offset: float = 0.0
     empty_slices: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 

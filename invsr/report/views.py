@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from invsr.grid import Grid
 from invsr.pipeline import Reconstruction
+from invsr.pipeline.problem import InverseProblem
 from invsr.report import plot
 from invsr.report.layers import DIVERGING, GRAY, SHARE, Layer, lookup_tables, packed, shown, window
 from invsr.solvers.residuals import Residual, as_tuple
@@ -47,19 +47,19 @@ def layers_of(
         Other contrasts of the same head.
     """
     problem = result.problem
-    scale, grid = problem.scale, result.grid
+    grid = result.grid
     low, high = window(result.x)
     scans, rest = _numbered("scan", len(names)), _numbered("residual", len(names))
     layers = []
     for name, label, part, level, where in zip(
         names, scans, as_tuple(problem.y), problem.levels, problem.grids, strict=True
     ):
-        data = part * (level * scale)
+        data = part * (level * problem.scale) + problem.offset
         layers.append(Layer(label, data, where, low, high, GRAY, f"{name}, its voxels as they were measured."))
     caption = "Cubic interpolation between the slices: no model, no prior."
     layers.append(Layer("cubic", cubic, grid, low, high, GRAY, caption, COMPARED))
     layers.append(Layer("result", result.x, grid, low, high, GRAY, f"Reconstruction by method {result.method}."))
-    layers += _evidence_layers(split, scale, result.grid, (low, high))
+    layers += _evidence_layers(split, problem, (low, high))
     layers += uncertainty_layers(result, COARSE)
     caption = "Data minus prediction, in standard deviations of the noise: edges mean that the model is wrong."
     for label, one, where in zip(rest, left, problem.grids, strict=True):
@@ -104,8 +104,8 @@ def _numbered(word: str, count: int) -> list[str]:
     return [f"{word} {n}" for n in range(1, count + 1)] if count > 1 else [word]
 
 
-def _evidence_layers(split: Evidence, scale: float, grid: Grid, limits: tuple[float, float]) -> list[Layer]:
-    prior = split.prior * scale
+def _evidence_layers(split: Evidence, problem: InverseProblem, limits: tuple[float, float]) -> list[Layer]:
+    grid, prior = problem.domain, split.prior * problem.scale
     thinned = prior.abs().flatten()[:: max(1, prior.numel() // 2_000_000)]
     reach = float(np.quantile(thinned.cpu(), 0.995))
     most = max(LEAST_SHARE, window(split.share)[1])
@@ -113,7 +113,7 @@ def _evidence_layers(split: Evidence, scale: float, grid: Grid, limits: tuple[fl
     supplied = "The part of the result that the prior supplied. The two parts add up to the result."
     share = "Share of the local detail that the prior supplied: 0 is all measured, 1 is all prior."
     return [
-        Layer("from the data", split.data * scale, grid, *limits, GRAY, determined, COMPARED),
+        Layer("from the data", problem.shown(split.data), grid, *limits, GRAY, determined, COMPARED),
         Layer("from the prior", prior, grid, -reach, reach, DIVERGING, supplied, COARSE),
         Layer("prior's share", split.share, grid, 0.0, most, SHARE, share, COARSE),
     ]

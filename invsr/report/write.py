@@ -63,7 +63,7 @@ def write_report(
         raise InvsrError("a report is made of scans or k-space: this problem was made of an operator and data")
     names = _distinct(problem.names)
     make_folder(folder)
-    cubic = problem.interpolated() * problem.scale
+    cubic = (problem.interpolated() * problem.scale).add_(problem.offset)
     left = residuals(problem.operator, problem.likelihoods, problem.y, result.prediction, problem.slice_axes)
     split = result.evidence
     record = _record(names, result, left, split, command, files or {})
@@ -222,7 +222,7 @@ def _through_plane_section(result: Reconstruction, cubic: Tensor) -> str:
         caption = "Slice profile; dotted: the centres of the neighbouring slices."
         charts.append(page.chart(plot.profile(profiles, spacing), caption))
     volumes = {
-        "scan": Volume((as_tuple(problem.y)[0] * problem.scale).cpu(), first),
+        "scan": Volume((as_tuple(problem.y)[0] * problem.scale + problem.offset).cpu(), first),
         "cubic": Volume(cubic.cpu(), result.grid),
         "result": Volume(result.x.detach().cpu(), result.grid),
     }

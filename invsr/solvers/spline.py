@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -48,6 +50,26 @@ def cubic(y: Tensor, scan: Grid, target: Grid) -> Tensor:
         if len(at) != scan.shape[axis] or np.abs(at - np.arange(len(at))).max() > PARALLEL:
             x = multiply(torch.from_numpy(_cubic_matrix(at, scan.shape[axis])).to(x), x, n)
     return x.to(y.dtype).contiguous()
+
+
+def mean_of_cubics(data: Sequence[Tensor], grids: Sequence[Grid], target: Grid) -> Tensor:
+    """Mean of several scans' cubic interpolations, each where it saw the target.
+
+    Parameters
+    ----------
+    data : sequence of Tensor, each of shape (1, 1, *grid.shape)
+    grids : sequence of Grid
+    target : Grid
+    """
+    if len(data) == 1:
+        return cubic(data[0], grids[0], target)
+    total, weight = (torch.zeros((1, 1, *target.shape), device=data[0].device) for _ in range(2))
+    points = target.points()
+    for one, grid in zip(data, grids, strict=True):
+        seen = torch.from_numpy(grid.contains(points)).to(total)[None, None]
+        total += cubic(one, grid, target) * seen
+        weight += seen
+    return torch.where(weight > 0, total / weight.clamp(min=1), cubic(data[0], grids[0], target))
 
 
 def _cubic_matrix(at: npt.NDArray[np.float64], n: int) -> npt.NDArray[np.float64]:
