@@ -282,7 +282,7 @@ def build_problem(scans: Sequence[Scan], target: Grid, motion: Motion | None) ->
     if motion is None:
         (scan,), (sigma,) = scans, sigmas
         kind = _likelihood(scan, sigma, scan.used)
-        return InverseProblem(scan.operator(target), scan.data / scale, sigma, (kind,), scale, (scan,))
+        return InverseProblem(scan.operator(target), scan.continued() / scale, sigma, (kind,), scale, (scan,))
     members: list[LinearOperator] = []
     parts: list[Tensor] = []
     likelihoods: list[Likelihood] = []
@@ -290,7 +290,7 @@ def build_problem(scans: Sequence[Scan], target: Grid, motion: Motion | None) ->
     levels = [one / moved.gain / sigma for one, moved in zip(sigmas, motion.scans, strict=True)]
     for scan, moved, level in zip(cropped, motion.scans, levels, strict=True):
         operator = scan.operator(target, None if moved.still else _motion_of(moved), motion.centre)
-        data = scan.data / scale
+        data = scan.continued() / scale
         if moved.bias.any():
             bias, centre = torch.from_numpy(moved.bias), torch.from_numpy(motion.centre)
             data = data / field(bias, scan.grid, centre).to(data)

@@ -95,7 +95,8 @@ class Reconstruction:
             return self.std
         if self.problem.obstacle or self.method.objections(self.problem):
             return None
-        return self.method.predicted_deviation(self.problem, self.solution.x) * self.problem.scale
+        found = self.method.predicted_deviation(self.problem, self.solution.x)
+        return self.problem.masked(found * self.problem.scale)
 
     @property
     def noise_volume(self) -> Volume | None:

@@ -16,6 +16,7 @@ from invsr.errors import InvsrError, InvsrWarning
 from invsr.grid import Grid
 from invsr.motion.order import by_times
 from invsr.noise.estimation import estimate_sigma
+from invsr.numerics.filling import filled
 from invsr.numerics.levels import peak
 from invsr.operators.base import LinearOperator
 from invsr.operators.profiles import PROFILES, AxisProfile
@@ -220,6 +221,10 @@ class Scan:
             return estimate_sigma(self.data, axes=self.grid.fine_axes, mask=self.used)
         except InvsrError as error:
             raise InvsrError(f"{self.name}: {error} (noise=, command line: --noise)") from None
+
+    def continued(self) -> Tensor:
+        """`data`; outside the mask what is inside continues, for first guesses see it."""
+        return self.data if self.inside is None else filled(self.data, self.inside)
 
     def operator(
         self, target: Grid, motion: Array | None = None, centre: Array | None = None, part: Grid | None = None

@@ -51,11 +51,12 @@ def layers_of(
     low, high = window(result.x)
     scans, rest = _numbered("scan", len(names)), _numbered("residual", len(names))
     layers = []
-    for name, label, part, level, where in zip(
-        names, scans, as_tuple(problem.y), problem.levels, problem.grids, strict=True
+    for name, label, part, level, where, scan in zip(
+        names, scans, as_tuple(problem.y), problem.levels, problem.grids, problem.scans, strict=True
     ):
         data = part * (level * problem.scale) + problem.offset
-        layers.append(Layer(label, data, where, low, high, GRAY, f"{name}, its voxels as they were measured."))
+        beyond = "" if scan.mask is None else "; outside the mask, what is inside continues"
+        layers.append(Layer(label, data, where, low, high, GRAY, f"{name}, its voxels as they were measured{beyond}."))
     caption = "Cubic interpolation between the slices: no model, no prior."
     layers.append(Layer("cubic", cubic, grid, low, high, GRAY, caption, COMPARED))
     layers.append(Layer("result", result.x, grid, low, high, GRAY, f"Reconstruction by method {result.method}."))
