@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from invsr.coils.whitening import combined
 from invsr.errors import InvsrError
@@ -39,6 +40,23 @@ def compressed(raw: Data, n_coils: int | None = None, energy: float = 0.995) -> 
     Buehrer, Pruessmann, Boesiger, Kozerke (2007), Magn. Reson. Med. 57, 1131-1139. Huang, Vijayakumar, Li, Hertel,
     Duensing (2008), Magn. Reson. Imaging 26, 133-141.
     """
+    rows, note = virtual_coils(raw, n_coils, energy)
+    if not note:
+        return raw
+    few = combined(raw, rows)
+    return few.with_samples(few.samples, notes=(*raw.notes, note))
+
+
+def virtual_coils(raw: Data, n_coils: int | None = None, energy: float = 0.995) -> tuple[Tensor, str]:
+    """What `compressed` multiplies the coils by: ``V*``, shape (virtual coils, coils), complex128, and its note.
+
+    The identity, and no note, where all coils are kept as they are.
+
+    Raises
+    ------
+    InvsrError
+        As `compressed`.
+    """
     if n_coils is not None and not 1 <= n_coils <= raw.n_coils:
         raise InvsrError(f"{raw.name}: {n_coils} virtual coils of {raw.n_coils}: keep from 1 to {raw.n_coils}")
     if not 0 < energy <= 1:
@@ -55,8 +73,7 @@ def compressed(raw: Data, n_coils: int | None = None, energy: float = 0.995) -> 
     share = signal.cumsum(0) / signal.sum().clamp(min=1e-300)
     kept = n_coils if n_coils is not None else min(raw.n_coils, 1 + int((share < energy).sum()))
     if kept == raw.n_coils and n_coils is None:
-        return raw
+        return torch.eye(kept, dtype=total.dtype, device=total.device), ""
     held = 100 * float(share[kept - 1])
-    few = combined(raw, vectors.flip(1)[:, :kept].mH)
     note = f"{kept} virtual coils kept of {raw.n_coils}, with {held:.1f} % of the signal's energy"
-    return few.with_samples(few.samples, notes=(*raw.notes, note))
+    return vectors.flip(1)[:, :kept].mH, note

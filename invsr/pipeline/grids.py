@@ -73,3 +73,11 @@ def _refined(grid: Grid, spacing: float | Sequence[float] | None) -> Grid:
         largest, extent = float(refined.spacing.max()), "x".join(f"{value:.4g}" for value in grid.extent)
         raise InvsrError(f"a spacing of {largest:.4g} mm exceeds the field of view, {extent} mm: give a finer one")
     return refined
+
+
+def crossing(grid: Grid, box: Grid) -> Grid:
+    """The part of a grid whose voxels have their centres in a box, at least one along each axis."""
+    corners, last = grid.to_voxel(box.corners()), np.array(grid.shape) - 1
+    low = np.clip(np.ceil(corners.min(0) - 1e-6), 0, last).astype(int)
+    high = np.clip(np.floor(corners.max(0) + 1e-6), low, last).astype(int) + 1
+    return grid.part(low.tolist(), high.tolist())

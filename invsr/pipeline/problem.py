@@ -18,6 +18,7 @@ from invsr.numerics.levels import peak
 from invsr.operators.base import Data, Diagonal, LinearOperator
 from invsr.operators.separable import Separable
 from invsr.operators.stack import Stack
+from invsr.pipeline.grids import crossing
 from invsr.pipeline.moved import intensity_scale
 from invsr.pipeline.scan import Scan
 from invsr.priors.base import Prior
@@ -138,6 +139,11 @@ class InverseProblem:
         return [scan.through_plane for scan in self.scans] or [grid.through_plane for grid in self.grids]
 
     @property
+    def noise_level(self) -> float:
+        """Standard deviation of the first scan's noise, in intensity units."""
+        return self.sigma * self.scale
+
+    @property
     def is_gaussian(self) -> bool:
         """Whether all data count, with white Gaussian noise."""
         return all(isinstance(one, Gaussian) for one in self.likelihoods)
@@ -231,7 +237,7 @@ class InverseProblem:
                 # Which slices cross the cube depends on the motion.
                 members.append(scan.operator(grid, _motion_of(moved), self.motion.centre))
             elif scan.grid.overlaps(grid):
-                members.append(scan.operator(grid, part=_crossing(scan.grid, grid)))
+                members.append(scan.operator(grid, part=crossing(scan.grid, grid)))
             else:
                 continue
             weights.append(level**-2)
@@ -340,11 +346,3 @@ def _middle(x: Tensor) -> list[float]:
     total = weights.sum().clamp(min=1e-30)
     along = (weights.sum([n for n in range(3) if n != axis]) for axis in range(3))
     return [float((one * torch.arange(len(one)).to(one)).sum() / total) for one in along]
-
-
-def _crossing(grid: Grid, box: Grid) -> Grid:
-    """The part of a grid whose voxels have their centres in a box, at least one along each axis."""
-    corners, last = grid.to_voxel(box.corners()), np.array(grid.shape) - 1
-    low = np.clip(np.ceil(corners.min(0) - 1e-6), 0, last).astype(int)
-    high = np.clip(np.floor(corners.max(0) + 1e-6), low, last).astype(int) + 1
-    return grid.part(low.tolist(), high.tolist())

@@ -70,18 +70,18 @@ def resampled_maps(maps: Tensor, shape: Sequence[int], axes: Sequence[int]) -> T
     axes : sequence of {0, 1, 2}
         Along which the size changes.
     """
-    found = maps[None]
+    if all(maps.shape[1 + n] == shape[n] for n in axes):
+        return maps
+    found, norm = maps[None], maps.abs().square().sum(0).sqrt()[None, None]
     for n in axes:
         have, wanted = maps.shape[1 + n], shape[n]
-        if have == wanted:
-            continue
         from_middle = (torch.arange(wanted, dtype=torch.float64) - wanted // 2) * (have / wanted)
-        found = multiply(spline_matrix(have, from_middle + have // 2).to(found), found, n)
-    if found.shape[2:] == maps.shape[1:]:
-        return maps
+        matrix = spline_matrix(have, from_middle + have // 2)
+        found, norm = (multiply(matrix.to(one), one, n) for one in (found, norm))
     # Between voxels that differ in phase, interpolation makes them too weak.
-    norm = found[0].abs().square().sum(0).sqrt()
-    return found[0] / torch.where(norm > FAINT, norm, torch.ones_like(norm))
+    found, least = found[0], FAINT * norm.max()
+    now = found.abs().square().sum(0).sqrt()
+    return found * torch.where(now > least, norm[0, 0] / now.clamp(min=least), 1.0)
 
 
 def with_positions(raw: KSpaceData) -> KSpaceData:

@@ -8,24 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from invsr.coils.compression import compressed
-from invsr.coils.maps import coil_maps
-from invsr.coils.noise import estimate_noise
-from invsr.coils.noise_of_readouts import readout_noise
-from invsr.coils.whitening import combined, mixed, noise_covariance, whitened, whitening_matrix
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.io.warn import warn
 from invsr.noise.likelihoods import Gaussian
 from invsr.noncartesian import NonCartesianData
 from invsr.numerics.levels import peak
 from invsr.operators.base import LinearOperator
 from invsr.operators.scan_model import acquisition
 from invsr.pipeline.problem import LEAST_SIGMA, InverseProblem, SliceGeometry
-from invsr.pipeline.raw_centre import central_lines
+from invsr.pipeline.raw_coils import received
 from invsr.pipeline.raw_matrix import (
     FULL,
     has_holes,
@@ -38,12 +32,14 @@ from invsr.pipeline.raw_matrix import (
 from invsr.pipeline.raw_operator import kspace_operator
 from invsr.pipeline.raw_weight import Slab, slab_of, weight_for
 from invsr.priors.base import Prior
-from invsr.raw import Data, KSpaceData, RawData
+from invsr.raw import KSpaceData, RawData
 from invsr.solvers.plug_and_play import noise_schedule, smooth_guess
 from invsr.solvers.weighting import Schedule
 
 # Slices further apart than this many times the pixels are thick: the target is isotropic then.
 THICK = 1.2
+# Maps whose norm is 1 but for this share stay as they are.
+UNIT = 1e-3
 # A denoiser's weight over sigma^2, its first level as a share of the peak and the number of levels: set on stroke_T2w,
 # where benchmarks/kspace/quality.py shows the scores. Aliasing is a larger error than what slices hide, and takes
 # longer to undo.
@@ -67,6 +63,11 @@ class RawProblem(InverseProblem):
         Thickness of slices that become a volume of finer voxels, mm.
     slab : Slab or None
         A slab of the data, on the matrix as measured: what the weight of total variation is found on.
+    units : float
+        What maps were divided by, so that their ``sum |S|^2`` is about 1. `scale` is that of the image as it would be
+        with the maps that were given.
+    heard : Tensor of bool, shape (1, 1, *domain.shape), or None
+        Where maps are not 0: elsewhere data say nothing, and priors would continue what is next to it.
     """
 
     raw: KSpaceData | None = None
@@ -74,6 +75,15 @@ class RawProblem(InverseProblem):
     first: Tensor | None = None
     thickness: float | None = None
     slab: Slab | None = None
+    units: float = 1.0
+    heard: Tensor | None = None
+
+    def masked(self, x: Tensor) -> Tensor:
+        return x if self.heard is None else x * self.heard
+
+    @property
+    def noise_level(self) -> float:
+        return super().noise_level * self.units
 
     @property
     def suits_denoisers(self) -> bool:
@@ -105,7 +115,7 @@ class RawProblem(InverseProblem):
         assert self.slab is not None
         if prior.is_denoiser:
             return (DENOISER_WEIGHT if self.thickness is None else SLICE_WEIGHT) * self.sigma**2
-        found = weight_for(self.slab, prior, self.scale)
+        found = weight_for(self.slab, prior, self.scale * self.units)
         # A sample of a slice weighs as much as before, and its slopes are shared by more voxels.
         axis = self.data.slice_axis
         return found if axis is None else found * float(self.domain.spacing[axis] / self.data.grid.spacing[axis])
@@ -200,15 +210,20 @@ def build_raw_problem(
     InvsrError
         When maps do not fit, or noise, thickness or spacing cannot be used.
     """
-    used, maps, sigma = _received(raw, noise, maps, n_coils)
+    used, maps, sigma = received(raw, noise, maps, n_coils)
+    maps, units = (None, 1.0) if maps is None else _normalised(maps, raw.name)
     slab = slab_of(used, maps, sigma)
     grid = pixels_of(used, spacing)
     fine: KSpaceData = resized(used, grid)
     sigma *= math.sqrt(fine.grid.size / used.grid.size)
-    if maps is not None:
-        maps = resampled_maps(maps, fine.grid.shape, used.axes)
     fine = with_positions(fine)
     target, thickness = _target(fine, spacing, slice_thickness)
+    heard = None if maps is None else _heard(maps, target)
+    if heard is not None:
+        note = f"coil maps are 0 in {1 - float(heard.float().mean()):.0%} of the voxels: the result is 0 there"
+        fine = fine.with_samples(fine.samples, notes=(*fine.notes, note))
+    if maps is not None:
+        maps = resampled_maps(maps, fine.grid.shape, used.axes)
     weights = fine.counts.sqrt()
     operator: LinearOperator = kspace_operator(fine, weights, maps)
     if target != fine.grid:
@@ -232,66 +247,38 @@ def build_raw_problem(
         fine.samples.mul_(1 / scale),
         level,
         (Gaussian(level),),
-        scale,
+        scale / units,
         raw=fine,
         maps=maps,
         first=first.div_(scale),
         thickness=thickness,
         slab=slab,
+        units=units,
+        heard=heard,
     )
 
 
-def _received(
-    raw: Data, noise: float | None, maps: Tensor | None, n_coils: int | None
-) -> tuple[Data, Tensor | None, float]:
-    """Data of white noise and few coils, the coils' maps (None for one coil), and the noise of one average."""
-    if noise is not None and not (np.isfinite(noise) and noise > 0):
-        raise InvsrError(f"{raw.name}: noise {noise}: give the standard deviation of k-space samples, above zero")
-    if maps is not None and tuple(maps.shape) != (raw.n_coils, *raw.grid.shape):
-        raise InvsrError(
-            f"{raw.name}: coil maps of shape {tuple(maps.shape)} beside samples of {(raw.n_coils, *raw.grid.shape)}: "
-            "give one map for each coil, on the image's matrix"
-        )
-    if maps is not None and n_coils is not None:
-        raise InvsrError(
-            f"{raw.name}: {n_coils} virtual coils beside coil maps, which belong to real ones: leave one out"
-        )
-    identity = torch.eye(raw.n_coils, dtype=torch.complex128, device=raw.samples.device)
-    if isinstance(raw, NonCartesianData) and raw.calibration is None and maps is None and raw.n_coils > 1:
-        raw = raw.with_samples(raw.samples, calibration=central_lines(raw))
-    covariance = _covariance(raw) if noise is None else noise**2 * identity
-    sigma = covariance.diagonal().real.mean().sqrt().item()
-    if maps is not None:
-        # White noise, and intensities as in the file.
-        matrix = sigma * whitening_matrix(covariance)
-        if torch.allclose(matrix, identity):
-            return raw, maps.to(raw.samples), sigma
-        return combined(raw, matrix), mixed(matrix, maps.to(raw.samples)), sigma
-    raw = whitened(raw, covariance)
-    if raw.n_coils > 1 or n_coils is not None:
-        raw = compressed(raw, n_coils)
-    maps = coil_maps(raw) if raw.n_coils > 1 else None
-    # Whitened samples are in units of their noise: results are to have about the size of the file's.
-    return raw.with_samples(raw.samples.mul_(sigma), noise=None, calibration=None), maps, sigma
+def _normalised(maps: Tensor, name: str) -> tuple[Tensor, float]:
+    """Maps whose ``sum |S|^2`` is about 1 where there are any, and what they were divided by.
+
+    The weights of priors and the steps of networks are set for such maps; the image is the larger for it.
+
+    Raises
+    ------
+    InvsrError
+        When all maps are 0, or some value is not finite.
+    """
+    norm = maps.abs().square().sum(0).sqrt()
+    if not bool(norm.isfinite().all()) or not bool(norm.any()):
+        raise InvsrError(f"{name}: coil maps that are 0 everywhere, or not finite: give the sensitivities of its coils")
+    units = float(norm[norm > 0].median())
+    return (maps, 1.0) if abs(units - 1) < UNIT else (maps / units, units)
 
 
-def _covariance(raw: KSpaceData) -> Tensor:
-    """The covariance of the noise of one average between coils: that of the noise scan, else estimated."""
-    if raw.noise is not None:
-        try:
-            return noise_covariance(raw.noise)
-        except InvsrError as error:
-            raise InvsrError(f"{raw.name}: {error}") from None
-    if isinstance(raw, NonCartesianData):
-        found = readout_noise(raw)
-    else:
-        assert isinstance(raw, RawData)
-        found = estimate_noise(raw)
-    if found.doubt:
-        warn(f"{raw.name}: its noise is estimated with doubt, as {found.doubt}: give --noise, or a noise scan")
-        # What may be signal does not whiten: it would shade the image.
-        return found.sigma**2 * torch.eye(raw.n_coils, dtype=torch.complex128, device=raw.samples.device)
-    return found.covariance
+def _heard(maps: Tensor, target: Grid) -> Tensor | None:
+    """Where some coil has a sensitivity, bool, shape (1, 1, *target.shape); None where one has everywhere."""
+    found = maps.ne(0).any(0)[None, None]
+    return None if bool(found.all()) else interpolate(found.float(), target.shape) > 0
 
 
 def _target(

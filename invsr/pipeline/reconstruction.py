@@ -169,7 +169,7 @@ class Reconstruction:
     @property
     def sigma(self) -> float:
         """Standard deviation of the first scan's noise, in intensity units."""
-        return self.problem.sigma * self.problem.scale
+        return self.problem.noise_level
 
     @property
     def chi2(self) -> float | None:
