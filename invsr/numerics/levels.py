@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 PERCENTILE = 99.9
@@ -18,3 +19,11 @@ def peak(data: Tensor) -> float:
     values = values[:: max(1, values.numel() // MOST)]
     rank = max(1, round(values.numel() * PERCENTILE / 100))
     return float(values.kthvalue(rank).values)
+
+
+def bright_middle(x: Tensor) -> list[float]:
+    """Centre of the brightness of a volume (1, 1, i, j, k), in voxels."""
+    weights = x[0, 0].clamp(min=0).double()
+    total = weights.sum().clamp(min=1e-30)
+    along = (weights.sum([n for n in range(3) if n != axis]) for axis in range(3))
+    return [float((one * torch.arange(len(one)).to(one)).sum() / total) for one in along]

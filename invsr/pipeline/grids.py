@@ -81,3 +81,10 @@ def crossing(grid: Grid, box: Grid) -> Grid:
     low = np.clip(np.ceil(corners.min(0) - 1e-6), 0, last).astype(int)
     high = np.clip(np.floor(corners.max(0) + 1e-6), low, last).astype(int) + 1
     return grid.part(low.tolist(), high.tolist())
+
+
+def shows_all(grids: Sequence[Grid], target: Grid) -> bool:
+    """Whether one of the scans, by its header, reaches all voxels of the target, to half a voxel of its own."""
+    middle = np.array(target.shape) / 2 - 0.5
+    shrunk = target.to_world(middle + (target.to_voxel(target.corners()) - middle) * (1 - 1 / np.array(target.shape)))
+    return any(bool(grid.contains(shrunk, atol=0.5).all()) for grid in grids)

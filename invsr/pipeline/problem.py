@@ -14,11 +14,11 @@ from invsr.grid import Grid
 from invsr.motion import Motion, ScanMotion
 from invsr.motion.bias import field
 from invsr.noise.likelihoods import Gaussian, Likelihood, Masked, likelihood
-from invsr.numerics.levels import peak
+from invsr.numerics.levels import bright_middle, peak
 from invsr.operators.base import Data, Diagonal, LinearOperator
 from invsr.operators.separable import Separable
 from invsr.operators.stack import Stack
-from invsr.pipeline.grids import crossing
+from invsr.pipeline.grids import crossing, shows_all
 from invsr.pipeline.moved import intensity_scale
 from invsr.pipeline.scan import Scan
 from invsr.priors.base import Prior
@@ -228,7 +228,10 @@ class InverseProblem:
             Voxels; less where an axis of the volume has fewer.
         """
         side = min(side, *self.domain.shape)
-        low = [min(max(0, round(at - side / 2)), n - side) for at, n in zip(_middle(x), self.domain.shape, strict=True)]
+        low = [
+            min(max(0, round(at - side / 2)), n - side)
+            for at, n in zip(bright_middle(x), self.domain.shape, strict=True)
+        ]
         grid = self.domain.part(low, [n + side for n in low])
         members, weights = [], []
         for n, (scan, level) in enumerate(zip(self.scans, self.levels, strict=True)):
@@ -260,12 +263,18 @@ class InverseProblem:
         """Intensity that counts as 0: the first scan's."""
         return self.scans[0].offset if self.scans else 0.0
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether scans, by masks or fields of view, may leave out voxels of the domain."""
+        masked = any(scan.mask is not None for scan in self.scans)
+        return masked or (bool(self.scans) and not shows_all(self.grids, self.domain))
+
     def masked(self, x: Tensor) -> Tensor:
-        """Volumes with 0 where masks leave them out."""
-        return x * self.seen() if any(scan.mask is not None for scan in self.scans) else x
+        """Volumes with 0 where no scan shows them inside its mask."""
+        return x * self.seen() if self.is_partial else x
 
     def shown(self, x: Tensor) -> Tensor:
-        """Volumes of scaled intensities in the first scan's units, with 0 where masks leave them out."""
+        """Volumes of scaled intensities in the first scan's units, with 0 where no scan shows them."""
         return self.masked((x * self.scale).add_(self.offset))
 
     def guess(self) -> Tensor:
@@ -338,11 +347,3 @@ def _used(scan: Scan, motion: ScanMotion) -> Tensor | None:
     shape = [-1 if n == 2 + scan.through_plane else 1 for n in range(5)]
     kept = torch.from_numpy(motion.weights != 0).reshape(shape).expand(1, 1, *scan.grid.shape).to(scan.data.device)
     return kept if scan.used is None else kept & scan.used
-
-
-def _middle(x: Tensor) -> list[float]:
-    """Centre of the brightness of a volume, voxels."""
-    weights = x[0, 0].clamp(min=0).double()
-    total = weights.sum().clamp(min=1e-30)
-    along = (weights.sum([n for n in range(3) if n != axis]) for axis in range(3))
-    return [float((one * torch.arange(len(one)).to(one)).sum() / total) for one in along]

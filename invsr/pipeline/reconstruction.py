@@ -23,6 +23,9 @@ from invsr.solvers.solution import CHI2_EXPECTED, Solution
 from invsr.uncertainty.evidence import Evidence, split_evidence
 from invsr.volume import Volume
 
+# Share of the volume that scans may leave out without a remark.
+LEAST_HIDDEN = 0.02
+
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
@@ -183,8 +186,8 @@ class Reconstruction:
 
     @property
     def notes(self) -> list[str]:
-        """One line for each thing that was found in the scans and changed before they were used."""
-        return self.problem.notes
+        """One line for each thing that was found in the scans and changed before they were used, or that they miss."""
+        return [*self.problem.notes, *self._hidden]
 
     def remarks(self) -> list[str]:
         """One line for each thing about this run that a user should know."""
@@ -194,6 +197,16 @@ class Reconstruction:
         for scan, found in zip(self.problem.scans, self.slice_correlations, strict=True):
             lines += question(scan, found)
         return lines
+
+    @cached_property
+    def _hidden(self) -> list[str]:
+        """What no scan shows, where that is more than an edge."""
+        scans = self.problem.scans
+        if any(scan.mask is not None for scan in scans) or not self.problem.is_partial:
+            return []
+        share = 1 - float(self.problem.seen().float().mean())
+        where = f"the field of view of {', '.join(self.problem.names)}"
+        return [f"{share:.0%} of the volume is outside {where}: it is 0 there"] * (share > LEAST_HIDDEN)
 
     def _mismatch(self) -> str:
         """Which scan fits the common volume how well."""
