@@ -132,8 +132,8 @@ def objective_without_truth(scans: ScanPatches) -> Callable[[Any, Sequence[Tenso
         operator = scan.operator.to(y.device)
         physics = to_deepinv(operator)
         physics.noise_model = deepinv.physics.GaussianNoise(scan.sigma)
-        move = Move.draw(torch.Generator().manual_seed(number), turns=True)
         shape = operator.domain.shape
+        move = Move.draw(torch.Generator().manual_seed(number), shape, turns=True)
 
         # The losses evaluate one function of the data, so its number of steps is drawn once.
         n_before = random.Random(number).randrange(scans.recipe.n_steps)

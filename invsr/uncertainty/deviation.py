@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -25,6 +26,14 @@ def require_samples(count: int) -> None:
         raise InvsrError(
             f"n_samples is {count}: a standard deviation takes 2 to {MOST_SAMPLES} (command line: --samples)"
         )
+
+
+def along(errors: Tensor, x: Tensor) -> Tensor:
+    """Errors of the magnitude of x: of complex images their parts along its phase, others as they are.
+
+    Across the phase, an error that is small beside x changes the phase alone.
+    """
+    return (errors * torch.exp(-1j * x.angle())).real if x.is_complex() else errors
 
 
 def mean_variance(squares: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from invsr.solvers.plug_and_play import smooth_guess
 from invsr.solvers.residuals import as_tuple, back_project, chi2, intensity_scale, n_measured
 from invsr.solvers.state import Problem, data_step
 from invsr.solvers.weighting import LEAST_NOISE, log_level
-from invsr.uncertainty.deviation import interval_deviation, require_samples
+from invsr.uncertainty.deviation import along, interval_deviation, require_samples
 
 # Noise levels of the walk, the first as a share of the peak and the last of the data's noise; the number of steps
 # from one to the other; the weight of the prior over sigma^2, with which samples have a chi2 of about 1; the share of
@@ -63,7 +63,7 @@ class Samples:
         """
         errors = self.samples - self.mean
         seen = torch.ones_like(errors[:1].real) * len(errors)
-        deviation = interval_deviation(errors.abs().square().sum(0, keepdim=True), seen, len(errors) - 1)
+        deviation = interval_deviation(along(errors, self.mean).square().sum(0, keepdim=True), seen, len(errors) - 1)
         return WIDENING * math.sqrt(self.ratio) * deviation
 
 

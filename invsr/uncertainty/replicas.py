@@ -10,7 +10,7 @@ from torch import Tensor
 from invsr.numerics.linear import white_noise
 from invsr.operators.base import Data, LinearOperator
 from invsr.solvers.residuals import as_tuple, like_data
-from invsr.uncertainty.deviation import mean_variance, require_samples
+from invsr.uncertainty.deviation import along, mean_variance, require_samples
 
 
 def noise_replicas(
@@ -73,7 +73,7 @@ def noise_replicas(
     for n in range(n_samples):
         noisy = tuple(one + sigma * white_noise(one, generator) for one in clean)
         found = run(like_data(noisy, y))
-        part = (found * torch.polar(torch.ones_like(x.real), -x.angle())).real if x.is_complex() else found
+        part = along(found, x)
         apart = part - mean
         mean += apart / (n + 1)
         squares += apart * (part - mean)  # Welford (1962), Technometrics 4, 419-420

@@ -13,9 +13,10 @@ from invsr.priors import Prior, Tikhonov
 from invsr.solvers import likelihood
 from invsr.solvers.residuals import n_measured
 from invsr.testing.phantoms import centred_grid
+from invsr.uncertainty import bootstrap
 from invsr.uncertainty.bootstrap import Move, equivariant_bootstrap
 from invsr.uncertainty.deviation import interval_deviation
-from invsr.uncertainty.posterior import WIDENING, sample_posterior
+from invsr.uncertainty.posterior import WIDENING, Samples, sample_posterior
 
 F64 = torch.float64
 GRID = centred_grid((8, 8, 8), 1.0)
@@ -106,18 +107,34 @@ def test_deviation_where_nothing_was_seen():
     assert bool(found.isfinite().all()) and float(found[..., 8].mean()) == pytest.approx(float(found[..., 0].mean()))
 
 
-@pytest.mark.parametrize("shape", [(7, 7, 7), (8, 6, 5)])
-def test_moves_have_an_inverse(shape):
+@pytest.mark.parametrize("shape", [(19, 19, 19), (24, 18, 17), (40, 20, 2), (33, 1, 1)])
+def test_moves_have_an_inverse_and_leave_most_of_a_volume(shape):
     generator, values = torch.Generator().manual_seed(0), noise(1, 1, *shape)
     for _ in range(30):
-        move = Move.draw(generator, turns=True)
+        move = Move.draw(generator, shape, turns=True)
         inside = move.back(move(torch.ones_like(values), shape), shape)
-        assert set(inside.unique().tolist()) <= {0.0, 1.0} and float(inside.sum()) > 0
+        assert set(inside.unique().tolist()) <= {0.0, 1.0} and float(inside.mean()) > 0.2
         torch.testing.assert_close(move.back(move(values, shape), shape), inside * values, rtol=0, atol=0)
     kept = Move([2, 0, 1], [0, 2], [0, 0, 0])
     cube = noise(1, 1, 6, 6, 6)
     assert torch.equal(kept.back(kept(cube, (6, 6, 6)), (6, 6, 6)), cube)
     assert not torch.equal(kept(cube, (6, 6, 6)), cube)
+
+
+def test_bootstrap_of_one_slice():
+    grid = centred_grid((20, 20, 1), 1.0)
+    operator, x = Identity(grid), torch.ones(1, 1, 20, 20, 1)
+    for seed in range(3):
+        found = equivariant_bootstrap(lambda y: y, operator, x, x, 0.1, n_samples=8, seed=seed)
+        assert float(found.mean()) == pytest.approx(0.1 * bootstrap.WIDENING, rel=0.35)
+
+
+@pytest.mark.parametrize("phase", [0.0, 2.0])
+def test_deviation_of_complex_samples_is_that_of_their_magnitude(phase):
+    parts = torch.randn(2, 200, 1, 12, 12, 12, generator=torch.Generator().manual_seed(0))
+    samples = torch.polar(torch.ones(()), torch.tensor(phase)) * (1 + 0.05 * torch.complex(parts[0], parts[1]))
+    found = Samples(samples, [], 1.0).std / WIDENING
+    assert float(found.mean()) == pytest.approx(float(samples.abs().std(0).mean()), rel=0.03)
 
 
 def test_bootstrap_states_the_error_of_a_method():
