@@ -19,6 +19,9 @@ GEOMETRIES = ("sform", "qform", "pixdim")
 UNITS = {1: 1e3, 3: 1e-3}
 # Spacings further apart than this share, and directions by more than this angle (degrees), contradict each other.
 SAME_SPACING, SAME_DIRECTION = 0.01, 1.0
+# So do first voxels further apart than this share of a voxel's shortest edge: half a voxel, as conventions differ by, is
+# beyond it, and offsets rounded to 0.1 mm are not. Rounded directions leave the first voxel where it is.
+SAME_POSITION = 0.25
 # Voxels below, and fields of view above, are questioned: mm.
 SMALLEST_VOXEL, LARGEST_VIEW = 0.05, 1000.0
 # Beyond a nanometre and a kilometre they are refused: mm.
@@ -102,10 +105,22 @@ def _compare(path: Path, used: str, found: dict[str, Array], codes: dict[str, in
         return
     if np.linalg.det(affine[:3, :3]) * np.linalg.det(other[:3, :3]) < 0:
         warn(f"{path}: sform and qform differ in handedness: the sform is used; --geometry decides")
-    elif codes["sform"] == codes["qform"] and _angle(affine, other) > SAME_DIRECTION:
+    elif codes["sform"] == codes["qform"]:
+        _compare_placement(path, affine, other)
+
+
+def _compare_placement(path: Path, sform: Array, qform: Array) -> None:
+    """Warn where two affines of one space are turned or moved against each other."""
+    apart = float(np.linalg.norm(sform[:3, 3] - qform[:3, 3]))
+    if _angle(sform, qform) > SAME_DIRECTION:
         warn(
-            f"{path}: sform and qform, of one space, are {_angle(affine, other):.1f} degrees apart: the sform is used; "
+            f"{path}: sform and qform, of one space, are {_angle(sform, qform):.1f} degrees apart: the sform is used; "
             "--geometry decides"
+        )
+    elif apart > SAME_POSITION * np.linalg.norm(sform[:3, :3], axis=0).min():
+        warn(
+            f"{path}: sform and qform, of one space, are {apart:.4g} mm apart, with the first voxel at "
+            f"{_by(sform[:3, 3])} and {_by(qform[:3, 3])} mm: the sform is used; --geometry decides"
         )
 
 

@@ -19,6 +19,12 @@ def turned(angle, spacing=(1.0, 1.0, 5.0)):
     return affine
 
 
+def moved(affine, *mm):
+    affine = affine.copy()
+    affine[:3, 3] += mm
+    return affine
+
+
 def write(path, sform=None, qform=None, codes=(1, 1), pixdim=None, dim_info=None):
     image = nib.Nifti1Image(np.random.default_rng(0).random(SHAPE).astype(np.float32), None)
     image.set_qform(qform, codes[1] if qform is not None else 0)
@@ -40,6 +46,15 @@ CONTRADICTIONS = {
     "pixdim alone": ({"sform": turned(0, (1, 1, 5)), "pixdim": (1, 1, 1)}, "1x1x5 mm, but pixdim 1x1x1"),
     "handedness": ({"sform": turned(0) @ np.diag([-1, 1, 1, 1]), "qform": turned(0)}, "differ in handedness"),
     "direction": ({"sform": turned(20), "qform": turned(0)}, "20.0 degrees apart"),
+    "position": (
+        {"sform": moved(turned(20), -90, 12.5, 7), "qform": moved(turned(20), -90, 12.5, 0)},
+        "7 mm apart, with the first voxel at -90x12.5x7 and -90x12.5x0 mm: the sform is used",
+    ),
+    "half a voxel": ({"sform": moved(turned(0), 0.5, 0, 0), "qform": turned(0)}, "0.5 mm apart"),
+    "half a voxel of a mouse": (
+        {"sform": moved(turned(0, [0.1] * 3), 0.05, 0, 0), "qform": turned(0, [0.1] * 3)},
+        "0.05 mm apart",
+    ),
 }
 
 
@@ -61,6 +76,9 @@ def test_what_contradicts_the_geometry_is_said(tmp_path, case):
         {"sform": turned(20)},
         {"sform": turned(20), "qform": turned(0), "codes": (4, 1)},  # template space beside the scanner's
         {"sform": turned(0.3), "qform": turned(0)},  # rounding of direction cosines
+        {"sform": moved(turned(20), 99, 0, 0), "qform": turned(20), "codes": (2, 1)},  # aligned, beside the scanner's
+        {"sform": moved(turned(20), 512.3417, 7, 9), "qform": moved(turned(20), 512.34175, 7, 9)},  # float32
+        {"sform": moved(turned(0), 0.05, 0.05, 0.05), "qform": turned(0)},  # offsets rounded to 0.1 mm
     ],
 )
 def test_what_agrees_says_nothing(tmp_path, header):
