@@ -117,11 +117,17 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def grid_of(path: Path | None) -> Grid | None:
-    """The grid of a file's first volume; None without a file."""
+def grid_of(path: Path | None, geometry: str | None) -> Grid | None:
+    """The grid of a file's first volume, by the geometry that the scans are read with; None without a file."""
+    from invsr.io.mgh import ENDINGS as MGH_ENDINGS
     from invsr.io.nifti import load
+    from invsr.io.nrrd import ENDINGS as NRRD_ENDINGS
 
-    return None if path is None else load(path, 0).grid
+    if path is None:
+        return None
+    # Files of one geometry leave nothing to choose, and the scans beside them may need the option.
+    only_one = path.name.lower().endswith((*MGH_ENDINGS, *NRRD_ENDINGS))
+    return load(path, 0, geometry=None if only_one else geometry).grid
 
 
 @dataclass(frozen=True)

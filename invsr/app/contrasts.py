@@ -77,7 +77,7 @@ def run_contrasts(
             motion=given,
             progress=bar.part("contrasts", 0.0, 0.95),
             **acquired,
-            **where | {"reference": grid_of(where["reference"])},
+            **where | {"reference": grid_of(where["reference"], inputs.geometry)},
         )
         motion_found = motion_of_scans(results, names)
         if own:

@@ -33,7 +33,7 @@ ResultOutput = Annotated[
 MotionOutput = Annotated[
     Path, typer.Option("--output", "-o", help="JSON file to write; .tfm files come beside it.", metavar="MOTION.json")
 ]
-Reference = Annotated[Path | None, typer.Option(help="NIfTI file whose grid the result gets.")]
+Reference = Annotated[Path | None, typer.Option(help="NIfTI file whose grid the result gets, by --geometry.")]
 Contrasts = Annotated[
     bool,
     typer.Option(

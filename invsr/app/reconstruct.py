@@ -149,7 +149,7 @@ def _run(
             faults="keep",
             seed=seed,
             progress=bar.part(name, 0.0, solved),
-            **where | {"reference": grid_of(where["reference"])},
+            **where | {"reference": grid_of(where["reference"], inputs.geometry)},
         )
         bar.part("writing", solved)
         said, written = finish(result, output, beside_result, report, inputs.files, motion != "none", quiet)

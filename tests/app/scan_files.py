@@ -15,6 +15,17 @@ def noise_image(path, affine=AFFINE, shape=(12, 10, 6)):
     return image(path, np.random.default_rng(0).random(shape), affine)
 
 
+def misplaced(path, of):
+    """A copy of an image whose qform is right and whose sform lies 7 mm beside it."""
+    volume = nib.load(of)
+    sform = volume.affine.copy()
+    sform[0, 3] += 7
+    volume.set_qform(volume.affine, 1)
+    volume.set_sform(sform, 1)
+    nib.save(volume, path)
+    return path
+
+
 def refused(result, out, *words):
     """Exit code not 0, one line on standard error with these words, no output file and nothing beside it."""
     code, _, err = result
