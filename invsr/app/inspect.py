@@ -122,7 +122,10 @@ def _facts(
     facts["warnings"] = list(dict.fromkeys(str(one.message) for one in said)) or ["none"]
     output = path.name.removesuffix(".gz").rpartition(".")[0] + "_iso.nii.gz"
     moved = ["--motion", "packages"] if any("--motion packages" in note for note in scan.notes) else []
-    facts["command"] = shlex.join(["invsr", "reconstruct", str(path), "-o", output, *moved])
+    # What the scan was read by is what it is to be reconstructed by.
+    given = {"--volume": volume, "--slice-axis": slice_axis, "--geometry": geometry}
+    read_by = [word for option, value in given.items() if value is not None for word in (option, str(value))]
+    facts["command"] = shlex.join(["invsr", "reconstruct", str(path), "-o", output, *read_by, *moved])
     return facts, stored
 
 

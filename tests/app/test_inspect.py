@@ -1,10 +1,13 @@
 """`invsr inspect`: what it says of a scan is what the scan is."""
 
 import json
+import shlex
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from scan_files import misplaced
 from zero_filled import zero_filled
 
 import invsr
@@ -73,6 +76,24 @@ def test_a_folder_is_a_table(scan, tmp_path, run):
     assert "b.nii.gz" in rows[0] and "not" in rows[0] and "124x160x35" in rows[1] and "darker" in rows[1]
     (tmp_path / "empty").mkdir()
     assert "holds no image" in run("inspect", tmp_path / "empty")[2]
+
+
+def test_the_command_reads_the_scan_as_it_was_inspected(tmp_path, run):
+    """Followed as it is printed, it uses the volume, the axis and the geometry that inspect was given."""
+    right, path = tmp_path / "right.nii.gz", tmp_path / "scan.nii.gz"
+    invsr.save(invsr.simulate(example(48), slice_thickness=4, noise=0.01), right)
+    volume = nib.load(misplaced(path, right))
+    nib.save(nib.Nifti1Image(np.stack([np.zeros(volume.shape), volume.get_fdata()], -1), None, volume.header), path)
+    facts = json.loads(run("inspect", path, "--volume", 1, "--slice-axis", "j", "--geometry", "qform", "--json")[1])[0]
+    assert "along j" in facts["slices"] and facts["warnings"] == ["none"]
+    assert facts["command"].endswith("_iso.nii.gz --volume 1 --slice-axis j --geometry qform")
+    words = shlex.split(facts["command"])[1:]
+    words[words.index("-o") + 1] = tmp_path / "out.nii.gz"
+    code, _, err = run(*words, "--method", "cubic")
+    assert (code, err) == (0, "")
+    centres = [invsr.load(one).grid.centre for one in (tmp_path / "out.nii.gz", right)]
+    np.testing.assert_allclose(*centres, atol=1e-4)
+    assert json.loads(run("inspect", right, "--json")[1])[0]["command"].endswith("_iso.nii.gz")
 
 
 def test_the_thickness_that_is_seen_stands_beside_the_one_that_is_stated(tmp_path, run):
