@@ -23,7 +23,7 @@ from invsr.pipeline.grids import choose_grid
 from invsr.pipeline.joint import JointTV, JointUnrolled, Together
 from invsr.pipeline.memory import Budget, require_memory
 from invsr.pipeline.moved import estimate_motion
-from invsr.pipeline.preparation import as_coarse_as, mask_of_each, per_scan, scans_of
+from invsr.pipeline.preparation import as_coarse_as, mask_of_each, per_scan, question_copies, scans_of
 from invsr.pipeline.problem import InverseProblem, build_problem
 from invsr.pipeline.reconstruction import Reconstruction
 from invsr.pipeline.run import find_device
@@ -103,7 +103,9 @@ def reconstruct_contrasts(
     where = find_device(device)
     with torch.no_grad(), whole(progress) as tell:
         found = [[scan.to(where) for scan in scans_of(group, **how)] for group, how in groups]
-        grid = choose_grid([scan for group in found for scan in group], spacing, reference)
+        together = [scan for group in found for scan in group]
+        question_copies(together)
+        grid = choose_grid(together, spacing, reference)
         registering, solving = split(tell, REGISTERING if motion == STACK else 0.0)
         if isinstance(motion, str):
             moved = _registered(found, grid, motion, registering)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invsr.errors import InvsrError
+from invsr.errors import InvsrError, InvsrWarning
 from invsr.grid import Grid
 from invsr.inspection.resolution import MOST_ROUNDS, measured_matrix
 from invsr.noise.estimation import air_sigma
@@ -106,6 +107,23 @@ def scans_of(
         scan if isinstance(one, Scan) else with_thickness(scan, *rest)
         for one, scan, *rest in zip(given, found, estimated, sound, strict=True)
     ]
+
+
+def question_copies(scans: Sequence[Scan]) -> None:
+    """Warn of scans with the same voxels in the same place: their noise is one, and would count as two.
+
+    Files are copied and renamed; that a file itself is given twice is an error of the command line.
+    """
+    for n, scan in enumerate(scans):
+        # Grids first: `torch.equal` reads the voxels.
+        twin = next((one for one in scans[:n] if one.grid == scan.grid and torch.equal(one.data, scan.data)), None)
+        if twin is not None:
+            warnings.warn(
+                f"{scan.name}: has the same voxels in the same place as {twin.name}: a copy counts as another "
+                "measurement, and stated errors come out too small: leave one out, or name the scan that was meant",
+                InvsrWarning,
+                stacklevel=3,
+            )
 
 
 def without_zero_filling(scan: Scan) -> Scan:

@@ -21,7 +21,7 @@ from invsr.pipeline.grids import choose_grid
 from invsr.pipeline.memory import Budget, needed_memory, require_memory
 from invsr.pipeline.methods import Cubic, Method
 from invsr.pipeline.moved import estimate_motion, require_level, with_packages_noted
-from invsr.pipeline.preparation import scans_of
+from invsr.pipeline.preparation import question_copies, scans_of
 from invsr.pipeline.problem import InverseProblem, build_problem
 from invsr.pipeline.reconstruction import Reconstruction
 from invsr.pipeline.repetitions import BOOTSTRAP, PREDICTED, REPLICAS, Repetitions
@@ -167,6 +167,7 @@ def reconstruct(
         faults=faults,
     )
     acquired = [scan.to(where) for scan in acquired]
+    question_copies(acquired)
     grid = choose_grid(acquired, spacing, reference)
     least = needed_memory(Cubic.volumes_in_memory, grid, [scan.grid for scan in acquired], motion != NONE)
     require_memory("even cubic interpolation", least, grid, Budget.on(where, memory))

@@ -1,4 +1,7 @@
-"""What is done with scans before they are used: zero-filling is taken back."""
+"""What is done with scans before they are used: zero-filling is taken back, copies are named."""
+
+import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,9 +9,10 @@ import torch
 from zero_filled import measured_sd, zero_filled
 
 import invsr
-from invsr.errors import InvsrError
+from invsr.errors import InvsrError, InvsrWarning
 from invsr.examples import example
 from invsr.operators.sampling import Sampling
+from invsr.pipeline.joint import JointTV
 from invsr.pipeline.preparation import as_coarse_as, scans_of
 from invsr.pipeline.scan import Scan
 from invsr.volume import Volume
@@ -101,3 +105,41 @@ def test_pixels_no_finer_than_voxels():
     assert float(coarse.data.mean()) == pytest.approx(100, abs=0.1)
     assert float(coarse.data.std()) == pytest.approx(coarse.noise, rel=0.1) and coarse.noise == pytest.approx(0.2**0.5)
     assert as_coarse_as(scan, 0.4) is scan
+
+
+COPY = "b.nii.gz: has the same voxels in the same place as a.nii.gz: a copy counts as another measurement"
+
+
+@pytest.fixture
+def twice():
+    first = replace(invsr.simulate(example(48), slice_thickness=4, noise=0.01, seed=1), name="a.nii.gz")
+    return first, replace(first, data=first.data.clone(), name="b.nii.gz")
+
+
+def warnings_of(run, *args, **options):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", InvsrWarning)
+        run(*args, **options)
+    return [str(one.message) for one in said if issubclass(one.category, InvsrWarning)]
+
+
+def test_a_copy_is_no_second_measurement(twice):
+    first, copy = twice
+    third = invsr.simulate(example(48), slice_thickness=4, axis=0, noise=0.01, seed=2)
+    (said,) = warnings_of(invsr.reconstruct, [first, third, copy], method="cubic")
+    assert said.startswith(COPY)
+    said = warnings_of(
+        *(invsr.reconstruct_contrasts, [first, third, copy]), method=JointTV(max_iter=2), motion="none", spacing=2.0
+    )
+    assert sum(one.startswith(COPY) for one in said) == 1
+
+
+def test_scans_that_are_alike_are_no_copies(twice):
+    """The same slices again, with their own noise; and the same voxels in another place."""
+    first, _ = twice
+    again = invsr.simulate(example(48), slice_thickness=4, noise=0.01, seed=2)
+    affine = first.grid.affine.copy()
+    affine[2, 3] += 2
+    beside = replace(first, grid=invsr.Grid(first.grid.shape, affine))
+    for other in (again, beside):
+        assert not warnings_of(invsr.reconstruct, [first, other], method="cubic")
