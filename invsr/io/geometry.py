@@ -19,8 +19,8 @@ GEOMETRIES = ("sform", "qform", "pixdim")
 UNITS = {1: 1e3, 3: 1e-3}
 # Spacings further apart than this share, and directions by more than this angle (degrees), contradict each other.
 SAME_SPACING, SAME_DIRECTION = 0.01, 1.0
-# So do first voxels further apart than this share of a voxel's shortest edge: half a voxel, as conventions differ by, is
-# beyond it, and offsets rounded to 0.1 mm are not. Rounded directions leave the first voxel where it is.
+# So do first voxels further apart than this share of a voxel's shortest edge: half a voxel, as conventions differ by,
+# is beyond it, and offsets rounded to 0.1 mm are not. Rounded directions leave the first voxel where it is.
 SAME_POSITION = 0.25
 # Voxels below, and fields of view above, are questioned: mm.
 SMALLEST_VOXEL, LARGEST_VIEW = 0.05, 1000.0
