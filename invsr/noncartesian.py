@@ -17,6 +17,8 @@ from invsr.raw import ALL_AXES, KSpaceData
 
 # Samples may lie outside of k-space by so many cycles: rounding of files in single precision.
 ROUNDING = 1e-3
+# Voxels along the first two axes of a trajectory, at least: any fewer are those of another unit.
+LEAST_MATRIX = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +130,8 @@ class NonCartesianData(KSpaceData):
         spacing : float or three, mm, optional
             Voxel spacing of the image, which is centred in the world.
         matrix : two or three of int, optional
-            Voxels along the axes of the trajectory; by default the smallest even numbers that hold it.
+            Voxels along the axes of the trajectory; by default the smallest even numbers that hold it, and a note says
+            what field of view follows.
         affine : array_like, shape (4, 4), optional
             Instead of `spacing`: from voxel indices of the image to world millimetres (RAS+).
         name, slice_thickness
@@ -137,7 +140,8 @@ class NonCartesianData(KSpaceData):
         Raises
         ------
         InvsrError
-            When arrays do not fit, or not exactly one of spacing and affine is given.
+            When arrays do not fit, the trajectory is in another unit, or not exactly one of spacing and affine is
+            given.
         """
         values, k = (
             torch.as_tensor(one if isinstance(one, Tensor) else np.array(one)) for one in (samples, trajectory)
@@ -152,17 +156,21 @@ class NonCartesianData(KSpaceData):
             raise InvsrError(f"{name}: give either the voxel spacing in mm or the affine")
         axes = ALL_AXES[: k.shape[-1]] if k.ndim == 3 else ()
         k = k if k.is_floating_point() else k.real.double()
+        check_trajectory(k, (2**31,) * 3, axes, name)
+        reach = k.abs().amax((0, 1)).tolist()
+        stated = matrix is not None
         if matrix is None:
-            check_trajectory(k, (2**31,) * 3, axes, name)
-            reach = k.abs().amax((0, 1)) - ROUNDING
-            matrix = [2 * max(1, math.ceil(one)) for one in reach.tolist()]
+            matrix = [2 * max(1, math.ceil(one - ROUNDING)) for one in reach]
         shape = [int(n) for n in matrix] + [values.shape[3]] * (len(axes) == 2)
         if len(matrix) != len(axes) or min(shape) < 1:
             raise InvsrError(
                 f"{name}: a matrix of {tuple(matrix)} beside a trajectory along {len(axes)} axes: give as many sizes"
             )
+        _require_cycles_per_view(reach, matrix, name)
         grid = Grid.from_spacing(shape, spacing) if spacing is not None else Grid(shape, np.asarray(affine))
-        return cls(values[None], k, grid, axes, name, 2 if len(axes) == 2 else None, slice_thickness)
+        notes = () if stated else (_view_that_follows(grid, reach),)
+        across = 2 if len(axes) == 2 else None
+        return cls(values[None], k, grid, axes, name, across, slice_thickness, notes=notes)
 
     @property
     def n_shots(self) -> int:
@@ -181,6 +189,33 @@ class NonCartesianData(KSpaceData):
         found = found.index_add_(0, flat, rows).reshape(*sizes.tolist(), -1)
         others = [n for n in ALL_AXES if n not in self.axes]
         return found.movedim(-1, others[0]) if others else found[..., 0]
+
+
+def _require_cycles_per_view(reach: Sequence[float], matrix: Sequence[int], name: str) -> None:
+    """Refuse what a trajectory in another unit looks like: far too small."""
+    most, said = max(reach), "x".join(f"{one:.4g}" for one in reach)
+    found = None
+    if most <= 0.5 + ROUNDING:
+        found = "as one in cycles per voxel does"
+    elif abs(most / math.pi - 1) < ROUNDING:
+        found = "as one in radian per voxel does"
+    elif min(matrix[:2]) < LEAST_MATRIX:
+        found = f"and the matrix is {'x'.join(map(str, matrix))}, not {LEAST_MATRIX} voxels or more"
+    if found:
+        raise InvsrError(
+            f"{name}: its trajectory reaches {said}, {found}: scale it to cycles per field of view, so that it reaches "
+            "half of the matrix"
+        )
+
+
+def _view_that_follows(grid: Grid, reach: Sequence[float]) -> str:
+    sizes, spacing = grid.shape[: len(reach)], grid.spacing.tolist()
+    view = "x".join(f"{size * mm:.4g}" for size, mm in zip(sizes, spacing, strict=False))
+    cycles = "x".join(f"{one:.4g}" for one in reach)
+    return (
+        f"field of view {view} mm, matrix {'x'.join(map(str, sizes))}, as its trajectory reaches {cycles} cycles per "
+        "field of view (--raw-matrix states another)"
+    )
 
 
 def check_trajectory(trajectory: Tensor, shape: Sequence[int], axes: Sequence[int], name: str = "k-space") -> None:

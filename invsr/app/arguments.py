@@ -55,6 +55,14 @@ def parsed_spacing(text: str, option: str = "--spacing") -> list[float]:
     return [float(part) for part in parts] * (3 // len(parts))
 
 
+def parsed_matrix(text: str, option: str) -> list[int]:
+    """Voxels along two or three axes."""
+    parts = text.lower().split("x")
+    if len(parts) not in (2, 3) or not all(part.isascii() and part.isdigit() for part in parts):
+        raise InvsrError(f"{option} {text}: give voxels as 64x64, or 64x64x32 for a three-dimensional trajectory")
+    return [int(part) for part in parts]
+
+
 def parsed_weight(text: str | None) -> float | None:
     """A regularisation parameter; None for "auto", and where it was not given."""
     if text is None or text == "auto":

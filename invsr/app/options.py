@@ -111,6 +111,14 @@ RawSpacing = Annotated[
     str | None,
     typer.Option(help="Voxel spacing of the matrix as measured, mm, where a k-space file does not say: 0.9x0.9x3."),
 ]
+RawMatrix = Annotated[
+    str | None,
+    typer.Option(
+        help="With --trajectory: voxels of the image along its axes, which with their spacing are the field of view: "
+        "64x64. Default: the fewest that hold it.",
+        metavar="NxM",
+    ),
+]
 Trajectory = Annotated[
     Path | None,
     typer.Option(

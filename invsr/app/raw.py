@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from invsr.app.arguments import Inputs, beside, parsed_spacing
+from invsr.app.arguments import Inputs, beside, parsed_matrix, parsed_spacing
 from invsr.app.outputs import (
     describe,
     figures_in_words,
@@ -84,8 +84,9 @@ def run_raw(
     if thickness == "auto":
         raise InvsrError("--slice-thickness auto: it is estimated from images only: give it in mm")
     own = None if of_raw["raw_spacing"] is None else parsed_spacing(of_raw["raw_spacing"], "--raw-spacing")
+    matrix = None if of_raw["raw_matrix"] is None else parsed_matrix(of_raw["raw_matrix"], "--raw-matrix")
     with progress(figures_in_words, quiet=quiet) as bar:
-        raw = load_raw(path, spacing=own, index=inputs.volume, trajectory=of_raw["trajectory"])
+        raw = load_raw(path, spacing=own, index=inputs.volume, trajectory=of_raw["trajectory"], matrix=matrix)
         result = reconstruct_raw(
             raw,
             method=method if chosen is None else chosen,

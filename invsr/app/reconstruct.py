@@ -50,6 +50,7 @@ def reconstruct(
     coil_maps: options.CoilMaps = None,
     coils: options.Coils = None,
     raw_spacing: options.RawSpacing = None,
+    raw_matrix: options.RawMatrix = None,
     trajectory: options.Trajectory = None,
     phase: options.Phase = False,
     complex_: options.Complex = False,
@@ -74,7 +75,7 @@ def reconstruct(
     of_contrasts: dict[str, Any] = {"contrasts": contrasts, "contrast": contrast, "contrast_grid": contrast_grid}
     moved: dict[str, Any] = {"motion": motion, "transforms": transforms}
     of_raw: dict[str, Any] = {"coil_maps": coil_maps, "coils": coils, "raw_spacing": raw_spacing}
-    of_raw |= {"trajectory": trajectory, "phase": phase, "complex": complex_}
+    of_raw |= {"raw_matrix": raw_matrix, "trajectory": trajectory, "phase": phase, "complex": complex_}
     told: dict[str, Any] = {"report": report, "quiet": quiet}
     _of_kind(inputs, output, method, how, where, drawn, of_contrasts, moved, of_raw, told)
 

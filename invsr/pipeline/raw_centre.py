@@ -12,7 +12,7 @@ from invsr.noncartesian import NonCartesianData
 from invsr.numerics.fourier import fourier
 from invsr.operators.nonuniform import NonUniformKSpace
 from invsr.pipeline.raw_matrix import centred
-from invsr.raw import ALL_AXES, of_matrix
+from invsr.raw import of_matrix
 
 # Frequencies along each axis, at most: of two axes, of three.
 MOST = {2: 40, 3: 32}
@@ -64,7 +64,7 @@ def central_lines(raw: NonCartesianData, seed: int = 0) -> Tensor:
     parts = torch.randn(2, 1, DRAWS, *flat, generator=torch.Generator().manual_seed(seed))
     images = torch.complex(parts[0], parts[1]).to(samples)
     missed = (fit(single(images), single) - fourier(images, raw.axes)).abs().square().mean(1) / 2
-    sides = [3 if n in raw.axes else 1 for n in ALL_AXES]
+    sides = [3 if size > 2 else 1 for size in flat]
     missed = avg_pool3d(missed, sides, 1, [side // 2 for side in sides], count_include_pad=False)[0]
     box = centre_box((missed < MISSED).float(), raw.axes, wide)
     sizes = [max(1, cut.stop - cut.start) if n in raw.axes else wide[n] for n, cut in enumerate(box)]

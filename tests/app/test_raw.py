@@ -76,6 +76,23 @@ def test_spokes_with_a_trajectory_beside_them(run, tmp_path):
     assert code != 0 and "one of the inputs" in err
 
 
+def test_the_matrix_beside_a_trajectory_is_stated_or_said(run, samples, tmp_path):
+    np.save(tmp_path / "samples.npy", np.random.default_rng(0).normal(size=(1, 48, 20, 2)).view(complex))
+    np.save(tmp_path / "spokes.npy", radial(20, 48, 24).numpy())
+    out = tmp_path / "out.nii.gz"
+    words = ("--trajectory", tmp_path / "spokes.npy", "--raw-spacing", "2x2x5", "--method", "tikhonov", "--noise", "1")
+    code, _, err = run("reconstruct", tmp_path / "samples.npy", "-o", out, *words)
+    assert code == 0 and "note: field of view 48x48 mm, matrix 24x24" in err, err
+    code, _, err = run("reconstruct", tmp_path / "samples.npy", "-o", out, *words, "--raw-matrix", "30x26")
+    assert code == 0 and "field of view" not in err, err
+    assert nibabel.load(out).shape == (30, 26, 1) and nibabel.load(out).header.get_zooms()[:2] == (2, 2)
+    for matrix, message in (("wide", "--raw-matrix wide: give voxels"), ("30x26x9", "as many sizes")):
+        code, _, err = run("reconstruct", tmp_path / "samples.npy", "-o", out, *words, "--raw-matrix", matrix)
+        assert code == 1 and message in err and err.count("\n") == 1, err
+    code, _, err = run("reconstruct", samples, "-o", out, "--raw-spacing", "1.5", "--raw-matrix", "32x32")
+    assert code == 1 and "--raw-matrix) is chosen for a trajectory only" in err and err.count("\n") == 1, err
+
+
 def test_spokes_of_ismrmrd_from_file_to_volume(run, tmp_path):
     scan = raw_files.Acquisition(matrix=(32, 27, 1), view=(96.0, 81.0, 4.0), recon=96.0, position=(12.0, -9.0, 4.0))
     scan.blob = (14.0, -12.0, 4.0)

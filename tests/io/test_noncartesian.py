@@ -196,6 +196,34 @@ def test_arrays(tmp_path):
     assert raw.grid.shape == (32, 28, 1) and raw.axes == (0, 1)
 
 
+def test_a_field_of_view_that_follows_from_the_trajectory_is_said(tmp_path):
+    np.save(tmp_path / "scan.npy", np.ones((2, 64, 30), np.complex64))
+    np.save(tmp_path / "traj.npy", SPOKES * 0.8)  # 12.8 of 16 cycles
+    options = {"trajectory": tmp_path / "traj.npy", "spacing": (3, 2, 5)}
+    raw = load_raw(tmp_path / "scan.npy", **options)
+    assert raw.grid.shape == (26, 22, 1) and len(raw.notes) == 1
+    assert raw.notes[0].startswith("field of view 78x44 mm, matrix 26x22, as its trajectory reaches 12.8x10.8 cycles")
+    stated = load_raw(tmp_path / "scan.npy", matrix=(32, 27), **options)
+    assert stated.grid.shape == (32, 27, 1) and not stated.notes
+
+
+@pytest.mark.parametrize(
+    "scale, matrix, words",
+    [
+        (1 / 32, None, "reaches 0.5x0.42.*in cycles per voxel does: scale it to cycles per field of view"),
+        (1 / 32, (32, 27), "cycles per voxel"),
+        (np.pi / 16, (32, 27), "radian per voxel"),
+        (1 / 16, None, "reaches 1x0.84.*matrix is 2x2, not 4 voxels or more"),
+    ],
+)
+def test_a_trajectory_in_another_unit_is_refused(tmp_path, scale, matrix, words):
+    np.save(tmp_path / "scan.npy", np.ones((2, 64, 30), np.complex64))
+    np.save(tmp_path / "traj.npy", SPOKES * scale)
+    with pytest.raises(InvsrError, match=words) as caught:
+        load_raw(tmp_path / "scan.npy", trajectory=tmp_path / "traj.npy", spacing=3, matrix=matrix)
+    assert str(caught.value).startswith(f"{tmp_path / 'scan.npy'}: ") and "\n" not in str(caught.value)
+
+
 def test_files_that_do_not_fit_are_refused(tmp_path):
     np.save(tmp_path / "x.npy", np.ones((2, 64, 30), np.complex64))
     np.save(tmp_path / "t.npy", SPOKES)

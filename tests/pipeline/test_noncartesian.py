@@ -220,6 +220,12 @@ def test_central_lines_are_those_of_the_cartesian_grid():
     assert float((lines - middle).norm() / middle.norm()) < 0.02
 
 
+def test_two_partitions_have_central_lines():
+    spokes = radial(40, 32, 16)
+    stack = torch.cat([torch.cat([spokes, torch.full((32, 40, 1), k)], -1) for k in (-1.0, 0.0)], 1)
+    assert central_lines(NonCartesianData.from_array(torch.ones(2, 32, 80) + 0j, stack, 1.0)).shape[-1] == 2
+
+
 def test_denoisers_are_for_what_was_skipped():
     volume = slice_of_phantom()
     few, maps, _ = simulate_noncartesian(volume, radial(20, 2 * SIDE, SIDE), n_coils=2)

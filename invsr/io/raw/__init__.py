@@ -77,7 +77,8 @@ def load_raw(
         BART's `traj` writes it; beside a .npy file of (coils, readout, shots) or (coils, readout, shots, slices), one
         of (readout, shots, 2 or 3).
     matrix : two or three of int, optional
-        Voxels of the image along the axes of such a trajectory; by default the smallest even numbers that hold it.
+        Voxels of the image along the axes of such a trajectory; by default the smallest even numbers that hold it, and
+        a note says what field of view follows.
 
     Raises
     ------
@@ -105,7 +106,10 @@ def load_raw(
         placed = Placement(spacing, affine, matrix, slice_thickness)
         return read_archive(path, placed) if trajectory is None else read_along(path, Path(trajectory), placed)
     if matrix is not None:
-        raise InvsrError(f"{path}: a matrix is chosen for a trajectory only: leave it out")
+        raise InvsrError(
+            f"{path}: a matrix (command line: --raw-matrix) is chosen for a trajectory only, beside arrays or BART's "
+            "files: leave it out"
+        )
     if ending in ARRAYS:
         _require_unused(path, options, "index")
         return read_array(
