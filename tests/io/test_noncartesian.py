@@ -95,6 +95,46 @@ def test_a_blob_lies_at_its_place(tmp_path, kind, unit):
     assert off(raw, FLAT) < 0.02
 
 
+def with_voxels(mm):
+    return dataclasses.replace(FLAT, view=(32 * mm, 27 * mm, 4.0), recon=32 * mm)
+
+
+SIZES = np.array(FLAT.matrix[:2])
+
+
+@pytest.mark.parametrize(
+    "mm, unit, name",
+    [
+        (3.0, 96.0, "cycles per mm"),
+        (1.2, 32 * 1.2, "cycles per mm"),
+        (1.1, 32 * 1.1, "cycles per mm"),
+        (0.8, 32 * 0.8, "cycles per mm"),
+        (3.0, 9.6, "cycles per cm"),
+        (3.0, 32 / (2 * np.pi), "radian per voxel"),
+    ],
+)
+def test_a_unit_in_which_the_trajectory_fills_k_space_is_taken_and_said(tmp_path, mm, unit, name):
+    raw = read(tmp_path, shots(unit=unit * SIZES / 32), with_voxels(mm))
+    np.testing.assert_allclose(raw.trajectory, SPOKES, atol=1e-4)
+    assert len(raw.notes) == 1 and f"is taken as {name}: it covers 100% of the encoded k-space" in raw.notes[0]
+
+
+@pytest.mark.parametrize(
+    "mm, share, words",
+    [
+        (1.0, 1.0, None),  # both are the same reading
+        (1.05, 1.0, None),
+        (3.0, 0.95, None),
+        (3.0, 0.8, "is taken as cycles per voxel: it covers 80% of the encoded k-space; if that is wrong"),
+        (1.05, 0.94, "cycles per voxel: it covers 94% of the encoded k-space (as cycles per mm 99%); if that is wrong"),
+    ],
+)
+def test_cycles_per_voxel_that_leave_a_doubt_are_said(tmp_path, mm, share, words):
+    raw = read(tmp_path, shots(trajectory=share * SPOKES, unit=SIZES), with_voxels(mm))
+    np.testing.assert_allclose(raw.trajectory, share * SPOKES, atol=1e-4)
+    assert len(raw.notes) == (words is not None) and all(words in note for note in raw.notes)
+
+
 def test_a_stack_of_spokes_lies_at_its_place(tmp_path):
     spokes = radial(24, 48, SLAB.matrix[:2]).numpy()
     lines = []
@@ -146,6 +186,8 @@ def test_what_is_left_out_is_said(tmp_path):
 
 def test_lines_that_do_not_fit_are_refused(tmp_path):
     refused(tmp_path, "neither cycles per voxel", shots(trajectory=SPOKES * 2))
+    (tmp_path / "between").mkdir()
+    refused(tmp_path / "between", "neither cycles per voxel", shots(trajectory=SPOKES * 0.7, unit=SIZES / 2))
     turned = shots()
     turned[-1].traj[:] *= -1
     for n, (match, lines, kind) in enumerate(

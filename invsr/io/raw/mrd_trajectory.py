@@ -16,12 +16,12 @@ from invsr.io.raw.header import Encoding
 from invsr.io.raw.lines import BLOCK, Lines, samples_of
 from invsr.io.raw.readout import Complex, Indices
 from invsr.io.raw.slices import grid_of, slices_in_order
+from invsr.io.raw.units import Floats, in_cycles
 from invsr.noncartesian import ROUNDING, NonCartesianData
 from invsr.raw import ALL_AXES
 
 # Trajectories of the header that are read where every line brings its own.
 KINDS = ("radial", "goldenangle", "spiral", "other")
-Floats = npt.NDArray[np.float32]
 
 
 def has_trajectory(lines: Lines, encoding: Encoding) -> bool:
@@ -42,8 +42,8 @@ def read_trajectory(
 ) -> NonCartesianData:
     """The imaging lines of slices of one trajectory, of a stack, or of a three-dimensional one.
 
-    Values of the trajectory within ±1/2 are cycles per voxel of the encoded matrix; within half of that matrix they are
-    cycles per encoded field of view. Of a stack, partitions are the third component.
+    The trajectory is in cycles per voxel of the encoded matrix, in cycles per encoded field of view, or in another unit
+    in which it reaches the edge of k-space; see `invsr.io.raw.units`. Of a stack, partitions are the third component.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def read_trajectory(
     Raises
     ------
     InvsrError
-        When lines differ in length or in what their trajectory has, it is of neither unit, or slices differ in it.
+        When lines differ in length or in what their trajectory has, it is of no known unit, or slices differ in it.
     """
     heads = lines.heads[lines.imaging]
     if encoding.multiband > 1:
@@ -81,7 +81,8 @@ def read_trajectory(
     if not slab and points.shape[2] == 3:
         points = points[..., :2]
         said.append("the third component of its trajectory is left out: one partition is encoded")
-    points = _in_cycles(path, points, encoding.matrix)
+    points, unit = in_cycles(path, points, encoding)
+    said += [unit] if unit else []
     if slab and points.shape[2] == 2:
         step = heads["idx"]["kspace_encode_step_2"].astype(np.float32) - encoding.centres[1]
         points = np.concatenate([points, np.broadcast_to(step[:, None, None], (*points.shape[:2], 1))], 2)
@@ -153,25 +154,6 @@ def _points(path: Path, dataset: Any, lines: Lines, first: Indices, size: int) -
                 )
             points[line] = values.reshape(n, dims)[first[line] : first[line] + size]
     return points
-
-
-def _in_cycles(path: Path, points: Floats, matrix: tuple[int, int, int]) -> Floats:
-    """Cycles per field of view."""
-    reach = np.abs(points).max((0, 1))
-    sizes = np.array(matrix[: len(reach)], np.float32)
-    said = ", ".join(f"{value:.4g}" for value in reach)
-    if not np.isfinite(reach).all():
-        raise InvsrError(f"{path}: its trajectory holds NaN or infinite values: export it again")
-    if not reach[:2].all():
-        raise InvsrError(f"{path}: its trajectory is 0 along an axis (it reaches {said}): export it again")
-    if (reach <= 0.5 + ROUNDING).all():
-        return np.asarray(points * sizes)
-    if (reach <= sizes / 2 + ROUNDING).all():
-        return points
-    raise InvsrError(
-        f"{path}: its trajectory reaches {said}, neither cycles per voxel (up to 0.5) nor cycles per field of view (up "
-        f"to half of the matrix of {'x'.join(map(str, matrix[: len(reach)]))}): scale it to one of them"
-    )
 
 
 def _require_one_trajectory(path: Path, points: Floats, groups: list[Indices]) -> None:
