@@ -30,6 +30,8 @@ LEVELS = (6.0, 3.0, 1.5)
 POINTS, STEEP = 20_000, 0.25
 # Gradients below the median of those in this share of the volume are noise, or flat.
 FLAT = 0.4
+# Points inside the moving volume that tell of likeness, as a share of all: of fewer, too many are alike by chance.
+LEAST_INSIDE = 0.05
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Alignment:
         Rotation vector (radians, about the centre) and translation (mm) that take points of the moving volume to points
         of the fixed one.
     before, after : float
-        The measure with and without it: mean squared cosine between gradients, 0 to 1.
+        The measure with and without it, of the points that lie in both fields of view: mean squared cosine between
+        gradients, 0 to 1. Where hardly any do, it is lower.
     """
 
     motion: Array
@@ -76,8 +79,10 @@ def align_contrasts(fixed: Tensor, fixed_grid: Grid, moving: Tensor, moving_grid
         measure = _Measure(fixed, fixed_grid, moving, moving_grid, centre, level)
         found = minimize(measure, inverse * _ARCS, jac=True, method="BFGS", options={"gtol": 1e-6})
         inverse = found.x / _ARCS
-    before, after = (-measure(one * _ARCS)[0] for one in (np.zeros(6), inverse))
-    return Alignment(_inverted(inverse), before, after)
+    none = np.zeros(6)
+    if measure(inverse * _ARCS)[0] >= measure(none)[0]:  # led astray by a coarse level
+        inverse = none
+    return Alignment(_inverted(inverse), measure.likeness(none), measure.likeness(inverse * _ARCS))
 
 
 # Angles as arcs, mm: steps of one size in all directions.
@@ -85,7 +90,11 @@ _ARCS: Array = np.repeat([RADIUS, 1.0], 3)
 
 
 class _Measure:
-    """Minus the measure, and its gradient, as a function of the motion from the fixed to the moving volume."""
+    """Minus the measure, and its gradient, as a function of the motion from the fixed to the moving volume.
+
+    Points outside the moving volume count as unlike: a mean over those inside alone would favour motions that leave
+    few of them.
+    """
 
     def __init__(
         self, fixed: Tensor, fixed_grid: Grid, moving: Tensor, moving_grid: Grid, centre: Array, level: float
@@ -105,14 +114,23 @@ class _Measure:
     def __call__(self, scaled: Array) -> tuple[float, Array]:
         with torch.enable_grad():
             motion = torch.from_numpy(np.asarray(scaled, float)).requires_grad_()
-            matrix = rigid_matrices(motion / torch.from_numpy(_ARCS), self.centre)
-            moved = self.points @ matrix[:3, :3].T + matrix[:3, 3]
-            seen = _values(self.moving, moved @ self.turn + self.shift)
-            # Directions of the moving volume, turned back.
-            cosine = (self.expected * (seen @ matrix[:3, :3].to(seen))).sum(1)
-            value = -cosine.square().mean()
+            value = -self._compared(motion)[0].mean()
             (slope,) = torch.autograd.grad(value, motion)
         return float(value.detach()), slope.numpy()
+
+    def likeness(self, scaled: Array) -> float:
+        """The measure of points inside the moving volume: a volume of a few slices is as alike as a whole one."""
+        squares, at = self._compared(torch.from_numpy(np.asarray(scaled, float)))
+        inside = ((at >= 0) & (at <= torch.tensor(self.moving.shape[2:]) - 1)).all(1)
+        return float(squares[inside].sum()) / max(int(inside.sum()), LEAST_INSIDE * len(squares))
+
+    def _compared(self, motion: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared cosine at each point, and where it lies in the moving volume, voxels."""
+        matrix = rigid_matrices(motion / torch.from_numpy(_ARCS), self.centre)
+        at = (self.points @ matrix[:3, :3].T + matrix[:3, 3]) @ self.turn + self.shift
+        seen = _values(self.moving, at)
+        # Directions of the moving volume, turned back.
+        return (self.expected * (seen @ matrix[:3, :3].to(seen))).sum(1).square(), at
 
 
 def _field(x: Tensor, grid: Grid, level: float) -> Tensor:
