@@ -25,12 +25,14 @@ class Status(str, Enum):
 
     CONVERGED: the tolerance was reached. MAX_ITER: the limit of iterations came first. BREAKDOWN: the iteration cannot
     go on (an indefinite matrix, a fixed-point map that is not finite). DIVERGED: the iterates grew beyond any bound.
+    STALLED: more iterations come no nearer to the solution, as far as rounding tells.
     """
 
     CONVERGED = "converged"
     MAX_ITER = "max_iter"
     BREAKDOWN = "breakdown"
     DIVERGED = "diverged"
+    STALLED = "stalled"
 
 
 class Steps:

@@ -38,7 +38,7 @@ class Tikhonov(Method):
         Regularisation parameter for data scaled to a peak of 1; by default such that chi2 is about 1, of k-space what
         the noise and the usual slopes of a head make it.
     max_iter : int
-        Largest number of iterations.
+        Largest number of solves, each exact or of 500 conjugate gradients at most; one that has not converged goes on.
     """
 
     name: ClassVar[str] = "tikhonov"

@@ -9,6 +9,7 @@ from torch import Tensor
 from invsr.errors import InvsrError
 from invsr.noise.likelihoods import Gaussian
 from invsr.numerics.iteration import ProgressCallback, Status, Steps, steps_left
+from invsr.numerics.linear import LinearSolution
 from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import GRADIENT, Prior
 from invsr.solvers.residuals import as_tuple, back_project, chi2, gain, intensity_scale
@@ -24,6 +25,9 @@ FIRST_SLOPE, LEAST_SLOPE, MOST_CHANGE = 1 / 1.2, 0.02, 4.0
 LEAST_SHARE = 1.0
 # Solves that the search usually takes.
 USUAL_SOLVES = 5
+# Tolerance of a solve, and iterations after which it is begun anew: where these bring its residual down by less than
+# the factor, rounding allows no more.
+RTOL, ITERATIONS, LEAST_GAIN = 1e-5, 500, 2.0
 
 
 def solve_quadratic(
@@ -47,7 +51,7 @@ def solve_quadratic(
     operator, y, prior, lam, sigma, x0, progress
         As `invsr.solvers.iterate`; the prior must be quadratic.
     max_iter : int
-        Limit on the solves of the search.
+        Limit on the solves; one that has not converged is gone on with, which counts as another.
 
     Raises
     ------
@@ -67,17 +71,26 @@ def solve_quadratic(
     for _ in range(max_iter):
         off = [abs(entry["chi2"] / CHI2_TARGET - 1) for entry in history]
         with steps.step(1 if lam is not None else steps_left(off, CHI2_TOLERANCE, USUAL_SOLVES, max_iter)):
-            solved = operator.solve(back, search.lam, prior.analysis, x0=x, rtol=1e-5)
+            solved = operator.solve(back, search.lam, prior.analysis, x0=x, rtol=RTOL, max_iter=ITERATIONS)
         x = solved.x
         prediction = operator(x)
         misfit = chi2(operator, noise, y, prediction)
         history.append({"lam": search.lam, "chi2": misfit, "residual": solved.residual})
         steps.tell(history[-1])
-        if lam is not None or search.ends(misfit):
-            status = solved.status
+        ended = _ending(solved, history)
+        if ended is not None and (lam is not None or search.ends(misfit)):
+            status = ended
             break
     steps.finish()
     return Solution.of_run(x, operator.domain, status, history, sigma, gain(noise, y, prediction))
+
+
+def _ending(solved: LinearSolution, history: list[dict[str, float]]) -> Status | None:
+    """How a solve ended; None where going on with it would bring it nearer."""
+    if solved.status is not Status.MAX_ITER:
+        return solved.status
+    before = [entry["residual"] for entry in history[:-1] if entry["lam"] == history[-1]["lam"]]
+    return Status.STALLED if before and solved.residual * LEAST_GAIN > before[-1] else None
 
 
 class _Search:

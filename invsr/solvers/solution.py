@@ -15,6 +15,8 @@ CHI2_EXPECTED = (0.7, 1.3)
 # What a run that has not converged ended with, and what to do about it.
 ENDINGS = {
     Status.MAX_ITER: "stopped at max_iter = {n} before it converged: raise max_iter",
+    Status.STALLED: "stopped where more iterations come no nearer to the solution in single precision: raise the "
+    "weight (lam) if the volume looks unstable",
     Status.BREAKDOWN: "broke down after {n} iterations, with numbers that are not finite: check the operator's scale, "
     "and the data and the noise level for values that are not finite",
     Status.DIVERGED: "diverged after {n} iterations, the volume is useless: a step longer than 1 / Problem.norm, an "
