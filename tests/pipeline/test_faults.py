@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 import invsr
@@ -15,6 +16,7 @@ from invsr.inspection.slices import (
     LEAST_GAIN,
     LEAST_SHIFT,
     Alternation,
+    chance,
     empty_slices,
     is_certain,
     package_gain,
@@ -204,6 +206,35 @@ def test_large_slices_are_registered_at_half_their_resolution(monkeypatch, scan)
     data = changed(scan, moved).data[0, 0].movedim(scan.grid.through_plane, -1)
     whole = package_shift(data)
     monkeypatch.setattr(module, "MOST_PIXELS", 40)
-    monkeypatch.setattr(module, "LEAST_RATIO", 0.0)  # at half the resolution of so few pixels nothing is certain
+    monkeypatch.setattr(module, "MOST_CHANCE", 1.0)  # at half the resolution of so few pixels nothing is certain
     assert package_shift(data).difference == pytest.approx(whole.difference, abs=0.5)
-    assert not is_certain(Alternation((0.1, 0.1), 20.0), LEAST_SHIFT)
+
+
+def test_what_is_certain_is_large_and_no_accident_along_one_axis():
+    assert is_certain(Alternation((0.1, -0.5), (0.5, 1e-6)), LEAST_SHIFT)
+    for shift, chances in (((0.1, 0.1), (1e-6, 1e-6)), ((0.5, 0.1), (0.5, 1e-6))):
+        assert not is_certain(Alternation(shift, chances), LEAST_SHIFT)
+
+
+@pytest.mark.parametrize("noise", [0, 0.01])
+def test_twelve_slices_of_a_clean_head_did_not_move(noise):
+    """The median of ten values, of both signs, lies at 30 of its errors: most of them happen to be alike."""
+    whole = example()
+    part = invsr.Volume.from_array(whole.data[0, 0, 60:124, 80:144, 50:98].numpy(), spacing=1.0)
+    options = {"slice_thickness": 4, "slice_profile": "boxcar", "axis": 2}
+    (found,) = scans_of(invsr.simulate(part, noise=noise, **options))
+    assert found.grid.shape[2] == 12 and not found.notes
+    (found,) = scans_of(changed(invsr.simulate(whole, noise=0.01, **options), moved))
+    assert re.search(FAULTS["moved"][1], found.notes[0])
+
+
+def test_the_chance_is_that_of_a_t_test_but_for_outliers():
+    values = torch.randn(2000, 6, generator=torch.Generator().manual_seed(0))
+    expected = scipy.stats.ttest_1samp(values.double().numpy(), 0, axis=1).pvalue
+    np.testing.assert_allclose([chance(one) for one in values], expected, rtol=1e-6)
+    # With the ends drawn in, accidents are as frequent as it says, give or take what 2000 tries can tell.
+    values = torch.randn(2000, 12, generator=torch.Generator().manual_seed(0))
+    assert 0.04 < np.mean([chance(one) < 0.05 for one in values]) < 0.075
+    values = torch.linspace(0.9, 1.1, 12)
+    assert chance(torch.cat([values, -30 * torch.ones(1)])) < 1e-6
+    assert chance(torch.ones(12)) < 1e-9 and chance(torch.zeros(12)) == 1
