@@ -16,7 +16,7 @@ import invsr
 from benchmarks.arguments import parser, row, stem, table, truths
 from benchmarks.quality.stacks import ball, measure, moved
 from invsr.motion.packages import amount
-from invsr.pipeline.moved import CERTAIN_MOTION, LEAST_MOTION, packages_moved
+from invsr.pipeline.moved import LEAST_MOTION, packages_moved, with_packages_noted
 from invsr.pipeline.preparation import scans_of
 from invsr.testing.metrics import evaluate, head_mask
 
@@ -55,7 +55,7 @@ def main():
             size = amount(torch.from_numpy(seen.scans[0].motion))
             away = moved(seen.scans[0].motion[1], points, seen.centre) - moved(motion, points, grid.centre)
             left[bool(motion.any())].append(np.sqrt((away**2).sum(1).mean()))
-            noted = not packages_moved(sound, grid, CERTAIN_MOTION).scans[0].still
+            noted = with_packages_noted(sound, grid) is not sound
             found[bool(motion.any())].append((size >= LEAST_MOTION * thickness, noted))
             for method in options.methods if case < options.solved else []:
                 for how in ("none", "packages") if motion.any() else ("none",):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invsr.grid import Grid
-from invsr.motion.align import RADIUS, RegisteredScan, composed, fit
+from invsr.motion.align import RADIUS, RegisteredScan, SliceFit, composed, fit
 from invsr.motion.joint import volume_of
 from invsr.numerics.fixed_point import anderson
 from invsr.numerics.iteration import ProgressCallback, Steps
@@ -28,6 +28,8 @@ LONGEST_STEP = 3.0
 RESIDUAL_SD = 1.0
 # The first round finds a tenth of the motion or more.
 FIRST_SHARE = 0.1
+# A slice whose curvature along the motion is below this share of the largest says nothing of it.
+LEAST_CURVATURE = 1e-3
 UNITS = torch.tensor([RADIUS] * 3 + [1.0] * 3, dtype=torch.float64)
 
 
@@ -63,18 +65,15 @@ def estimate_packages(
     ----------
     Walker, Ni (2011), SIAM J. Numer. Anal. 49, 1715-1735 (Anderson acceleration).
     """
-    grid = turned(target, max(VOXEL, float(target.spacing.min())))
-    if grid.size > MOST_VOXELS:
-        grid = turned(target, float(grid.spacing[0]) * (grid.size / MOST_VOXELS) ** (1 / 3))
-    coarse, package = scan.coarser(float(grid.spacing[0])), torch.arange(len(scan.motion)) % count
+    grid, coarse = _coarse(scan, target)
+    package = torch.arange(len(scan.motion)) % count
     rounds, left = Steps(report), ROUNDS
 
     def once(flat: Tensor) -> Tensor:
         nonlocal left
         here = flat.reshape(-1, 6) / UNITS
         with rounds.step(left):
-            one = replace(coarse, motion=_of_slices(here, package))
-            found = fit(volume_of([one], grid, RTOL, MAX_ITER), grid, one, RESIDUAL_SD)
+            found = _fitted(replace(coarse, motion=_of_slices(here, package)), grid)
         left -= 1
         members = [(package == n) & (scan.weights > 0) for n in range(1, count)]
         steps = torch.stack([_step(found.curvature[some].sum(0), found.slope[some].sum(0)) for some in members])
@@ -87,6 +86,29 @@ def estimate_packages(
         start = anderson(once, start, rtol=CHANGE, max_iter=ROUNDS).v
     found = start.reshape(-1, 6) / UNITS
     return replace(scan, motion=_of_slices(found * (amount(found) >= least), package))
+
+
+def shares(scan: RegisteredScan, target: Grid) -> Tensor:
+    """The share of the scan's motion that each slice finds on its own, shape (n_slices,); NaN where it says nothing.
+
+    It is that of a Gauss-Newton step towards the volume of the slices as they lie, along the slice's motion against its
+    neighbours. Of packages that moved, nearly all slices find about the same share. Motion that anatomy pretends is
+    found by some slices, and its opposite by others.
+
+    Parameters
+    ----------
+    scan : RegisteredScan
+        As `estimate_packages` returns it.
+    target : Grid
+    """
+    grid, coarse = _coarse(scan, target)
+    found = _fitted(replace(coarse, motion=torch.zeros_like(scan.motion)), grid)
+    around = torch.cat([scan.motion[1:2], scan.motion, scan.motion[-2:-1]])
+    against = scan.motion - 0.5 * (around[:-2] + around[2:])
+    slope = (found.slope * against).sum(1)
+    curvature = torch.einsum("ni,nij,nj->n", against, found.curvature, against)
+    used = (scan.weights > 0) & (curvature > LEAST_CURVATURE * curvature.max())
+    return torch.where(used, slope / curvature, torch.nan)
 
 
 def amount(motion: Tensor) -> float:
@@ -102,6 +124,19 @@ def turned(target: Grid, spacing: float) -> Grid:
     extent = np.abs(directions.T @ target.directions) @ target.extent
     shape = np.ceil(extent / spacing).astype(int).tolist()
     return Grid.from_spacing(shape, spacing, centre=target.centre.tolist(), directions=directions)
+
+
+def _coarse(scan: RegisteredScan, target: Grid) -> tuple[Grid, RegisteredScan]:
+    """The grid of the volume, and the scan with pixels as large as its voxels."""
+    grid = turned(target, max(VOXEL, float(target.spacing.min())))
+    if grid.size > MOST_VOXELS:
+        grid = turned(target, float(grid.spacing[0]) * (grid.size / MOST_VOXELS) ** (1 / 3))
+    return grid, scan.coarser(float(grid.spacing[0]))
+
+
+def _fitted(scan: RegisteredScan, grid: Grid) -> SliceFit:
+    """Its slices against the volume that they make."""
+    return fit(volume_of([scan], grid, RTOL, MAX_ITER), grid, scan, RESIDUAL_SD)
 
 
 def _of_slices(moved: Tensor, package: Tensor) -> Tensor:

@@ -7,16 +7,17 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.grid import Grid
+from invsr.inspection.slices import MOST_CHANCE, chance
 from invsr.motion import LEVELS, NONE, PACKAGES, SLICE, Motion, ScanMotion, estimate_packages
 from invsr.motion.align import RegisteredScan
 from invsr.motion.bias import N_TERMS
 from invsr.motion.joint import estimate, matched
 from invsr.motion.order import n_packages
+from invsr.motion.packages import shares
 from invsr.numerics.iteration import ProgressCallback
 from invsr.numerics.levels import peak
 from invsr.pipeline.scan import Scan
@@ -32,6 +33,8 @@ LEAST_MOTION, CERTAIN_MOTION = 0.1, 0.2
 FEWEST_SLICES = 3
 # With fewer slices nothing is concluded unasked.
 FEWEST_NOTED = 10
+# Slices that must say something of the motion for them to agree on it.
+FEWEST_AGREEING = 7
 
 
 def require_level(motion: str | Motion) -> None:
@@ -113,35 +116,49 @@ def packages_moved(scan: Scan, target: Grid, least: float, progress: ProgressCal
     InvsrError
         When the slices were acquired one after the other, or are too few.
     """
+    one = _with_packages(scan, target, least, progress)
+    return Motion(target.centre, (ScanMotion(scan.name, scan.grid, one.motion.numpy(), one.weights.numpy()),))
+
+
+def _with_packages(scan: Scan, target: Grid, least: float, progress: ProgressCallback | None = None) -> RegisteredScan:
+    """The scan with the motion of its packages."""
     count, n_slices = n_packages(scan.slice_order), scan.grid.shape[scan.through_plane]
     if count < 2:
         raise InvsrError(f"{scan.name}: its sidecar says that slices follow each other, there are no {PACKAGES}")
     if n_slices < count * FEWEST_SLICES:
         raise InvsrError(f"{scan.name}: {n_slices} slices make no {count} packages of at least {FEWEST_SLICES}")
     one = _registered(scan.cropped(), target, intensity_scale(scan))
-    one = estimate_packages(one, target, count, least=least * scan.slice_spacing, report=progress)
-    return Motion(target.centre, (ScanMotion(scan.name, scan.grid, one.motion.numpy(), one.weights.numpy()),))
+    return estimate_packages(one, target, count, least=least * scan.slice_spacing, report=progress)
 
 
 def with_packages_noted(scan: Scan, target: Grid) -> Scan:
     """The scan with a note if it is certain that its packages moved against each other, out of their planes or turning.
 
-    What moved within the planes alone is moved back before (`invsr.pipeline.faults`).
+    What moved within the planes alone is moved back before (`invsr.pipeline.faults`). Motion is certain where it is far
+    above what still scans show, and slices, each on its own, agree on it: smooth anatomy, masks, and corners that were
+    set to 0 pretend large motion, on which they do not.
     """
     n_slices = scan.grid.shape[scan.through_plane]
     if scan.thickness is None or scan.data.is_complex() or n_slices < FEWEST_NOTED or n_packages(scan.slice_order) < 2:
         return scan
     if not bool((scan.data if scan.inside is None else scan.data[scan.inside]).any()):
         return scan
-    (moved,) = packages_moved(scan, target, CERTAIN_MOTION).scans
-    if moved.still:
+    moved = _with_packages(scan, target, CERTAIN_MOTION)
+    if not bool(moved.motion.any()) or not _slices_agree(moved, target):
         return scan
-    turned, shifted = (float(np.linalg.norm(moved.motion[:, part], axis=1).max()) for part in (slice(3), slice(3, 6)))
+    turned, shifted = (float(moved.motion[:, part].norm(dim=1).max()) for part in (slice(3), slice(3, 6)))
     note = (
         f"{scan.name}: packages of slices that were acquired by turns moved against each other by {shifted:.2g} mm and "
-        f"{np.degrees(turned):.2g} degrees: --motion {PACKAGES} takes it into account"
+        f"{math.degrees(turned):.2g} degrees: --motion {PACKAGES} takes it into account"
     )
     return replace(scan, notes=(*scan.notes, note))
+
+
+def _slices_agree(moved: RegisteredScan, target: Grid) -> bool:
+    """Whether enough slices find the motion, each on its own, and as much of it."""
+    found = shares(moved, target)
+    known = found[found.isfinite()]
+    return len(known) >= FEWEST_AGREEING and float(known.median()) > 0 and chance(known) <= MOST_CHANCE
 
 
 def intensity_scale(scan: Scan) -> float:

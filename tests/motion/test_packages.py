@@ -7,10 +7,11 @@ import torch
 import invsr
 from invsr.errors import InvsrError
 from invsr.examples import example
+from invsr.inspection.slices import MOST_CHANCE, chance
 from invsr.motion.order import interleaved, n_packages
-from invsr.motion.packages import TURN, UNITS, amount, turned
+from invsr.motion.packages import TURN, UNITS, amount, shares, turned
 from invsr.operators import acquisition
-from invsr.pipeline.moved import packages_moved
+from invsr.pipeline.moved import CERTAIN_MOTION, _with_packages, packages_moved, with_packages_noted
 from invsr.pipeline.preparation import scans_of
 from invsr.pipeline.scan import Scan
 from invsr.testing.metrics import evaluate
@@ -83,6 +84,25 @@ def test_motion_that_is_certain_is_noted(truth, scan):
     assert not any("packages" in note for note in invsr.reconstruct(scan, method="cubic", faults="keep").remarks())
     still = acquired(truth, 0 * MOVED)
     assert not any("packages" in note for note in invsr.reconstruct(still, method="cubic").remarks())
+
+
+@pytest.mark.parametrize(("low", "high"), [(16, 36), (12, 34)])
+def test_motion_that_slices_do_not_agree_on_is_not_noted(truth, low, high):
+    """A mask cuts anatomy off, which pretends motion: more than most packages really move."""
+    still = acquired(truth, 0 * MOVED)
+    inside = np.zeros(still.grid.shape, dtype=np.float32)
+    inside[low:high, low:high] = 1
+    (one,) = scans_of(still, masks=invsr.Volume.from_array(inside, affine=still.grid.affine))
+    pretended = packages_moved(one, truth.grid, CERTAIN_MOTION).scans[0]
+    assert amount(torch.from_numpy(pretended.motion)) > 1.5
+    assert with_packages_noted(one, truth.grid) is one
+
+
+def test_slices_of_packages_that_moved_find_a_like_share_of_it(truth, scan):
+    (one,) = scans_of(scan, faults="keep")
+    found = shares(_with_packages(one, truth.grid, CERTAIN_MOTION), truth.grid)
+    assert found.isfinite().all() and (found > 0).sum() >= 11  # of 12
+    assert chance(found) < MOST_CHANCE
 
 
 def test_the_sidecar_says_how_many_packages(truth):
