@@ -11,7 +11,6 @@ from invsr.errors import InvsrError
 
 if TYPE_CHECKING:  # imported when it is used: it brings PyTorch
     from invsr.grid import Grid
-    from invsr.pipeline.scan import Scan
     from invsr.volume import Volume
 
 # Options that take several values after one flag, as in `--slice-thickness 3 3 3.3`.
@@ -165,17 +164,10 @@ class Inputs:
         return [*self.scans, *self.masks]
 
     def load(self) -> tuple[list[Volume], dict[str, Any]]:
-        """The volumes of the scans, and what `scans_of` is to be told of them."""
+        """The volumes of the scans, and what the pipeline is to be told of them."""
         from invsr.io.nifti import load
 
         masks = [load(path, 0, geometry=self.geometry) for path in self.masks]
         axis = None if self.slice_axis is None else axis_number(self.slice_axis, "--slice-axis")
         volumes = [load(path, self.volume, geometry=self.geometry) for path in self.scans]
         return volumes, self.acquired | {"masks": masks or None, "slice_axis": axis}
-
-    def read(self) -> list[Scan]:
-        """The scans."""
-        from invsr.pipeline.preparation import scans_of
-
-        volumes, acquired = self.load()
-        return scans_of(volumes, **acquired)

@@ -80,13 +80,13 @@ def register(
     check_writable(output, (".json",))
     require_distinct(scans, [*(mask or []), *map(sidecar_of, scans)], motion_files(output, len(scans)))
     with progress(figures_in_words, quiet=quiet) as bar:
+        volumes, told = Inputs(scans, mask or [], None, geometry, slice_axis, acquired).load()
         found = run(
-            Inputs(scans, mask or [], None, geometry, slice_axis, acquired).read(),
+            volumes,
             motion=motion,
             spacing=None if spacing is None else parsed_spacing(spacing),
-            zero_filling="keep",  # done when they were read
-            faults="keep",
             progress=bar.part("motion"),
+            **told,
         )
     written = save_motion(found, output)
     if not quiet:

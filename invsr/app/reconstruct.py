@@ -140,16 +140,16 @@ def _run(
     require_distinct(inputs.scans, [*inputs.masks, where["reference"]], [output, *beside_result])
     solved = share_of_solving(name := method if chosen is None else chosen.name, report is not None)
     with progress(figures_in_words, quiet=quiet) as bar:
+        scans, acquired = inputs.load()
         result = run(
-            inputs.read(),
+            scans,
             method=method if chosen is None else chosen,
             n_samples=samples if uncertainty else None,
             uncertainty=uncertainty,
             motion=given_motion,
-            zero_filling="keep",  # done when they were read
-            faults="keep",
             seed=seed,
             progress=bar.part(name, 0.0, solved),
+            **acquired,
             **where | {"reference": grid_of(where["reference"], inputs.geometry)},
         )
         bar.part("writing", solved)

@@ -1,9 +1,13 @@
 """Motion of several scans: registered, estimated on the way, kept in files."""
 
+import numpy as np
 import pytest
+import torch
+from moving import scan_of
 from scan_files import refused
 
 import invsr
+from invsr.examples import example
 
 
 @pytest.fixture
@@ -47,6 +51,23 @@ def test_estimated_motion_is_kept_beside_the_result(run, tmp_path, stacks):
     assert code == 0, err
     found = sorted(p.name for p in tmp_path.glob("out*"))
     assert found == ["out.nii.gz", "out_motion-1.tfm", "out_motion-2.tfm", "out_motion.json"]
+
+
+def test_packages_that_turned_are_noted(run, tmp_path):
+    """As in Python: once, on the grid that is asked for, and not where the data are to be kept as they are."""
+    truth = example(48)
+    motion = torch.zeros(12, 6, dtype=torch.float64)
+    motion[1::2] = torch.tensor([np.deg2rad(3), 0, 0, 0, 0, 1.5])
+    path, out = tmp_path / "moved.nii.gz", tmp_path / "out.nii.gz"
+    invsr.save(scan_of(truth, motion=motion), path)
+    words = ("reconstruct", path, "-o", out, "--method", "cubic", "--spacing", 2)
+    code, text, err = run(*words)
+    assert code == 0, err
+    note = "moved.nii.gz: packages of slices that were acquired by turns moved against each other by"
+    assert (text + err).count(note) == 1
+    out.unlink()
+    code, text, err = run(*words, "--faults", "keep")
+    assert code == 0 and note not in text + err
 
 
 def test_motion_that_cannot_be(run, tmp_path, stacks):
