@@ -37,7 +37,7 @@ ONE_FOR_ALL = ("zero_filling", "faults")
 # Motion between contrasts below this share of a voxel, RMS over the volume, is left alone: resampling costs more.
 LEAST_MOTION = 0.25
 # Gradients of aligned contrasts of one head have a mean squared cosine above this: stroke_* with each other 0.24, heads
-# of different people 0.07 to 0.11 (crops of 96, 4 mm slices), but for two that share a template and a brain mask, 0.22.
+# of different people 0.10 to 0.12 (crops of 96, 4 mm slices), but for two that share a template and a brain mask, 0.22.
 LEAST_ALIKE = 0.15
 # Share of the time that registration takes.
 REGISTERING = 0.3
