@@ -47,7 +47,7 @@ class Alternation:
     difference : tuple of float
         Odd minus even: the logarithm of intensities, or pixels along each axis.
     chance : tuple of float
-        Of each, how likely slices that differ by accident alone show as much.
+        How likely slices that differ by accident alone show as much of each.
     """
 
     difference: tuple[float, ...]

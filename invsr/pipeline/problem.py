@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -227,11 +228,8 @@ class InverseProblem:
         side : int
             Voxels; less where an axis of the volume has fewer.
         """
-        side = min(side, *self.domain.shape)
-        low = [
-            min(max(0, round(at - side / 2)), n - side)
-            for at, n in zip(bright_middle(x), self.domain.shape, strict=True)
-        ]
+        side, middle = min(side, *self.domain.shape), bright_middle(x)
+        low = [min(max(0, round(at - side / 2)), n - side) for at, n in zip(middle, self.domain.shape, strict=True)]
         grid = self.domain.part(low, [n + side for n in low])
         members, weights = [], []
         for n, (scan, level) in enumerate(zip(self.scans, self.levels, strict=True)):
@@ -247,6 +245,7 @@ class InverseProblem:
         i, j, k = (slice(n, n + side) for n in low)
         return (members[0] if len(members) == 1 else Stack(members, weights)), x[..., i, j, k]
 
+    @cached_property
     def seen(self) -> Tensor:
         """Which voxels a scan shows inside its mask, bool, shape (1, 1, *domain.shape)."""
         found = torch.zeros((1, 1, *self.domain.shape), dtype=torch.bool, device=self.device)
@@ -271,7 +270,7 @@ class InverseProblem:
 
     def masked(self, x: Tensor) -> Tensor:
         """Volumes with 0 where no scan shows them inside its mask."""
-        return x * self.seen() if self.is_partial else x
+        return x * self.seen if self.is_partial else x
 
     def shown(self, x: Tensor) -> Tensor:
         """Volumes of scaled intensities in the first scan's units, with 0 where no scan shows them."""

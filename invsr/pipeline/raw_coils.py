@@ -61,9 +61,9 @@ def received(
     back = torch.linalg.cholesky(covariance.to(torch.complex128)) / sigma
     if raw.n_coils > 1 or n_coils is not None:
         rows, note = virtual_coils(raw, n_coils)
-        back = back @ rows.mH
-        raw = combined(raw, rows) if note else raw
-        raw = raw.with_samples(raw.samples, notes=(*raw.notes, *[note] * bool(note)))
+        if note:
+            raw, back = combined(raw, rows), back @ rows.mH
+            raw = raw.with_samples(raw.samples, notes=(*raw.notes, note))
     maps = coil_maps(raw) if raw.n_coils > 1 else None
     if maps is not None:
         maps.div_(_norm(maps, back).clamp(min=FAINTEST))

@@ -204,7 +204,7 @@ class Reconstruction:
         scans = self.problem.scans
         if any(scan.mask is not None for scan in scans) or not self.problem.is_partial:
             return []
-        share = 1 - float(self.problem.seen().float().mean())
+        share = 1 - float(self.problem.seen.float().mean())
         where = f"the field of view of {', '.join(self.problem.names)}"
         return [f"{share:.0%} of the volume is outside {where}: it is 0 there"] * (share > LEAST_HIDDEN)
 

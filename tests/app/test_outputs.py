@@ -22,7 +22,10 @@ def test_output_that_cannot_be_written(run, tmp_path, scan, monkeypatch):
 def test_full_disk_leaves_nothing(tmp_path, scan):
     out = tmp_path / "result" / "out.nii"
     out.parent.mkdir()
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # noqa: E731  # the file gets no larger
+
+    def limit():  # the file gets no larger
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
     done = subprocess.run(
         [
             sys.executable,

@@ -110,7 +110,7 @@ def test_gains_count_what_both_scans_show_inside_their_masks(truth, swapped, rec
     assert not [one for one in recwarn if issubclass(one.category, InvsrWarning)]
     assert found.motion.scans[1].gain == pytest.approx(1, abs=0.03)
     assert found.gain == pytest.approx(1, abs=0.01) and 0.7 < found.chi2 < 1.3
-    inside = found.problem.seen()
+    inside = found.problem.seen
     assert float((found.x - truth.data)[inside].abs().mean()) < 0.05
 
 
@@ -136,7 +136,7 @@ def test_the_gaps_between_slices_are_inside_of_a_mask(truth):
     found = invsr.reconstruct(scan, masks=mask, slice_profile="boxcar", method="tv", reference=truth.grid)
     first, last = scan.grid.to_world([[0, 0, 0], [0, 0, scan.grid.shape[2] - 1]])[:, 2]
     depth = truth.grid.points()[0, 0, :, 2]
-    assert bool(found.problem.seen()[..., (depth >= first) & (depth <= last)].all())
+    assert bool(found.problem.seen[..., (depth >= first) & (depth <= last)].all())
 
 
 @pytest.mark.parametrize("fault", ["shift", "offset", "contrast"])
