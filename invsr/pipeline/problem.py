@@ -21,15 +21,13 @@ from invsr.operators.separable import Separable
 from invsr.operators.stack import Stack
 from invsr.pipeline.grids import crossing, shows_all
 from invsr.pipeline.moved import intensity_scale
-from invsr.pipeline.scan import Scan
+from invsr.pipeline.scan import LEAST_SIGMA, Scan
 from invsr.priors.base import Prior
 from invsr.solvers.plug_and_play import smooth_guess
 from invsr.solvers.residuals import as_tuple, like_data
 from invsr.solvers.spline import mean_of_cubics
 from invsr.solvers.weighting import Schedule
 
-# Noise is never taken to be less than this share of the peak: a fit closer than that is beyond float32 data.
-LEAST_SIGMA = 5e-4
 # Voxels whose edges differ by less than this share may be turned, in volumes of at least so many along each axis.
 ISOTROPIC, LEAST_CUBE = 0.1, 16
 

@@ -18,7 +18,7 @@ from invsr.noncartesian import NonCartesianData
 from invsr.numerics.levels import peak
 from invsr.operators.base import LinearOperator
 from invsr.operators.scan_model import acquisition
-from invsr.pipeline.problem import LEAST_SIGMA, InverseProblem, SliceGeometry
+from invsr.pipeline.problem import InverseProblem, SliceGeometry
 from invsr.pipeline.raw_coils import received
 from invsr.pipeline.raw_matrix import (
     FULL,
@@ -31,6 +31,7 @@ from invsr.pipeline.raw_matrix import (
 )
 from invsr.pipeline.raw_operator import kspace_operator
 from invsr.pipeline.raw_weight import Slab, slab_of, weight_for
+from invsr.pipeline.scan import LEAST_SIGMA
 from invsr.priors.base import Prior
 from invsr.raw import KSpaceData, RawData
 from invsr.solvers.plug_and_play import noise_schedule, smooth_guess

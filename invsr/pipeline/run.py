@@ -200,7 +200,7 @@ def solve(
     y : Tensor, shape (1, channel, *operator.range.shape), or tuple of them for a stack
         Data, in any intensity units.
     sigma : float, optional
-        Standard deviation of the noise of y; estimated from real data by default.
+        Standard deviation of the noise of y, taken as 0.05 % of the peak at least; estimated from real data by default.
     method : Method or name
         As in `reconstruct`, and so are its `options`, `seed`, `memory` and `progress`.
 

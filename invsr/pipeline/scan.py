@@ -29,6 +29,8 @@ THINNEST, THICKEST, OVERLAPPING = 0.02, 5.0, 2.0
 ISOTROPIC = 0.01
 # Voxels so many times as bright as bright tissue (`invsr.numerics.levels.peak`) are questioned.
 SPIKE = 20.0
+# Noise is never taken to be less than this share of the peak: a fit closer than that is beyond float32 data.
+LEAST_SIGMA = 5e-4
 
 Array = npt.NDArray[np.float64]
 
@@ -128,9 +130,17 @@ class Scan:
             )
 
     def question(self) -> None:
-        """Warn of what is possible but unusual: slices that overlap by more than half, single voxels far above all."""
+        """Warn of what is possible but unusual: much overlap of slices, single bright voxels, next to no noise."""
         used = self.data.abs() if self.inside is None else self.data[self.inside].abs()
-        bright, top = SPIKE * peak(used), float(used.max())
+        tissue, top = peak(used), float(used.max())
+        bright = SPIKE * tissue
+        if self.noise is not None and self.noise < LEAST_SIGMA * tissue:
+            warnings.warn(
+                f"{self.name}: noise {self.noise:g} where bright tissue has {tissue:.4g}: {LEAST_SIGMA * tissue:.3g} "
+                f"({LEAST_SIGMA:.2%}) is used, the least there is; is it in the scan's intensity units?",
+                InvsrWarning,
+                stacklevel=3,
+            )
         if top > bright:
             count = int((used > bright).sum())
             warnings.warn(

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from invsr.pipeline.moved import intensity_scale
-from invsr.pipeline.problem import LEAST_SIGMA
-from invsr.pipeline.scan import Scan
+from invsr.pipeline.scan import LEAST_SIGMA, Scan
 from invsr.priors.tikhonov import Tikhonov
 from invsr.solvers.quadratic import solve_quadratic
 

@@ -132,6 +132,12 @@ def test_slices_that_overlap_much_are_questioned(scan):
     assert len(seen) == 1
 
 
+def test_less_noise_than_the_least_is_questioned(scan):
+    with pytest.warns(InvsrWarning, match=r"noise 1e-05 where bright tissue has .*\(0.05%\) is used") as seen:
+        found = invsr.reconstruct(scan, method="cubic", noise=1e-5)
+    assert len(seen) == 1 and found.sigma == pytest.approx(5e-4 * found.problem.scale)
+
+
 def test_outside_of_a_mask_is_nothing_for_one_scan_as_for_several(truth, scan):
     inside = torch.zeros_like(scan.data)
     inside[:, :, :12] = 1
