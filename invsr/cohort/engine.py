@@ -26,8 +26,10 @@ HELD = 1_300_000_000
 QUEUED = 1000
 # The usual port of Dask's dashboard; another one where it is taken.
 DASHBOARD = 8787
-# Seconds that workers are waited for: a batch system may let them queue.
+# Seconds that a scheduler and workers elsewhere are waited for: a batch system may let them queue.
 PATIENCE = 60.0
+# Seconds that workers of this machine are waited for: while it does much else, it may take a minute to start them.
+STARTING = 180.0
 # Seconds between looks at whether a job has ended.
 POLL = 0.01
 FULL = "out of memory: give it more --memory, fewer --n-workers, or a coarser --spacing"
@@ -188,7 +190,7 @@ def _slots(client: Any, crew: Crew, idle: bool) -> int:
         return QUEUED
     if idle:
         try:
-            client.wait_for_workers(crew.n_workers, timeout=PATIENCE)
+            client.wait_for_workers(crew.n_workers, timeout=STARTING)
         except TimeoutError:
             raise InvsrError("workers that died do not start again: give fewer --n-workers, or more --memory") from None
         return crew.n_workers
@@ -265,7 +267,7 @@ def _client_of(crew: Crew) -> Iterator[Any]:
             )
         try:
             client = stack.enter_context(Client(cluster, timeout=PATIENCE))
-            client.wait_for_workers(1, timeout=PATIENCE)
+            client.wait_for_workers(1, timeout=STARTING if crew.is_local else PATIENCE)
         except (OSError, TimeoutError) as error:
             raise InvsrError(
                 f"{crew.scheduler or 'the cluster'}: no Dask workers there ({error}): start some"
