@@ -218,8 +218,12 @@ def _aligned(maps: Tensor, images: Tensor, virtual: Tensor) -> Tensor:
     for distance in range(int(shell.max()) + 1):
         here = shell == distance
         if distance:
-            known = torch.view_as_real(out * (trust * (shell < distance))).movedim(-1, 1).flatten(0, 1)
-            near = avg_pool3d(known[None], sides, 1, [side // 2 for side in sides])[0, :, here]
+            # All that is known lies in this box, and all of the shell.
+            reach = [distance + side // 2 for side in sides]
+            box = tuple(slice(max(m - n, 0), m + n + 1) for m, n in zip(middle.tolist(), reach, strict=True))
+            known = out[(slice(None), *box)] * (trust * (shell < distance))[box]
+            parts = torch.view_as_real(known).movedim(-1, 1).flatten(0, 1)
+            near = _box_mean(parts[None], sides)[0, :, here[box]]
             beside = torch.complex(near[0::2], near[1::2])
         else:
             beside = virtual[:, None]
@@ -230,6 +234,14 @@ def _aligned(maps: Tensor, images: Tensor, virtual: Tensor) -> Tensor:
         blend = own[here] * one + (1 - own[here]) * beside
         out[:, here] = blend / blend.norm(dim=0).clamp(min=1e-30)
     return out
+
+
+def _box_mean(x: Tensor, sides: Sequence[int]) -> Tensor:
+    """Means over boxes of odd sides around each voxel, one axis after the other; 0 beyond the volume. x is 5-D."""
+    for axis, side in enumerate(sides):
+        kernel = [side if n == axis else 1 for n in range(3)]
+        x = avg_pool3d(x, kernel, 1, [one // 2 for one in kernel])
+    return x
 
 
 def _interpolation(coarse: int, fine: int) -> Tensor:

@@ -52,7 +52,7 @@ def test_packages_that_moved_are_put_back(truth, scan):
     # Along the slices motion is found too small.
     np.testing.assert_allclose(moved.motion[1, 3:], MOVED[3:], atol=0.5)
     as_is = invsr.reconstruct(scan, faults="keep", **options)
-    scores = [evaluate(one.volume.numpy(), truth.numpy())["psnr"] for one in (as_is, found)]
+    scores = [evaluate(one.volume.numpy(), truth.numpy(), quick=True)["psnr"] for one in (as_is, found)]
     assert scores[1] > scores[0] + 1.0
     assert found.volume.grid == truth.grid
 
