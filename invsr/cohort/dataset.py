@@ -78,7 +78,7 @@ def find_scans(root: Path, selection: Selection) -> list[Source]:
         raise InvsrError(f"{root}: is no folder: name the BIDS dataset")
     if not (root / DESCRIPTION).is_file():
         raise InvsrError(f"{root}: has no {DESCRIPTION}: name the root of a BIDS dataset, or give it one")
-    root = root.absolute()
+    root = root.resolve()  # as ancpbids names what it finds, where the path has ".." in it
     labels = sorted(one.name.removeprefix("sub-") for one in root.glob("sub-*") if one.is_dir())
     wanted = None if selection.participants is None else _labels(selection.participants, "sub")
     for label in sorted((wanted or set()) - set(labels)):

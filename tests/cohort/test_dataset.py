@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from small_dataset import describe, jobs_in, write_scan
@@ -71,6 +72,13 @@ def test_scans_are_found_by_label_suffix_and_filter(dataset, tmp_path):
         else:
             with pytest.raises(InvsrError, match="no scan that is asked for"):
                 found(dataset, filters=filters)
+
+
+def test_a_dataset_is_found_by_any_path_to_it(dataset, monkeypatch, tmp_path):
+    (tmp_path / "link").symlink_to(dataset)
+    monkeypatch.chdir(dataset / "sub-01")
+    for path in (Path("../../raw"), Path(".."), dataset / "sub-02" / "..", tmp_path / "link"):
+        assert found(path) == found(dataset)
 
 
 def test_a_pickle_in_the_dataset_is_not_opened(dataset):
