@@ -76,8 +76,7 @@ def find_scans(root: Path, selection: Selection) -> list[Source]:
     """
     if not root.is_dir():
         raise InvsrError(f"{root}: is no folder: name the BIDS dataset")
-    if not (root / DESCRIPTION).is_file():
-        raise InvsrError(f"{root}: has no {DESCRIPTION}: name the root of a BIDS dataset, or give it one")
+    _require_description(root / DESCRIPTION)
     root = root.resolve()  # as ancpbids names what it finds, where the path has ".." in it
     labels = sorted(one.name.removeprefix("sub-") for one in root.glob("sub-*") if one.is_dir())
     wanted = None if selection.participants is None else _labels(selection.participants, "sub")
@@ -119,14 +118,29 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
     return dict(found)
 
 
+def _require_description(path: Path) -> None:
+    """Raise unless a file describes a BIDS dataset."""
+    if not path.is_file():
+        raise InvsrError(f"{path.parent}: has no {path.name}: name the root of a BIDS dataset, or give it one")
+    try:
+        found = parse_json(read_text(path))
+    except (OSError, ValueError) as error:
+        raise InvsrError(f"{path}: cannot be read as JSON ({error}): repair it") from error
+    if not isinstance(found, dict) or not isinstance(found.get("BIDSVersion", ""), str):
+        example = json.dumps({"Name": "...", "BIDSVersion": "1.10.0"})
+        raise InvsrError(f"{path}: is no description of a BIDS dataset: write an object such as {example}")
+
+
 def _images(root: Path) -> list[str]:
     """Paths of the images in the dataset, without those in its derivatives."""
     try:
         import ancpbids
     except ImportError:
         raise InvsrError(f"ancpbids, which finds scans in a BIDS dataset, is not installed: {INSTALL}") from None
-    # Its cache is a pickle in the dataset, which could hold anything.
-    dataset = ancpbids.load_dataset(str(root), ancpbids.DatasetOptions(ignore_pickle_file=True))
+    # Its cache is a pickle in the dataset, which could hold anything. A damaged description, of the dataset or of any
+    # derivative in it, would end it: nothing in them is needed.
+    left_out = ["derivatives", DESCRIPTION]
+    dataset = ancpbids.load_dataset(str(root), ancpbids.DatasetOptions(ignore=left_out, ignore_pickle_file=True))
     found: list[Any] = dataset.query(scope="raw", extension=list(IMAGES))
     return [Path(one.get_absolute_path()).relative_to(root).as_posix() for one in found]
 

@@ -100,6 +100,19 @@ def test_what_is_not_there_is_named(dataset, change, selection, words):
         find_scans(dataset, Selection(**selection))
 
 
+@pytest.mark.parametrize("text", ["{", "", "[]", '{"BIDSVersion": 1.8}', '{"BIDSVersion": null}'])
+def test_a_description_that_is_none_is_refused_in_one_line(dataset, text):
+    (dataset / "dataset_description.json").write_text(text)
+    with pytest.raises(InvsrError, match=r"dataset_description\.json: (cannot be read as JSON|is no description)"):
+        found(dataset)
+
+
+def test_a_damaged_derivative_in_the_dataset_does_not_matter(dataset):
+    (dataset / "derivatives" / "other").mkdir(parents=True)
+    (dataset / "derivatives" / "other" / "dataset_description.json").write_text("{")
+    assert len(found(dataset)) == 6
+
+
 @pytest.mark.parametrize("text", ["[]", "{}", '{"flair": 3}', "{", "[1]"])
 def test_a_file_that_is_no_filter_is_refused(tmp_path, text):
     path = tmp_path / "filter.json"
