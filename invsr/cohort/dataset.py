@@ -12,6 +12,7 @@ from invsr.cohort.names import IMAGES, LONG, Name
 from invsr.errors import InvsrError
 from invsr.io.bounds import parse_json, read_text
 from invsr.io.sidecars import DESCRIPTION
+from invsr.io.warn import warn
 
 # Suffixes of images whose intensities are a contrast; maps and phases are none.
 SUFFIXES = ("T1w", "T2w", "PDw", "FLAIR", "T2starw", "inplaneT1", "inplaneT2")
@@ -34,6 +35,11 @@ class Source:
     path: Path
     relative: str
     name: Name
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder that it lies in, such as "anat"."""
+        return self.path.parent.name
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def find_scans(root: Path, selection: Selection) -> list[Source]:
     Raises
     ------
     InvsrError
-        When the folder is no BIDS dataset, a participant is not in it, or no scan is found.
+        When the folder is no BIDS dataset, a participant or a session is not in it, or no scan is found.
     """
     if not root.is_dir():
         raise InvsrError(f"{root}: is no folder: name the BIDS dataset")
@@ -81,21 +87,27 @@ def find_scans(root: Path, selection: Selection) -> list[Source]:
     labels = sorted(one.name.removeprefix("sub-") for one in root.glob("sub-*") if one.is_dir())
     wanted = None if selection.participants is None else _labels(selection.participants, "sub")
     for label in sorted((wanted or set()) - set(labels)):
-        some = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
-        raise InvsrError(f"{root}: has no participant {label}: use {some or 'a dataset with folders sub-*'}")
-    found = []
+        raise InvsrError(f"{root}: has no participant {label}: use {_some(labels) or 'a dataset with folders sub-*'}")
+    images = []
     for relative in _images(root):
         top, *folders, file = relative.split("/")
         name = Name.of(file)
-        if name is None or not folders or top != f"sub-{name.get('sub')}":
-            continue
-        if (wanted is None or name.get("sub") in wanted) and selection.takes(name, folders[-1]):
-            found.append(Source(root / relative, relative, name))
+        if name is not None and folders and top == f"sub-{name.get('sub')}":
+            images.append(Source(root / relative, relative, name))
+    sessions = sorted({one.name.get("ses") or "" for one in images} - {""})
+    for label in sorted(_labels(selection.sessions or (), "ses") - set(sessions)):
+        raise InvsrError(f"{root}: has no session {label}: use {_some(sessions) or 'a dataset with folders ses-*'}")
+    found = [
+        one
+        for one in images
+        if (wanted is None or one.name.get("sub") in wanted) and selection.takes(one.name, one.folder)
+    ]
     if not found:
         raise InvsrError(
             f"{root}: no scan that is asked for ({', '.join(selection.suffixes)}) is in it: check labels, --suffix "
             "and filters"
         )
+    _warn_of_words_without_a_scan(root, selection, images)
     return sorted(found, key=lambda one: one.relative)
 
 
@@ -143,6 +155,24 @@ def _images(root: Path) -> list[str]:
     dataset = ancpbids.load_dataset(str(root), ancpbids.DatasetOptions(ignore=left_out, ignore_pickle_file=True))
     found: list[Any] = dataset.query(scope="raw", extension=list(IMAGES))
     return [Path(one.get_absolute_path()).relative_to(root).as_posix() for one in found]
+
+
+def _warn_of_words_without_a_scan(root: Path, selection: Selection, images: Sequence[Source]) -> None:
+    """A suffix that is misspelt, or a query that nothing fits, would leave scans out without a word."""
+    there = {one.name.suffix for one in images}
+    for suffix in () if tuple(selection.suffixes) == SUFFIXES else selection.suffixes:
+        if suffix not in there:
+            warn(f"{root}: has no image with the suffix {suffix}: check --suffix")
+    for label, query in (selection.filters or {}).items():
+        if not any(_fits(query, one.name, one.folder) for one in images):
+            warn(
+                f"{root}: no image fits the query {label!r} of the filter file: check its entities and values, which "
+                'are text as in file names ("01", not 1)'
+            )
+
+
+def _some(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
 
 
 def _labels(labels: Sequence[str], key: str) -> set[str]:

@@ -13,7 +13,7 @@ from invsr.cohort.forecast import correction_of, forecast, seconds_of
 from invsr.cohort.jobs import CONTRASTS, NONE, RUN, Checksums, Options, is_finished, jobs_of, run_of, sha256
 from invsr.cohort.names import Name
 from invsr.cohort.participants import TO_DO, Planned, need_of
-from invsr.errors import InvsrError
+from invsr.errors import InvsrError, InvsrWarning
 
 OURS = "space-orig_res-iso_desc-invsr"
 
@@ -91,6 +91,7 @@ def test_a_pickle_in_the_dataset_is_not_opened(dataset):
     [
         (lambda root: (root / "dataset_description.json").unlink(), {}, "has no dataset_description.json"),
         (lambda root: None, {"participants": ["01", "9"]}, "has no participant 9: use 01, 02, 03"),
+        (lambda root: None, {"sessions": ["1", "ses-9"]}, "has no session 9: use 1, 2"),
         (lambda root: None, {"suffixes": ("PDw",)}, "no scan that is asked for (PDw)"),
     ],
 )
@@ -98,6 +99,14 @@ def test_what_is_not_there_is_named(dataset, change, selection, words):
     change(dataset)
     with pytest.raises(InvsrError, match=re.escape(words)):
         find_scans(dataset, Selection(**selection))
+
+
+def test_a_suffix_or_a_query_without_a_scan_is_said(dataset):
+    with pytest.warns(InvsrWarning, match="no image with the suffix FLIAR"):
+        assert len(found(dataset, suffixes=("T2w", "FLIAR"))) == 3
+    filters = {"t2": {"suffix": "T2w", "session": "1"}, "flair": {"suffix": "FLAIR", "run": 1}}
+    with pytest.warns(InvsrWarning, match="no image fits the query 'flair'"):
+        assert len(found(dataset, filters=filters)) == 1
 
 
 @pytest.mark.parametrize("text", ["{", "", "[]", '{"BIDSVersion": 1.8}', '{"BIDSVersion": null}'])
