@@ -64,7 +64,9 @@ def write_group(out: Path) -> list[Path]:
 
 def rows_of(out: Path) -> list[Row]:
     """A row for each result, and for each job that failed or was left out, by name."""
-    logs = [read_entries(path) for path in (out / LOGS).glob("*.json")]
+    # A result that several jobs make (alone, with other contrasts) is what the latest of them left.
+    paths = sorted((out / LOGS).glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    logs = [read_entries(path) for path in paths]
     of_output = {str(output): log for log in logs for output in log.get("Outputs", [])}
     # Results of logs that somebody tidied away are results all the same.
     for path in out.glob("sub-*/**/*_desc-invsr_*.json"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,8 +12,8 @@ from invsr.cohort.dataset import Selection, find_scans
 from invsr.cohort.derivative import HIDDEN, remove_left_over
 from invsr.cohort.engine import HELD, Crew, Ended, Room, run_tasks
 from invsr.cohort.forecast import Forecast, correction_of, forecast, seconds_of
-from invsr.cohort.jobs import Checksums, Job, Options, is_finished, jobs_of, run_of
-from invsr.cohort.work import FAILED, Outcome, json_of, run_job
+from invsr.cohort.jobs import Checksums, Job, Options, is_finished, jobs_of, read_entries, run_of
+from invsr.cohort.work import DONE, FAILED, Outcome, json_of, run_job
 from invsr.errors import InvsrError
 from invsr.io.files import make_folder, write_whole
 from invsr.numerics.axes import so_many_threads
@@ -108,6 +109,8 @@ def run_planned(
     for one in planned:
         if one.state == LEFT_OUT:
             _log(out, one, Outcome(LEFT_OUT, one.why))
+        elif one.state == FINISHED:
+            _log(out, one, _outcome_known(out, one))
     # Those that take several workers' shares first: later, one would wait while a worker has nothing to do.
     to_do = [one for one in planned if one.state == TO_DO]
     to_do.sort(key=lambda one: -crew.shares(need_of(one, crew)))
@@ -150,6 +153,14 @@ def measure_networks(threads: int) -> None:
             network = build(architecture, config).eval()
             if not network.is_gradient_step:
                 engines.choose(network, torch.device("cpu"))
+
+
+def _outcome_known(out: Path, one: Planned) -> Outcome:
+    """What became of a job that is finished: as logged, or done where a later run with other options failed."""
+    known = read_entries(out / LOGS / f"{one.job.name}.json")
+    if known.get("State") != DONE:
+        known = {}
+    return Outcome(DONE, "", float(known.get("Seconds") or math.nan), int(known.get("Voxels") or 0))
 
 
 def _log(out: Path, one: Planned, outcome: Outcome, traceback: str = "") -> None:

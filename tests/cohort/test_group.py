@@ -2,12 +2,19 @@
 
 import csv
 import json
+import os
 
 import pytest
+from small_dataset import jobs_in
 
+from invsr.cohort.engine import Crew
+from invsr.cohort.forecast import Forecast
 from invsr.cohort.group import page_of, rows_of, write_group
+from invsr.cohort.jobs import Options
+from invsr.cohort.participants import FINISHED, Planned, run_planned
 from invsr.errors import InvsrError
 
+OURS = "space-orig_res-iso_desc-invsr"
 COUNT = 120
 
 
@@ -51,6 +58,25 @@ def test_rows_hold_figures_and_mark_what_stands_out(out):
     assert one["warnings"] == ["slices look thin"] and one["report"] == ""
     assert rows["sub-000_FLAIR"]["report"].endswith("report.html")
     assert rows["sub-005_T2w"]["state"] == "failed" and rows["sub-005_T2w"]["chi2"] is None
+
+
+def test_a_result_that_is_whole_is_no_failure_of_a_run_with_other_options(dataset, tmp_path):
+    job = jobs_in(dataset)[f"sub-01_ses-1_{OURS}_T2w"]
+    output = job.targets[0].output
+    (tmp_path / f"{output}.json").parent.mkdir(parents=True)
+    (tmp_path / f"{output}.json").write_text(json.dumps({"Method": "tv", "Chi2": 1.0}))
+    (tmp_path / "logs").mkdir()
+    # As itself, and together with other contrasts.
+    for n, name in enumerate((job.name, f"sub-01_ses-1_{OURS}_contrasts", f"sub-01_ses-1_{OURS}_A")):
+        log = tmp_path / "logs" / f"{name}.json"
+        log.write_text(json.dumps({"State": "failed", "Error": "out of memory", "Seconds": 3.0, "Outputs": [output]}))
+        os.utime(log, (n, n))
+    (row,) = rows_of(tmp_path)
+    assert (row["state"], row["seconds"], row["chi2"]) == ("failed", 3.0, None)
+    planned = [Planned(job, FINISHED, "", Forecast(), 1.0)]
+    run_planned(planned, Options(), tmp_path, Crew(), lambda one, outcome: None)
+    (row,) = rows_of(tmp_path)
+    assert (row["state"], row["error"], row["seconds"], row["chi2"]) == ("done", "", None, 1.0)
 
 
 def test_the_table_can_be_read_by_others(out):
