@@ -160,6 +160,7 @@ def benchmark(
     seed: options.NoiseSeed = 0,
 ) -> None:
     """Simulate thick slices of volumes, reconstruct them by every method, and score the results."""
+    from invsr.app.benchmark import BASE
     from invsr.app.benchmark import benchmark as run
     from invsr.examples import example
     from invsr.io.nifti import load
@@ -171,7 +172,8 @@ def benchmark(
     for score in run(
         truths, method or None, slice_thickness=slice_thickness, gap=gap, axis=axis_number(axis), noise=noise, seed=seed
     ):
-        base = score if base is None or base.volume != score.volume else base
+        # Each volume begins with it; names of files in several folders may be the same.
+        base = score if base is None or score.method == BASE else base
         gains = f"{score.psnr - base.psnr:+.2f} | {score.ssim - base.ssim:+.4f}"
         print(
             f"| {score.volume} | {score.method} | {score.psnr:.2f} | {score.ssim:.4f} | {gains} | {score.chi2:.2f} | "

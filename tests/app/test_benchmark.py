@@ -1,5 +1,7 @@
 """`invsr benchmark`: a row for each volume and method."""
 
+import pytest
+
 import invsr
 from invsr.testing.phantoms import centred_grid, shapes
 
@@ -14,6 +16,21 @@ def test_benchmark_prints_a_row_for_each_volume_and_method(run, tmp_path):
     assert [(row[0][2:], row[1]) for row in rows] == [(f"{n}.nii.gz", m) for n in (1, 2) for m in ("cubic", "tv")]
     assert rows[0][4] == "+0.00" and float(rows[1][4]) > 0.5 and float(rows[3][4]) > 0.5
     assert 0.6 < float(rows[1][6]) < 1.2
+
+
+def test_gains_are_over_the_same_volume_where_files_have_one_name(run, tmp_path):
+    grid = centred_grid((24, 24, 24))
+    paths = [tmp_path / folder / "T1w.nii.gz" for folder in "ab"]
+    for n, path in enumerate(paths):
+        path.parent.mkdir()
+        invsr.save(invsr.Volume(shapes(grid, size=22.0, seed=n, n_samples=32), grid), path)
+    code, out, err = run("benchmark", *paths, "--method", "tikhonov")
+    rows = [line.split(" | ") for line in out.splitlines() if ".nii.gz" in line]
+    assert code == 0, err
+    assert len(rows) == 4 and rows[0][2] != rows[2][2]
+    for cubic, other in (rows[:2], rows[2:]):
+        assert (cubic[4], cubic[5]) == ("+0.00", "+0.0000")
+        assert float(other[4]) == pytest.approx(float(other[2]) - float(cubic[2]), abs=0.011)
 
 
 def test_benchmark_refuses_methods_and_axes_that_are_none(run, tmp_path):
