@@ -13,7 +13,7 @@ def scores_of(image: Path, truth: Path, mask: Path | None, geometry: str | None)
     Raises
     ------
     InvsrError
-        When the files do not lie on one grid.
+        When the files do not lie on one grid, or the truth has no voxel above 0.
     """
     from invsr.io.nifti import load
     from invsr.testing.metrics import evaluate
@@ -26,4 +26,6 @@ def scores_of(image: Path, truth: Path, mask: Path | None, geometry: str | None)
                 f"{other.name}: lies on {other.grid} but {found.name} on {found.grid}: "
                 "reconstruct with --reference to compare voxel by voxel"
             )
+    if not bool((true.data > 0).any()):
+        raise InvsrError(f"{true.name}: has no voxel above 0, which the peak is taken from: check which file was given")
     return evaluate(found.numpy(), true.numpy(), None if inside is None else inside.numpy() != 0)

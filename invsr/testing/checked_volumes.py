@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from invsr.errors import InvsrError
+from invsr.errors import InvsrError, InvsrWarning
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -59,5 +59,5 @@ def large_enough(name: str, shape: tuple[int, ...], least: tuple[int, ...]) -> b
     if min(np.subtract(shape, least)) >= 0:
         return True
     sizes = "x".join(map(str, shape)), "x".join(map(str, least))
-    warnings.warn(f"{name} is NaN: {sizes[0]} voxels are below its window of {sizes[1]}", stacklevel=3)
+    warnings.warn(f"{name} is NaN: {sizes[0]} voxels are below its window of {sizes[1]}", InvsrWarning, stacklevel=3)
     return False

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 import torch
 
-from invsr.errors import InvsrError
+from invsr.errors import InvsrError, InvsrWarning
 from invsr.testing.checked_volumes import Array, Mask, Volume3D, inside_of, large_enough, pair_of, positive, real_volume
 
 # Gaussian window of SSIM and MS-SSIM: sigma 1.5 voxels, cut at 3.5 sigma.
@@ -183,7 +183,7 @@ def vif(image: Volume3D, truth: Volume3D, data_range: float, axis: int = 2, mask
     if mask is not None:
         keep &= np.moveaxis(inside_of(mask, truth, "mask"), axis, 0).any((1, 2))
     if not keep.any():
-        warnings.warn("VIF is NaN: no slice of the truth holds anything", stacklevel=2)
+        warnings.warn("VIF is NaN: no slice of the truth holds anything", InvsrWarning, stacklevel=2)
         return float("nan")
     from torchmetrics.functional.image import visual_information_fidelity
 

@@ -131,6 +131,16 @@ def test_evaluate_needs_one_grid(run, tmp_path, scan):
     assert code == 1 and "--reference" in err and len(err.splitlines()) == 1
 
 
+def test_evaluate_says_why_a_figure_is_not_a_number(run, tmp_path):
+    small = image(tmp_path / "small.nii.gz", np.random.default_rng(0).random((30, 8, 30)))
+    code, out, err = run("evaluate", small, "--truth", small)
+    assert code == 0 and out.count("nan") == 3
+    for name, window in (("SSIM", "11x11x11"), ("MS-SSIM", "11x11x11"), ("VIF", "41x41")):
+        assert f"invsr: warning: {name} is NaN: " in err and f"below its window of {window}" in err
+    code, _, err = run("evaluate", small, "--truth", image(tmp_path / "zero.nii.gz", np.zeros((30, 8, 30))))
+    assert code == 1 and "zero.nii.gz: has no voxel above 0" in err
+
+
 def test_simulate_refuses(run, tmp_path, scan):
     out = tmp_path / "low.nii.gz"
     refused(run("simulate", scan, "-o", out, "--slice-thickness", "-1"), out, "slice thickness")
