@@ -30,7 +30,10 @@ def read_mgh(path: Path, index: int | None) -> Volume:
     shape = image.shape
     count = int(np.prod(shape[3:]))
     if index is None and count > 1:
-        raise InvsrError(f"{path}: holds {count} volumes: choose one from 0 with index= (command line: --volume N)")
+        raise InvsrError(
+            f"{path}: holds {count} volumes: choose one from 0 with index= (`reconstruct`, `inspect`: --volume N) "
+            "or save one as a file of its own"
+        )
     if index is not None and not 0 <= index < count:
         raise InvsrError(f"{path}: has no volume {index}: it holds {count}, counted from 0")
     try:

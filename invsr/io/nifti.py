@@ -89,7 +89,10 @@ def load(path: str | os.PathLike[str], index: int | None = None, *, geometry: st
     header = read_header(path, geometry)
     count, grid = header.count, header.grid
     if index is None and count > 1:
-        raise InvsrError(f"{path}: holds {count} volumes: choose one from 0 with index= (command line: --volume N)")
+        raise InvsrError(
+            f"{path}: holds {count} volumes: choose one from 0 with index= (`reconstruct`, `inspect`: --volume N) "
+            "or save one as a file of its own"
+        )
     if index is not None and not 0 <= index < count:
         raise InvsrError(f"{path}: has no volume {index}: it holds {count}, counted from 0")
     first = header.offset + (index or 0) * grid.size * header.dtype.itemsize
