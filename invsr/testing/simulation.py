@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from invsr.errors import InvsrError
+from invsr.io.warn import warn
 from invsr.noise.sampling import add_noise
 from invsr.operators.scan_model import acquisition
 from invsr.volume import Volume
@@ -39,7 +40,7 @@ def simulate(
     in_plane_factor : float
         Pixels are that many times larger, by truncation of k-space.
     noise : float
-        Standard deviation as a share of the volume's 99.9th percentile of positive voxels.
+        Standard deviation as a share of the volume's 99.9th percentile of positive voxels; 0 or more.
     noise_model : {"gaussian", "rician"}
     seed : int
 
@@ -55,6 +56,8 @@ def simulate(
             raise InvsrError(f"{name} is {value:g}: it must be {'at least 1' if least else 'above zero'}")
     if not (np.isfinite(gap) and slice_thickness + gap > 0):
         raise InvsrError(f"a gap of {gap:g} mm with {slice_thickness:g} mm slices leaves no distance between slices")
+    if not (np.isfinite(noise) and noise >= 0):
+        raise InvsrError(f"noise is {noise:g}: it must be a share of the peak, 0 or more")
     if noise_model not in ("gaussian", "rician"):
         raise InvsrError(f"unknown noise model {noise_model!r}: use gaussian or rician")
     spacing = grid.spacing * in_plane_factor
@@ -70,6 +73,12 @@ def simulate(
         raise InvsrError(f"{volume.name}: has no positive voxel to scale the noise by")
     if noise:
         peak = float(np.percentile(positive.numpy(), 99.9))
+        lowest = float(volume.data.min())
+        if noise_model == "rician" and lowest < -noise * peak:
+            warn(
+                f"{volume.name}: intensities down to {lowest:.4g} are no magnitudes, and Rician noise takes away their "
+                "sign: use gaussian noise"
+            )
         noisy = add_noise(data.cpu(), noise * peak, noise_model, torch.Generator().manual_seed(seed))
         data = noisy.to(data.device)  # the same for a seed on every device
         if not bool(data.isfinite().all()):

@@ -148,6 +148,22 @@ def test_simulate_refuses(run, tmp_path, scan):
     refused(run("simulate", scan, "-o", out, "--slice-thickness", "8", "--axis", "z"), out, "--axis")
 
 
+@pytest.mark.parametrize("noise", ["-0.1", "nan", "inf"])
+def test_noise_that_is_no_share_of_the_peak_is_named_as_it_was_given(run, tmp_path, scan, noise):
+    out = tmp_path / "low.nii.gz"
+    command = ("simulate", scan, "-o", out, "--slice-thickness", "8", "--noise", noise)
+    refused(run(*command), out, f"noise is {float(noise):g}", "share of the peak")
+
+
+def test_negative_intensities_that_rician_noise_would_turn_over_are_said(run, tmp_path):
+    data = np.random.default_rng(0).normal(0, 100, (12, 12, 12))
+    high = image(tmp_path / "signed.nii.gz", data)
+    command = ("simulate", high, "-o", tmp_path / "low.nii.gz", "--slice-thickness", "4", "--noise", "0.02")
+    assert run(*command)[::2] == (0, "")
+    code, _, err = run(*command, "--noise-model", "rician")
+    assert code == 0 and f"signed.nii.gz: intensities down to {data.min():.4g} are no magnitudes" in err
+
+
 def test_warning_is_one_line(run, tmp_path):
     data = np.random.default_rng(0).random((12, 12, 5))
     data[0, 0, 0] = np.nan
