@@ -81,7 +81,7 @@ def write_result_report(
     # Files of one name in several folders keep their folders.
     roles = {path.name if names.count(path.name) == 1 else str(path): path for path in inputs}
     roles["the result"] = output
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    command = shlex.join(["invsr", *sys.argv[1:]])  # as `python -m invsr`, whose name would be __main__.py, too
     return write_report(folder, result, command=command, files=roles, others=others)
 
 

@@ -74,7 +74,9 @@ def test_a_file_name_that_is_no_text_is_shown_escaped(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert r"wrote \udcfe.nii.gz" in done.stdout and (tmp_path / "\udcfe.nii.gz").exists()
-    assert r"\udcff.nii.gz" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert r"\udcff.nii.gz" in page
+    assert "invsr reconstruct" in page and "__main__" not in page
 
 
 def test_inputs_are_not_overwritten_and_not_given_twice(run, tmp_path, scan):
