@@ -37,8 +37,9 @@ def inspect(
 
         check_folder(report)
     found, pages = [], list[Path]()
-    for path in _files(scans):
-        facts, stored = _facts(path, volume, geometry, slice_axis)
+    files = _files(scans)
+    for path, output in zip(files, _outputs(files), strict=True):
+        facts, stored = _facts(path, output, volume, geometry, slice_axis)
         found.append(facts)
         if report is not None and stored is not None:
             pages.append(_write_page(report, facts, stored, len(pages)))
@@ -65,6 +66,12 @@ def _files(paths: list[Path]) -> list[Path]:
             raise InvsrError(f"{path}: holds no image (NIfTI, mgz, NRRD): name the folder that does")
         found += inside
     return found
+
+
+def _outputs(paths: list[Path]) -> list[str]:
+    """Names for the results, which files of one name in several folders do not share."""
+    names = [f"{path.name.removesuffix('.gz').rpartition('.')[0]}_iso.nii.gz" for path in paths]
+    return [name if names.count(name) == 1 else f"{n:03d}_{name}" for n, name in enumerate(names, start=1)]
 
 
 def _write_page(folder: Path, facts: dict[str, Any], stored: Scan, number: int) -> Path:
@@ -100,7 +107,7 @@ def _print(found: list[dict[str, Any]]) -> None:
 
 
 def _facts(
-    path: Path, volume: int | None, geometry: str | None, slice_axis: str | None
+    path: Path, output: str, volume: int | None, geometry: str | None, slice_axis: str | None
 ) -> tuple[dict[str, Any], Scan | None]:
     """What is known of one file, by name, and its scan; "error" and no scan where it cannot be used."""
     from invsr.io.nifti import load
@@ -120,7 +127,6 @@ def _facts(
         except InvsrError as error:
             return {"file": str(path), "error": str(error)}, None
     facts["warnings"] = list(dict.fromkeys(str(one.message) for one in said)) or ["none"]
-    output = path.name.removesuffix(".gz").rpartition(".")[0] + "_iso.nii.gz"
     moved = ["--motion", "packages"] if any("--motion packages" in note for note in scan.notes) else []
     # What the scan was read by is what it is to be reconstructed by.
     given = {"--volume": volume, "--slice-axis": slice_axis, "--geometry": geometry}

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from scan_files import misplaced
+from scan_files import misplaced, noise_image
 from zero_filled import zero_filled
 
 import invsr
@@ -76,6 +76,14 @@ def test_a_folder_is_a_table(scan, tmp_path, run):
     assert "b.nii.gz" in rows[0] and "not" in rows[0] and "124x160x35" in rows[1] and "darker" in rows[1]
     (tmp_path / "empty").mkdir()
     assert "holds no image" in run("inspect", tmp_path / "empty")[2]
+
+
+def test_the_commands_of_files_of_one_name_do_not_overwrite_each_other(tmp_path, run):
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        noise_image(tmp_path / folder / "T2w.nii.gz")
+    found = json.loads(run("inspect", tmp_path, "--json")[1])
+    assert [shlex.split(facts["command"])[4] for facts in found] == ["001_T2w_iso.nii.gz", "002_T2w_iso.nii.gz"]
 
 
 def test_the_command_reads_the_scan_as_it_was_inspected(tmp_path, run):
