@@ -1,8 +1,11 @@
 """`invsr benchmark`: a row for each volume and method."""
 
+import numpy as np
 import pytest
 
 import invsr
+from invsr.app.benchmark import benchmark
+from invsr.testing import metrics
 from invsr.testing.phantoms import centred_grid, shapes
 
 
@@ -31,6 +34,20 @@ def test_gains_are_over_the_same_volume_where_files_have_one_name(run, tmp_path)
     for cubic, other in (rows[:2], rows[2:]):
         assert (cubic[4], cubic[5]) == ("+0.00", "+0.0000")
         assert float(other[4]) == pytest.approx(float(other[2]) - float(cubic[2]), abs=0.011)
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_what_lies_past_the_last_slice_is_no_part_of_the_score(axis):
+    """Slices of 9 mm fill 18 of 24 mm."""
+    grid = centred_grid((24, 24, 24))
+    truth = invsr.Volume(shapes(grid, size=40.0, seed=1, n_samples=32), grid)
+    (score,) = benchmark([truth], ["cubic"], slice_thickness=9.0, axis=axis, noise=0.01)
+    scan = invsr.simulate(truth, slice_thickness=9.0, axis=axis, noise=0.01)
+    found = invsr.reconstruct(scan, method="cubic", reference=grid).volume.numpy()
+    mask = metrics.head_mask(truth.numpy())
+    seen = mask & (np.indices(grid.shape)[axis] < 18)
+    assert 0 < seen.sum() < mask.sum()
+    assert score.psnr == pytest.approx(metrics.evaluate(found, truth.numpy(), seen, quick=True)["psnr"], abs=1e-3)
 
 
 def test_benchmark_refuses_methods_and_axes_that_are_none(run, tmp_path):
