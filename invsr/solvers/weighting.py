@@ -23,8 +23,9 @@ ENDING = 3
 LEAST_WEIGHT = 0.05
 # Noise below this share of the peak is taken for this: without noise, a denoiser's levels and weight would vanish.
 LEAST_NOISE = 1e-4
-# Ratio of lam to rho for a prior on differences: the size of its step, as a share of the peak per voxel. Decides
-# the speed of convergence, not the limit. A prior on the volume itself gets rho = 1, about the norm of A* A.
+# Ratio of lam to rho for a prior on differences: the size of its step, as a share of the peak per voxel (of a quadratic
+# prior, which shrinks slopes in proportion, as a share of them). Decides the speed of convergence, not ADMM's limit. A
+# prior on the volume itself gets rho = 1, about the norm of A* A.
 GRADIENT_STEP = 0.04
 # First automatic weight, as a share of the noise.
 FIRST_WEIGHT = 0.2
@@ -100,8 +101,9 @@ class Constant:
         unit = 1.0 if prior.quadratic else scale
         noise = (sigma if sigma is not None else 1.0) * unit / scale
         step = None
-        if prior.analysis == GRADIENT:  # slopes are per mm
-            step, noise = GRADIENT_STEP * unit / spacing, noise * spacing
+        if prior.analysis == GRADIENT:  # slopes are per mm, and squares of slopes per mm^2
+            step = GRADIENT_STEP if prior.quadratic else GRADIENT_STEP * unit / spacing
+            noise *= spacing**2 if prior.quadratic else spacing
         first = FIRST_WEIGHT * noise if lam is None else lam
         return cls(first, step, lam is None, lam is not None, LEAST_WEIGHT * noise, penalty)
 

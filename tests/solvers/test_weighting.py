@@ -65,6 +65,15 @@ def test_penalty_of_a_constant_weight():
     assert thresholds[0] == pytest.approx(thresholds[1])
 
 
+@pytest.mark.parametrize("prior, power", [(TV(), 1), (Tikhonov(), 2)])
+def test_weights_of_slopes_do_not_depend_on_the_unit_of_length(prior, power):
+    # Squares of slopes are per mm^2, and what their prox takes away is a share: a ratio lam / rho without a unit.
+    one, fine = (Constant.of(prior, None, 0.1, spacing) for spacing in (1.0, 0.02))
+    assert fine.lam / one.lam == pytest.approx(0.02**power)
+    assert fine.least / one.least == pytest.approx(0.02**power)
+    assert (fine.lam / fine.rho()) / (one.lam / one.rho()) == pytest.approx(0.02 ** (power - 2))
+
+
 def test_a_given_weight_is_kept():
     weights = Constant.of(TV(), 0.3, 0.1, 1.0)
     for n in range(10):
