@@ -11,7 +11,7 @@ from invsr.noise.estimation import estimate_sigma
 from invsr.noise.likelihoods import Gaussian, Likelihood
 from invsr.numerics.iteration import ProgressCallback, Status, Steps, steps_left
 from invsr.numerics.levels import peak
-from invsr.numerics.linear import norm
+from invsr.numerics.linear import norm, number
 from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import GRADIENT, Prior
 from invsr.solvers.divergence import Bounds
@@ -170,7 +170,7 @@ def _weights(
     """Weight and penalty of each iteration, as the prior and the step need them."""
     if not problem.prior.is_denoiser:
         spacing = float(problem.operator.domain.spacing.min())
-        penalty = problem.norm if step.explicit else 1.0
+        penalty = number(problem.norm) if step.explicit else 1.0
         return Constant.of(problem.prior, lam, sigma, spacing, scale=scale, penalty=penalty)
     levels = schedule or noise_schedule(x0, sigma or 1.0, lam, step.n_levels)
     if step.descends and schedule is None:
@@ -180,8 +180,9 @@ def _weights(
         levels = replace(levels, start=max(levels.start, end), end=end, weight=weight, automatic=False)
     if step.explicit:
         # Their penalty is not free: the last level is the one at which the weight comes out the same.
-        end = levels.end if schedule else (levels.weight / problem.norm) ** 0.5
-        levels = replace(levels, penalty=problem.norm, start=max(levels.start, end), end=end)
+        penalty = number(problem.norm)
+        end = levels.end if schedule else (levels.weight / penalty) ** 0.5
+        levels = replace(levels, penalty=penalty, start=max(levels.start, end), end=end)
     return replace(levels)  # a copy, because it counts iterations
 
 

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.noise.likelihoods import Likelihood
+from invsr.numerics.cache import learnable
 from invsr.numerics.differences import difference, gradient, gradient_adjoint
 from invsr.numerics.iteration import within
-from invsr.numerics.linear import inner, largest_eigenvalue, norm, number
+from invsr.numerics.linear import inner, largest_eigenvalue, largest_eigenvector, norm, number
 from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import GRADIENT, Prior
 from invsr.solvers.residuals import as_tuple, back_project, target
@@ -52,8 +53,11 @@ class Problem:
             object.__setattr__(self, "operator_norm", OperatorNorm(self.operator, self.back_projection))
 
     @property
-    def norm(self) -> float:
-        """``||A*A||``, the Lipschitz constant of the data term's gradient; computed the first time it is asked for."""
+    def norm(self) -> Weight:
+        """``||A*A||``, the Lipschitz constant of the data term's gradient; computed the first time it is asked for.
+
+        A scalar tensor, with its gradient, where parameters of the operator ask for one; else a number.
+        """
         assert self.operator_norm is not None
         return self.operator_norm.value
 
@@ -108,10 +112,22 @@ class OperatorNorm:
     def __init__(self, operator: LinearOperator, like: Tensor) -> None:
         self.operator, self.like = operator, like
 
-    @cached_property
-    def value(self) -> float:
+    @property
+    def value(self) -> Weight:
         """The norm, never below the true one, at most 2 % above."""
+        if not (torch.is_grad_enabled() and learnable(self.operator)):
+            return self._number
+        # The eigenvalue changes with the operator as ``v* A* A v`` does, v being its eigenvector (Hellmann 1937).
+        square = inner(self._vector, self.operator.gram(self._vector))
+        return self._number * (square / square.detach()).to(self.like.real.dtype)
+
+    @cached_property
+    def _number(self) -> float:
         return largest_eigenvalue(self.operator.gram, self.like.detach())
+
+    @cached_property
+    def _vector(self) -> Tensor:
+        return largest_eigenvector(self.operator.gram, self.like.detach())
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,24 @@ def test_the_norm_is_computed_once_and_only_when_asked_for(monkeypatch):
     assert calls == [1]
 
 
+@pytest.mark.parametrize("driver", [Unrolled, Equilibrium])
+@pytest.mark.parametrize("step", [PGD(), RED()])
+def test_gradients_in_the_operator_pass_through_the_length_of_the_step(driver, step):
+    # The step is one over the operator's norm, which changes with the operator, too.
+    operator, y = scan(1.0)
+    limits = {"rtol": 1e-9, "max_iter": 1000, "backward_rtol": 1e-6, "backward_max_iter": 1000}
+    options = {"n_steps": 3} if driver is Unrolled else limits
+    network, y = driver(step, Mean(), **options).double(), y.double()
+    width = operator.operator.width.requires_grad_()
+    (slope,) = torch.autograd.grad(network(operator, y, SIGMA).square().sum(), width)
+    values, there = [], width.detach().clone()
+    for change in (1e-4, -1e-4):
+        with torch.no_grad():
+            width[2] = there[2] + change
+            values.append(float(network(operator, y, SIGMA).square().sum()))
+    assert float(slope[2]) == pytest.approx((values[0] - values[1]) / 2e-4, rel=1e-3)
+
+
 def test_explicit_steps_refuse_differences():
     operator, y = scan()
     with pytest.raises(InvsrError, match="ISTA needs a prior on the volume, not on its differences: use ADMM"):

@@ -11,7 +11,7 @@ from smoother import F64, GRID, STEPS, Smoother, problem, repeat
 
 from invsr.errors import InvsrError
 from invsr.noise.likelihoods import Gaussian
-from invsr.numerics.linear import largest_eigenvalue
+from invsr.numerics.linear import inner, largest_eigenvalue, largest_eigenvector
 from invsr.operators import Diagonal, Identity, KSpaceFilter, acquisition
 from invsr.priors import TV
 from invsr.solvers import HQS, PGD, RED, iterate
@@ -96,4 +96,8 @@ def test_largest_eigenvalue(name):
         gram = torch.stack([operator.gram(unit).flatten() for unit in units], 1)
         expected = float(torch.linalg.eigvalsh(gram)[-1])
         found = largest_eigenvalue(operator.gram, torch.zeros((1, *shape), dtype=kind))
+        v = largest_eigenvector(operator.gram, torch.zeros((1, *shape), dtype=kind))
+        rayleigh = float(inner(v, operator.gram(v)))
     assert expected <= found <= 1.02 * expected
+    torch.testing.assert_close(v.norm(), torch.ones((), dtype=F64))
+    assert rayleigh == pytest.approx(found / 1.01)
