@@ -40,7 +40,8 @@ def number(value: float | Tensor) -> float:
 def inner(a: Tensor, b: Tensor) -> Tensor:
     """Real part of <a, b>, accumulated in float64 for real and complex tensors alike."""
     if a.is_complex() or b.is_complex():
-        a, b = torch.view_as_real(a.to(b.dtype).resolve_conj()), torch.view_as_real(b.to(a.dtype).resolve_conj())
+        wide = torch.promote_types(a.dtype, b.dtype)
+        a, b = (torch.view_as_real(one.to(wide).resolve_conj()) for one in (a, b))
     if torch.is_grad_enabled() or a.numel() <= PIECE or not (a.is_contiguous() and b.is_contiguous()):
         return torch.sum(a * b, dtype=torch.float64)
     # The product of large tensors would take as much memory as one of them.

@@ -132,3 +132,13 @@ def test_what_does_not_fit_is_refused():
     one_way = LinearOperator((120, 120), matvec=lambda x: x, dtype=np.float64)
     with pytest.raises(InvsrError, match="rmatvec"):
         from_scipy(one_way, GRID)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_complex_matrix_solves_for_a_real_right_hand_side(dtype):
+    matrix = RNG.standard_normal((GRID.size, GRID.size)) + 1j * RNG.standard_normal((GRID.size, GRID.size))
+    b = RNG.standard_normal(GRID.size)
+    expected = np.linalg.solve(matrix.conj().T @ matrix + 50 * np.eye(GRID.size), b)
+    found = from_scipy(matrix, GRID).solve(torch.tensor(b, dtype=dtype).reshape(1, 1, *GRID.shape), 50.0)
+    assert found.x.dtype == dtype.to_complex()
+    np.testing.assert_allclose(found.x.numpy().ravel(), expected, atol=1e-4 * np.abs(expected).max())
