@@ -6,6 +6,7 @@ operator that knows a basis in which they are diagonal overrides `_solve`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -81,11 +82,16 @@ class NormalEquations(nn.Module):
         Raises
         ------
         InvsrError
-            When rho is not above zero, the regulariser is unknown or `_forward` is not linear.
+            When rho is not one finite number above zero, the regulariser is unknown, `_forward` is not linear, or the
+            operator starts from several grids, as the adjoint of a stack does.
         """
+        if isinstance(self.domain, tuple):
+            raise InvsrError(f"{type(self).__name__} starts from {len(self.domain)} grids: solve needs one volume")
         check_shape(b, self.domain, self, "b")
-        if not number(rho) > 0:
-            raise InvsrError(f"rho is {number(rho)}: the data step needs a penalty above zero")
+        if isinstance(rho, Tensor) and rho.numel() != 1:
+            raise InvsrError(f"rho has shape {tuple(rho.shape)}: the data step needs one penalty")
+        if not 0 < number(rho) < math.inf:
+            raise InvsrError(f"rho is {number(rho)}: the data step needs a finite penalty above zero")
         if regulariser not in (IDENTITY, GRADIENT):
             raise InvsrError(f"unknown regulariser {regulariser!r}: use 'identity' or 'gradient'")
         return self._solve(b, rho, regulariser, x0, rtol, max_iter)
@@ -150,12 +156,19 @@ class NormalEquations(nn.Module):
 
 
 def check_shape(x: Tensor | Sequence[Tensor], grid: Grid | tuple[Grid, ...], owner: object, name: str) -> None:
-    """Raise unless `x` is (batch, channel, *grid.shape), or one such tensor for each grid."""
-    grids, tensors = (grid if isinstance(grid, tuple) else (grid,)), ([x] if isinstance(x, Tensor) else x)
+    """Raise unless `x` is (batch, channel, *grid.shape), real or complex, or one such tensor for each grid."""
+    grids, tensors = (grid if isinstance(grid, tuple) else (grid,)), (x if isinstance(x, Sequence) else [x])
     if len(tensors) != len(grids):
-        found = f"one tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"{len(x)} tensors"
+        found = f"one tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"{len(tensors)} tensors"
         raise InvsrError(f"{type(owner).__name__} takes a tuple of {len(grids)} tensors as {name}, not {found}")
     for tensor, one in zip(tensors, grids, strict=True):
+        if not isinstance(tensor, Tensor) or not (tensor.is_floating_point() or tensor.is_complex()):
+            # In whole numbers an operator's weights would all be 0.
+            kind = f"one of {tensor.dtype}" if isinstance(tensor, Tensor) else f"a {type(tensor).__name__}"
+            raise InvsrError(
+                f"{type(owner).__name__} takes {name} as a tensor of floating-point numbers, not {kind}: "
+                "convert it, as torch.as_tensor(x, dtype=torch.float32) does"
+            )
         if tensor.ndim != 5 or tuple(tensor.shape[-3:]) != one.shape:
             raise InvsrError(
                 f"{type(owner).__name__} takes {name} of shape (batch, channel, {', '.join(map(str, one.shape))}), "

@@ -172,6 +172,14 @@ def test_what_is_neither_operator_nor_number_is_refused(wrong):
         (lambda A: A @ stack(), "grids meet"),
         (lambda A: A + A.H, "same grids"),
         (lambda A: A - Identity(THICK), "same grids"),
+        (lambda A: A((1000 * X).to(torch.int16)), "floating-point numbers, not one of torch.int16"),
+        (lambda A: A.adjoint(torch.ones(1, 1, *THICK.shape, dtype=torch.bool)), "not one of torch.bool"),
+        (lambda A: A(X.numpy()), "not a ndarray"),
+        (lambda A: A.solve(X.long(), 0.1), "floating-point numbers"),
+        (lambda A: stack().adjoint((torch.ones(1, 1, *THICK.shape).int(), X)), "floating-point numbers"),
+        (lambda A: stack().H.solve(stack()(X), 0.1), "starts from 2 grids"),
+        (lambda A: A.solve(X, float("inf")), "finite penalty"),
+        (lambda A: A.solve(X, torch.tensor([0.1, 0.2])), "needs one penalty"),
     ],
 )
 def test_what_does_not_fit_is_refused(wrong, says):
