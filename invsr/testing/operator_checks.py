@@ -127,7 +127,8 @@ def check_operator(
     Raises
     ------
     OperatorCheckError
-        When a property fails, naming each one, its deviation and the limit. An `InvsrError` and an `AssertionError`.
+        When a property fails, naming each one, its deviation and the limit, or A x or A* y fails with an error of
+        torch's. An `InvsrError` and an `AssertionError`.
 
     References
     ----------
@@ -141,7 +142,11 @@ def check_operator(
     >>> report.failures, report.deviations["adjoint"] < 1e-14
     ([], True)
     """
-    probe = _Probe(operator, channels, complex_domain, seed)
+    try:
+        probe = _Probe(operator, channels, complex_domain, seed)
+    except RuntimeError as error:  # torch's: an input that is changed in place, or not in the graph
+        says = str(error).splitlines()[0]
+        raise OperatorCheckError(f"{type(operator).__name__}: A x or A* y fails: {says}") from error
     report, raised = OperatorReport(type(operator).__name__), dict[str, str]()
     for check in CHECKS:
         try:

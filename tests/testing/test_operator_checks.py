@@ -119,6 +119,22 @@ def test_finds_what_is_broken(broken, names):
     assert broken.__name__ in str(caught.value)
 
 
+class InPlaceWithoutAdjoint(Decay):
+    def _forward(self, x):
+        return super()._forward(x.mul_(1.0))
+
+
+class CutWithoutAdjoint(Decay):
+    def _forward(self, x):
+        return super()._forward(x.detach())
+
+
+@pytest.mark.parametrize("broken", [InPlaceWithoutAdjoint, CutWithoutAdjoint])
+def test_errors_of_torch_are_findings(broken):
+    with pytest.raises(OperatorCheckError, match=rf"{broken.__name__}: A x or A\* y fails: .*graph|in-place"):
+        check_operator(broken())
+
+
 def test_errors_are_assertions_and_input_errors():
     with pytest.raises(AssertionError, match=r"adjoint .*deviates by \d\.\de.\d\d, limit 1e-10"):
         check_operator(WrongAdjoint())
