@@ -158,6 +158,8 @@ class NormalEquations(nn.Module):
 def check_shape(x: Tensor | Sequence[Tensor], grid: Grid | tuple[Grid, ...], owner: object, name: str) -> None:
     """Raise unless `x` is (batch, channel, *grid.shape), real or complex, or one such tensor for each grid."""
     grids, tensors = (grid if isinstance(grid, tuple) else (grid,)), (x if isinstance(x, Sequence) else [x])
+    if isinstance(x, Sequence) and not isinstance(grid, tuple):
+        raise InvsrError(f"{type(owner).__name__} takes one tensor as {name}, not a {type(x).__name__} of them")
     if len(tensors) != len(grids):
         found = f"one tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"{len(tensors)} tensors"
         raise InvsrError(f"{type(owner).__name__} takes a tuple of {len(grids)} tensors as {name}, not {found}")

@@ -89,6 +89,8 @@ class InverseProblem:
         from invsr.noise.estimation import estimate_sigma
 
         parts = as_tuple(y)
+        if not all(bool(one.isfinite().all() & one.any()) for one in parts):
+            raise InvsrError("data are 0 everywhere, or NaN or infinite somewhere: there is nothing to reconstruct")
         if sigma is None:
             if len(parts) > 1 or parts[0].is_complex():
                 raise InvsrError("noise is estimated from one real image: give sigma")

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from invsr.errors import InvsrError
 from invsr.noise.estimation import estimate_sigma
-from invsr.noise.likelihoods import Gaussian, Likelihood
+from invsr.noise.likelihoods import Likelihood
 from invsr.numerics.iteration import ProgressCallback, Status, Steps, steps_left
 from invsr.numerics.levels import peak
 from invsr.numerics.linear import norm, number
 from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import GRADIENT, Prior
 from invsr.solvers.divergence import Bounds
-from invsr.solvers.residuals import as_tuple, back_project, chi2, gain, intensity_scale
+from invsr.solvers.residuals import as_tuple, back_project, chi2, gain, intensity_scale, likelihoods_of
 from invsr.solvers.solution import Solution
 from invsr.solvers.state import Problem, Step
 from invsr.solvers.weighting import LEAST_NOISE, Constant, Schedule, Weights, require_weight
@@ -100,13 +100,14 @@ def iterate(
     """
     if max_iter < 1:
         raise InvsrError(f"max_iter is {max_iter}: at least one iteration is needed")
+    n_scans = len(as_tuple(y))
     if prior.is_denoiser and sigma is None:
         if isinstance(y, tuple):
-            raise InvsrError(f"noise is estimated from one scan, not from a stack of {len(y)}: give sigma")
+            raise InvsrError(f"noise is estimated from one scan, not from a stack of {n_scans}: give sigma")
         sigma = estimate_sigma(y)
     require_weight(lam, sigma)
     noise = sigma if sigma is not None else 1.0
-    likelihoods = as_tuple(likelihood) if likelihood is not None else tuple(Gaussian(noise) for _ in as_tuple(y))
+    likelihoods = likelihoods_of(y, likelihood, noise)
     back = back_project(operator, y)
     if x0 is None:
         x0 = smooth_guess(operator, y) if prior.is_denoiser or operator.complex_range else back

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invsr.noise.likelihoods import Likelihood
+from invsr.errors import InvsrError
+from invsr.noise.likelihoods import Gaussian, Likelihood
 from invsr.numerics.levels import peak
 from invsr.numerics.linear import inner, white_noise
 from invsr.operators.base import Data, LinearOperator
@@ -42,13 +43,34 @@ class Residual:
 
 
 def as_tuple(data: Any) -> tuple[Any, ...]:
-    """One scan's data as a tuple of one; a stack's as it is."""
+    """One scan's data, or its likelihood, as a tuple of one; a stack's as it is."""
+    if isinstance(data, list):
+        raise InvsrError("what belongs to several scans is given as a tuple, not as a list: write tuple(...)")
     return data if isinstance(data, tuple) else (data,)
 
 
 def like_data(parts: tuple[Tensor, ...], data: Data) -> Data:
     """The reverse of `as_tuple`: `parts` in the form of `data`."""
     return parts if isinstance(data, tuple) else parts[0]
+
+
+def likelihoods_of(
+    y: Data, likelihood: Likelihood | tuple[Likelihood, ...] | None, sigma: float
+) -> tuple[Likelihood, ...]:
+    """The likelihood of each scan; by default Gaussian noise of the standard deviation `sigma`.
+
+    Raises
+    ------
+    InvsrError
+        When there is not one for each scan.
+    """
+    n_scans = len(as_tuple(y))
+    if likelihood is None:
+        return tuple(Gaussian(sigma) for _ in range(n_scans))
+    found: tuple[Likelihood, ...] = as_tuple(likelihood)
+    if len(found) != n_scans:
+        raise InvsrError(f"likelihoods: {len(found)} for {n_scans} scans: give a tuple with one for each")
+    return found
 
 
 def back_project(operator: LinearOperator, y: Data) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from invsr.errors import InvsrError
-from invsr.noise.likelihoods import Gaussian, Likelihood
+from invsr.noise.likelihoods import Likelihood
 from invsr.numerics.iteration import ProgressCallback, Status, Steps
 from invsr.numerics.linear import number
 from invsr.operators.base import Data, LinearOperator
@@ -18,7 +18,7 @@ from invsr.priors.base import GRADIENT, Prior
 from invsr.solvers.discrepancy import match_discrepancy, run_with_enough_noise
 from invsr.solvers.observation import Observation
 from invsr.solvers.plug_and_play import FIRST_LEVEL, LAST_LEVEL, PRIOR_WEIGHT, smooth_guess
-from invsr.solvers.residuals import as_tuple, back_project, gain, intensity_scale, target
+from invsr.solvers.residuals import back_project, gain, intensity_scale, likelihoods_of, target
 from invsr.solvers.solution import Solution
 from invsr.solvers.state import Problem, State, Step
 from invsr.solvers.weighting import LEAST_NOISE, log_share
@@ -123,7 +123,7 @@ class Unrolled(nn.Module):
         (`invsr.solvers.discrepancy.run_with_enough_noise`); where the last step leaves a chi2 that noise does not
         explain, its penalty is found anew (`match_discrepancy`, there). The history is that of the last run.
         """
-        likelihoods = as_tuple(likelihood) if likelihood is not None else tuple(Gaussian(sigma) for _ in as_tuple(y))
+        likelihoods = likelihoods_of(y, likelihood, sigma)
         with torch.no_grad():
             start = smooth_guess(operator, y) if x0 is None else x0
             scale = intensity_scale(y, likelihoods, start)

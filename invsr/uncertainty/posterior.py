@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from invsr.errors import InvsrError
-from invsr.noise.likelihoods import Gaussian, Likelihood
+from invsr.noise.likelihoods import Likelihood
 from invsr.numerics.iteration import ProgressCallback, Steps
 from invsr.numerics.levels import peak
 from invsr.numerics.linear import white_noise
 from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import Prior
 from invsr.solvers.plug_and_play import smooth_guess
-from invsr.solvers.residuals import as_tuple, back_project, chi2, intensity_scale, n_measured
+from invsr.solvers.residuals import as_tuple, back_project, chi2, intensity_scale, likelihoods_of, n_measured
 from invsr.solvers.state import Problem, data_step
 from invsr.solvers.weighting import LEAST_NOISE, log_level
 from invsr.uncertainty.deviation import along, interval_deviation, require_samples
@@ -75,7 +75,7 @@ def sample_posterior(
     *,
     n_samples: int = 8,
     seed: int = 0,
-    likelihood: tuple[Likelihood, ...] | None = None,
+    likelihood: Likelihood | tuple[Likelihood, ...] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Samples:
     """Volumes drawn from the posterior by denoising diffusion with the exact data step.
@@ -92,7 +92,7 @@ def sample_posterior(
     Parameters
     ----------
     operator : LinearOperator
-    y : Tensor (or tuple of them for a stack)
+    y : Tensor, shape (1, channel, *operator.range.shape) (or tuple of them for a stack)
         Data, in any unit.
     prior : Prior
         A denoiser D that takes a noise level.
@@ -102,15 +102,15 @@ def sample_posterior(
         At least 2.
     seed : int
         Seed of the noise that is drawn.
-    likelihood : tuple of Likelihood, optional
-        One per scan, Gaussian by default; others re-target the data before every step.
+    likelihood : Likelihood (or one per scan of a stack), optional
+        Gaussian by default; others re-target the data before every step.
     progress : callable, optional
         Called with the share that is done, 0 to 1, and the figures of the last step.
 
     Raises
     ------
     InvsrError
-        When the number of samples is out of range, the prior is no denoiser, or sigma is not positive.
+        When the number of samples is out of range, the prior is no denoiser, sigma is not positive, or y is a batch.
 
     References
     ----------
@@ -122,7 +122,9 @@ def sample_posterior(
         raise InvsrError(f"{type(prior).__name__} is no denoiser: posterior sampling needs one")
     if not sigma > 0:
         raise InvsrError(f"sigma is {sigma}: give the standard deviation of the noise, above zero")
-    likelihoods = likelihood or tuple(Gaussian(sigma) for _ in as_tuple(y))
+    if any(len(one) != 1 for one in as_tuple(y)):
+        raise InvsrError(f"data of a batch of {len(as_tuple(y)[0])}: samples are drawn for one volume at a time")
+    likelihoods = likelihoods_of(y, likelihood, sigma)
     guess = smooth_guess(operator, y)
     prior = prior.scaled(intensity_scale(y, likelihoods, guess))
     problem = Problem(operator, prior, back_project(operator, y), y)

@@ -52,6 +52,16 @@ def error_of(x, truth):
     return float((x - truth.data).square().mean().sqrt())
 
 
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+@pytest.mark.parametrize("method", ["tv", "tikhonov"])
+def test_data_without_numbers_in_them_are_refused(value, method):
+    grid = invsr.Grid.from_spacing((6, 6, 6), 1.0)
+    y = torch.zeros(1, 1, 6, 6, 6)
+    y[..., 2] = value
+    with pytest.raises(InvsrError, match="nothing to reconstruct"):
+        invsr.solve(invsr.operators.Identity(grid), y, sigma=0.1, method=method)
+
+
 def test_a_method_of_ones_own(truth, scan):
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Adjoint(invsr.methods.Method):

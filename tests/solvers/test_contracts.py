@@ -190,3 +190,29 @@ def test_a_stack_of_real_scans_is_retargeted_scan_by_scan():
     assert problem.retargeted((Gaussian(1.0),) * 2, y, x) is problem
     moved = problem.retargeted((Gaussian(1.0), Huber(0.01)), y, x)
     assert torch.equal(moved.target[0], y[0]) and float(moved.target[1].abs().max()) < 0.014
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"y": "list"}, "as a tuple, not as a list"),
+        ({"y": "one"}, "tuple of 2 tensors"),
+        ({"likelihood": Gaussian(0.1)}, "1 for 2 scans"),
+        ({"likelihood": (Gaussian(0.1),) * 3}, "3 for 2 scans"),
+        ({"likelihood": [Gaussian(0.1)] * 2}, "as a tuple, not as a list"),
+    ],
+)
+def test_data_and_likelihoods_are_one_for_each_scan(options, says):
+    operator = Stack([acquisition(GRID.coarsen((1, 1, 3)), reference=GRID)] * 2)
+    y = operator(shapes(GRID, n_samples=4, size=12.0))
+    given = {"list": list(y), "one": y[0]}.get(options.get("y"), y)
+    with pytest.raises(InvsrError, match=says):
+        iterate(ADMM(), operator, given, TV(), sigma=SIGMA, likelihood=options.get("likelihood"))
+    with pytest.raises(InvsrError, match=says):
+        Unrolled(HQS(), Mean(), 2).solve(operator, given, SIGMA, likelihood=options.get("likelihood"))
+
+
+def test_one_scan_is_no_tuple():
+    operator, y = scan()
+    with pytest.raises(InvsrError, match="one tensor as y, not a tuple"):
+        iterate(ADMM(), operator, (y,), TV(), sigma=SIGMA)

@@ -79,6 +79,8 @@ def test_bad_samples():
         sample_posterior(operator, y, White(), SIGMA, n_samples=10**7)
     with pytest.raises(InvsrError, match="Tikhonov is no denoiser"):
         sample_posterior(operator, y, Tikhonov(), SIGMA)
+    with pytest.raises(InvsrError, match="a batch of 2: samples are drawn for one volume"):
+        sample_posterior(operator, torch.cat([y, 2 * y]), White(), SIGMA)
     with pytest.raises(InvsrError, match="sigma is 0"):
         sample_posterior(operator, y, White(), 0.0)
     with pytest.raises(InvsrError, match="n_samples is 1"):
