@@ -36,9 +36,6 @@ class ArrayOperator(LinearOperator):
         x: Tensor = _Product.apply(y, self, True)
         return x
 
-    def measured_coordinates(self, r: Tensor) -> Tensor:
-        return r.flatten(1) if self.complex_range else super().measured_coordinates(r)
-
 
 class _Product(torch.autograd.Function):
     """A x, or A* x, whose backward pass is the other one."""

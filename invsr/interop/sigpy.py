@@ -101,6 +101,10 @@ class SigpyOperator(ArrayOperator):
         self.linop = linop
         self.complex_range = bool(np.iscomplexobj(linop(np.zeros(linop.ishape, np.float32))))
 
+    def measured_coordinates(self, r: torch.Tensor) -> torch.Tensor:
+        # What samples see is tried with one channel: of volumes of several, all samples count.
+        return r.flatten(1) if len(self.linop.ishape) == 4 else super().measured_coordinates(r)
+
     def multiply(self, x: Array) -> Array:
         return self._product(self.linop, x)
 

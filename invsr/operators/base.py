@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.numerics.cache import StateCache
-from invsr.numerics.linear import LinearSolution, number
+from invsr.numerics.linear import LinearSolution, number, random_like
 from invsr.numerics.scipy_maps import scipy_operator
 from invsr.numerics.vectors import device_of, map_parts
 from invsr.operators.normal_equations import IDENTITY, NormalEquations, check_shape
@@ -92,16 +92,17 @@ class LinearOperator(NormalEquations):
 
         Statistics of residuals are taken here, so that samples outside the volume, and detail that the
         volume's grid cannot hold, do not count as misfit. White noise of `r` stays white, with its sigma.
-        The default keeps the samples that see the volume: A applied to a constant exceeds half of its maximum there.
+        The default keeps the samples that see the volume: A applied to a constant exceeds half of its maximum there. Of
+        k-space (`complex_range`), which has no extent, it keeps those that A applied to noise reaches.
         """
         return r[..., self._samples_seen(r)]
 
     def _samples_seen(self, like: Tensor) -> Tensor:
         """The samples, shape `range.shape`, that see the volume."""
+        probe = torch.ones((1, 1, *self.domain.shape), dtype=like.real.dtype, device=like.device)
         with torch.no_grad():
-            ones = torch.ones((1, 1, *self.domain.shape), dtype=like.real.dtype, device=like.device)
-            image: Tensor = self(ones).abs().amax((0, 1))
-            return image > 0.5 * image.max()
+            image: Tensor = self(random_like(probe.shape, probe, 0) if self.complex_range else probe).abs().amax((0, 1))
+        return image > (1e-6 if self.complex_range else 0.5) * image.max()
 
     # Algebra ----------------------------------------------------------------------------------------
 
@@ -255,6 +256,9 @@ class Sum(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.a._adjoint(y) + self.b._adjoint(y)
 
+    def _samples_seen(self, like: Tensor) -> Tensor:  # a difference may leave nothing of a constant
+        return self.a._samples_seen(like) | self.b._samples_seen(like)
+
 
 class Diagonal(LinearOperator):
     """Voxel-wise weights: ``A x = w x``; with zeros and ones, the mask of an inpainting problem.
@@ -271,10 +275,8 @@ class Diagonal(LinearOperator):
         super().__init__(grid, grid)
         fits = weights.ndim >= 3 and all(w in (1, n) for w, n in zip(weights.shape[-3:], grid.shape, strict=True))
         if not fits or weights.is_complex():
-            raise InvsrError(
-                f"weights of shape {tuple(weights.shape)}, {weights.dtype}, do not fit {grid}: give real ones, "
-                "one for each voxel"
-            )
+            says = f"weights of shape {tuple(weights.shape)}, {weights.dtype}, do not fit {grid}"
+            raise InvsrError(f"{says}: give real ones, one for each voxel")
         self._register("weights", weights)
 
     def _forward(self, x: Tensor) -> Tensor:

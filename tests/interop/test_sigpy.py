@@ -114,3 +114,17 @@ def test_libraries_are_imported_where_they_are_used():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "right"
+
+
+def test_only_what_was_sampled_is_measured():
+    kept = RNG.random(GRID.shape) > 0.6
+    masked = sigpy.linop.Multiply(GRID.shape, kept.astype(float)) * sigpy.linop.FFT(GRID.shape)
+    several = sigpy.mri.linop.Sense(coils(), weights=kept.astype(float))
+    for linop, n in ((masked, kept.sum()), (several, 2 * kept.sum())):
+        A = from_sigpy(linop, GRID)
+        assert A.measured_coordinates(A(torch.ones(1, 1, *GRID.shape, dtype=torch.complex128))).numel() == n
+
+
+def test_volumes_of_several_channels_are_measured_whole():
+    A = from_sigpy(sigpy.linop.Identity((2, *GRID.shape)), GRID)
+    assert A.measured_coordinates(torch.ones(1, 2, *GRID.shape)).numel() == 2 * GRID.size

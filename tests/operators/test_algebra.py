@@ -235,3 +235,36 @@ def test_a_multiple_of_a_separable_operator_is_merged():
     assert isinstance((Diagonal(THICK, WEIGHTS) * 2).operator, Diagonal)
     half = Grid((2, 2, 2), np.eye(4))
     assert (Identity(half) / 2).solve(torch.ones(1, 1, 2, 2, 2), 0.75).x[0, 0, 0, 0].tolist() == [1.0, 1.0]
+
+
+def samples(**options):
+    kept = (noise(*VOLUME.shape, seed=5) > 0).double()
+    return KSpaceMask(VOLUME, kept, **options), int(kept.sum())
+
+
+@pytest.mark.parametrize("coils", [1, 2])
+def test_sums_in_k_space_measure_what_their_terms_do(coils):
+    maps = None if coils == 1 else noise(2, *VOLUME.shape) + 0j
+    K, n_kept = samples(coils=maps)
+    weights = Diagonal(VOLUME, noise(*VOLUME.shape).abs())
+    for A in (K + K @ weights, K - 0.3 * (K @ weights), 2 * (K + K), (K + K) @ weights):
+        assert A.measured_coordinates(A(X)).numel() == n_kept * len(X) * coils
+
+
+class Fourier(LinearOperator):
+    complex_range = True
+
+    def _forward(self, x):
+        return torch.fft.fftn(x, dim=(2, 3, 4))
+
+
+def test_k_space_of_ones_own_is_measured_everywhere():
+    # A constant has one sample that is not 0.
+    A = Fourier(VOLUME, VOLUME)
+    assert A.measured_coordinates(A(X)).numel() == X.numel()
+
+
+def test_differences_of_operators_measure_what_their_terms_do():
+    # Inside the field of view a difference leaves nothing of a constant.
+    A = scan() - scan(slice_thickness=4.0)
+    assert A.measured_coordinates(A(X)).numel() == A(X).numel()
