@@ -53,7 +53,7 @@ class Grid:
 
     def __init__(self, shape: Sequence[int], affine: npt.ArrayLike) -> None:
         try:
-            counts = tuple(int(n) for n in shape)
+            counts = tuple(int(n) if int(n) == float(n) else 0 for n in shape)  # 0 is refused
         except (TypeError, ValueError, OverflowError):  # words, NaN and infinity, of a damaged file
             counts = ()
         if len(counts) != 3 or min(counts) < 1:

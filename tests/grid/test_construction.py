@@ -40,7 +40,7 @@ def test_repr_names_shape_spacing_and_origin():
     assert repr(diagonal(1, 2, 3.3, origin=(0, -7, 0.5))) == "Grid(4x5x6, 1x2x3.3 mm, origin 0x-7x0.5 mm)"
 
 
-@pytest.mark.parametrize("shape", [(2, 2), (2, 2, 0), (2, -1, 2), (2, 2, 2, 2)])
+@pytest.mark.parametrize("shape", [(2, 2), (2, 2, 0), (2, -1, 2), (2, 2, 2, 2), (2.7, 2, 2)])
 def test_refuses_shapes(shape):
     with pytest.raises(InvsrError, match="three positive voxel counts"):
         Grid(shape, np.eye(4))
