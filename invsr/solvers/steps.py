@@ -12,6 +12,9 @@ step       fixed point                                 same as
 HQS, RED   ``grad f(x) + rho (x - D(x)) = 0``          each other, at the same rho
 ADMM, PGD  ``x = D(x - grad f(x) / rho)``              each other, at the same rho
 =========  ==========================================  ===================================
+
+Where D is the prox of a convex cost R, those of ADMM and PGD minimise ``f + lam R``. Those of HQS and RED minimise it
+with R replaced by its Moreau envelope, which is less: of ``1/2 ||x||^2`` it is ``rho / (lam + rho)`` times as much.
 """
 
 from __future__ import annotations
