@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def acquisition(
         return _moving_slices(target, scan, axis, slice_profile_of(slice_profile, thickness), in_plane, moved, around)
     # An oblique or moved target is first resampled onto a grid along the scan's own axes.
     parallel = moved is None and scan.axes_in(target) is not None
-    aligned = target if parallel else scan.refine(float(target.spacing.min()))
+    aligned = target if parallel else _beyond(scan.refine(float(target.spacing.min())), axis, slice_profile, thickness)
     order = scan.axes_in(aligned)
     if order is None:
         raise InvsrError(f"no grid along the axes of {scan} could be laid")
@@ -134,6 +135,16 @@ def acquisition(
     with torch.no_grad():
         seen = turned(torch.ones((1, 1, *target.shape), dtype=torch.float64))
     return Diagonal(scan, torch.where(seen > 0.5, 1 / seen.clamp(min=0.5), 0.0)) @ turned
+
+
+def _beyond(grid: Grid, axis: int, slice_profile: str | Path, thickness: float) -> Grid:
+    """The grid of a scan's field of view, longer by what its first and last slice see beyond it."""
+    profile = slice_profile_of(slice_profile, thickness)
+    reach = float(profile.offsets.abs().max()) * profile.width
+    more = math.ceil(reach / float(grid.spacing[axis]))
+    low, high = [0, 0, 0], list(grid.shape)
+    low[axis], high[axis] = -more, high[axis] + more
+    return grid.part(low, high)
 
 
 def covered(slices: LinearOperator, inside: Tensor | None) -> Tensor:

@@ -314,3 +314,15 @@ def test_rounded_headers_still_give_direct_data_steps():
     solved = A.solve(b, 0.1, "gradient")
     assert solved.n_iter == 0
     torch.testing.assert_close(A.normal(solved.x, 0.1, "gradient"), b)
+
+
+@pytest.mark.parametrize("thickness", [1.0, 3.0, 5.0])
+def test_the_outermost_slices_of_a_moved_scan_see_the_volume_beyond_it(thickness):
+    # A profile that is symmetric takes a ramp's value at the middle of the slice: cut off, it would lie further in.
+    volume, scan = Grid.from_spacing((24, 24, 24), 1.0), Grid.from_spacing((6, 6, 4), (1.0, 1.0, 3.0))
+    slope, turn = np.array([0.3, -0.7, 1.1]), np.array([0.02, 0.0, 0.0, 0.5, -1.0, 0.3])
+    A = acquisition(scan, reference=volume, motion=turn, slice_thickness=thickness)
+    found = A(torch.tensor(volume.points() @ slope)[None, None])[0, 0].numpy()
+    c, s = np.cos(turn[0]), np.sin(turn[0])
+    turned = scan.points() @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]]).T + turn[3:]
+    np.testing.assert_allclose(found, turned @ slope, atol=0.01)
