@@ -5,7 +5,8 @@
 Each case: a ball in the middle of a volume, an axis, slices of 3 to 7 voxels, 1 or 2 % noise, and slices of odd number
 turned by up to 1.5 degrees about and moved by up to 1 mm along each axis; and the same without motion. Slices are read
 from a cubic spline of the volume (`benchmarks.quality.stacks`). "left" is the distance, mm, between where points of the
-head were and are said to be, RMS. The first cases are also reconstructed.
+head were and are said to be, RMS. "share found" is the regression of the translation that is found on the true one,
+over all cases. The first cases are also reconstructed.
 """
 
 import numpy as np
@@ -40,7 +41,7 @@ def main():
     arguments.add_argument("--methods", nargs="+", default=["tv", "unrolled"])
     options = arguments.parse_args()
     volumes, rng = truths(options.volumes), np.random.default_rng(options.seed)
-    left, found, rows = {False: [], True: []}, {False: [], True: []}, []
+    left, found, rows, shifts = {False: [], True: []}, {False: [], True: []}, [], []
     for case in range(options.cases):
         volume = volumes[case % len(volumes)]
         truth, grid = ball(volume, options.crop)
@@ -55,6 +56,9 @@ def main():
             size = amount(torch.from_numpy(seen.scans[0].motion))
             away = moved(seen.scans[0].motion[1], points, seen.centre) - moved(motion, points, grid.centre)
             left[bool(motion.any())].append(np.sqrt((away**2).sum(1).mean()))
+            if motion.any():
+                both = np.array([seen.scans[0].motion[1, 3:], motion[3:]]) @ grid.directions
+                shifts.append(np.roll(both, 2 - axis, axis=1))
             noted = with_packages_noted(sound, grid) is not sound
             found[bool(motion.any())].append((size >= LEAST_MOTION * thickness, noted))
             for method in options.methods if case < options.solved else []:
@@ -68,6 +72,13 @@ def main():
     for is_moved, name in ((False, "still"), (True, "moved")):
         shares = [f"{100 * one:.0f} %" for one in np.mean(found[is_moved], 0)]
         row([name, *(f"{np.percentile(left[is_moved], share):.2f}" for share in (50, 95)), *shares])
+    print()
+    table(["translation", "share found", "error, mm"])
+    for part, name in ((slice(2, 3), "through the slices"), (slice(2), "within them")):
+        told, true = np.stack(shifts, 1)[..., part].reshape(2, -1)
+        row([name, f"{told @ true / (true @ true):.2f}", f"{np.sqrt(((told - true) ** 2).mean()):.2f}"])
+    if not rows:
+        return
     print()
     still = [f"{method}, still" for method in options.methods]
     pairs = [f"{method}, {how}" for method in options.methods for how in ("moved", "--motion packages")]

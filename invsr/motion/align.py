@@ -165,7 +165,7 @@ def fit(volume: Tensor, domain: Grid, scan: RegisteredScan, residual_sd: float |
     # Scaled to the whole mask: a slice gains nothing by moving out of the field of view.
     share = masked.sum((1, 2)) / counts.clamp(min=1)
     cost = share * (inside * z / (1 + z / limit)).sum((1, 2)) / CORRELATED_PIXELS
-    jacobian = torch.cat([torch.linalg.cross(_lever_arms(scan, slices, data.shape), gradient), gradient], -1).flatten(
+    jacobian = torch.cat([torch.linalg.cross(lever_arms(scan, slices, data.shape), gradient), gradient], -1).flatten(
         1, 2
     )
     weighted = jacobian * (weight / (residual_sd**2 * CORRELATED_PIXELS)).flatten(1)[..., None]
@@ -203,7 +203,7 @@ def _gain(predicted: Tensor, data: Tensor, counted: Tensor) -> float:
     return float((bright * data).sum()) / below if below else 1.0
 
 
-def _lever_arms(scan: RegisteredScan, slices: Slices, shape: torch.Size) -> Tensor:
+def lever_arms(scan: RegisteredScan, slices: Slices, shape: torch.Size) -> Tensor:
     """World position of each pixel relative to the centre of rotation, mm: (n_slices, a, b) and 3 entries."""
     a, b = slices.in_plane
     device = scan.data.device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from invsr.grid import Grid
 from invsr.motion.align import RADIUS, RegisteredScan, SliceFit, composed, fit
+from invsr.motion.evenness import evenness, pretended
 from invsr.motion.joint import volume_of
 from invsr.numerics.fixed_point import anderson
 from invsr.numerics.iteration import ProgressCallback, Steps
@@ -45,8 +47,10 @@ def estimate_packages(
 
     All packages make one volume; each but the first takes a Gauss-Newton step towards it, in each round. Its own share
     in the volume holds a package near its position: Anderson acceleration takes the rounds to their fixed point, which
-    is the minimum of ``||A(motion) x - y||^2 + smoothness ||grad x||^2`` over volume and motion. Along the slices the
-    volume is smooth for want of data, and motion is found too small there, by about 30 %.
+    is the minimum of ``||A(motion) x - y||^2 + smoothness ||grad x||^2`` over volume and motion. Evenly spaced slices
+    have the smaller minima: motion across the slices is found too small, by about 30 %. In more rounds the slope that
+    they pretend at the motion so far is taken off for translation (`evenness`). Once: at what comes out of that, again
+    and again, errors would grow with it.
 
     Parameters
     ----------
@@ -57,7 +61,7 @@ def estimate_packages(
     count : int
         Number of packages: slice n belongs to package n modulo count.
     least : float, mm
-        Smaller motion is none (`amount`): where the first round tells, it is the only one.
+        Motion that is found smaller at first is none (`amount`): where the first round tells, it is the only one.
     report : callable, optional
         Called with the share that is done, 0 to 1, and the motion of the last round, mm.
 
@@ -67,25 +71,39 @@ def estimate_packages(
     """
     grid, coarse = _coarse(scan, target)
     package = torch.arange(len(scan.motion)) % count
-    rounds, left = Steps(report), ROUNDS
+    used = scan.weights > 0
+    members = [used & (package == n) for n in range(1, count)]
+    rounds, left = Steps(report), 2 * ROUNDS
 
-    def once(flat: Tensor) -> Tensor:
+    def of_packages(each: Tensor) -> Tensor:
+        return torch.stack([each[some].sum(0) for some in members])
+
+    def once(flat: Tensor, pretence: Tensor) -> Tensor:
         nonlocal left
         here = flat.reshape(-1, 6) / UNITS
         with rounds.step(left):
             found = _fitted(replace(coarse, motion=_of_slices(here, package)), grid)
         left -= 1
-        members = [(package == n) & (scan.weights > 0) for n in range(1, count)]
-        steps = torch.stack([_step(found.curvature[some].sum(0), found.slope[some].sum(0)) for some in members])
-        there = composed(steps, here)
+        there = composed(_steps(of_packages(found.curvature), of_packages(found.slope) - pretence), here)
         rounds.tell({"motion_mm": amount(there), "rejected": 0.0})
         return (there * UNITS).flatten()
 
-    start = torch.zeros(6 * (count - 1), dtype=torch.float64)
-    if amount(once(start).reshape(-1, 6) / UNITS) > FIRST_SHARE * least:
-        start = anderson(once, start, rtol=CHANGE, max_iter=ROUNDS).v
-    found = start.reshape(-1, 6) / UNITS
-    return replace(scan, motion=_of_slices(found * (amount(found) >= least), package))
+    def settled(start: Tensor, pretence: Tensor) -> Tensor:
+        return anderson(lambda flat: once(flat, pretence), start, rtol=CHANGE, max_iter=ROUNDS).v
+
+    moved = torch.zeros(6 * (count - 1), dtype=torch.float64)
+    none = torch.zeros(count - 1, 6, dtype=torch.float64)
+    if amount(once(moved, none).reshape(-1, 6) / UNITS) > FIRST_SHARE * least:
+        moved = settled(moved, none)
+    # Whether there is motion is decided before: what is taken off enlarges errors, too.
+    found = moved.reshape(-1, 6) / UNITS
+    if amount(found) < least:
+        found = torch.zeros_like(found)
+    elif bool(found.any()):
+        left = ROUNDS
+        here = replace(coarse, motion=_of_slices(found, package))
+        found = settled(moved, of_packages(_pretended(here, grid, package))).reshape(-1, 6) / UNITS
+    return replace(scan, motion=_of_slices(found, package))
 
 
 def shares(scan: RegisteredScan, target: Grid) -> Tensor:
@@ -139,13 +157,22 @@ def _fitted(scan: RegisteredScan, grid: Grid) -> SliceFit:
     return fit(volume_of([scan], grid, RTOL, MAX_ITER), grid, scan, RESIDUAL_SD)
 
 
+def _pretended(scan: RegisteredScan, grid: Grid, package: Tensor) -> Tensor:
+    """What uneven distances add to the slope of each slice against the volume that they make (`evenness`)."""
+    between = float(scan.grid.spacing[scan.axis])
+    pixel = math.sqrt(math.prod(scan.grid.spacing) / between)
+    rise = evenness(scan.profile, between, int(package.max()) + 1, pixel, float(grid.spacing[0]))
+    return pretended(scan, volume_of([scan], grid, RTOL, MAX_ITER), grid, package, rise)
+
+
 def _of_slices(moved: Tensor, package: Tensor) -> Tensor:
     """The motion of each slice, from those of all packages but the first."""
     return torch.cat([torch.zeros(1, 6, dtype=moved.dtype), moved])[package]
 
 
-def _step(curvature: Tensor, slope: Tensor) -> Tensor:
-    """Towards the volume, shape (6,); none of a package that shows nothing of it."""
-    step: Tensor = torch.linalg.solve(curvature + 1e-6 * torch.diag(UNITS**2 + torch.diagonal(curvature)), slope)
-    length = float((step * UNITS).norm())
-    return step * min(1.0, LONGEST_STEP / max(length, 1e-12))
+def _steps(curvature: Tensor, slope: Tensor) -> Tensor:
+    """Towards the volume, shape (n, 6); none of a package that shows nothing of it."""
+    least = torch.diag_embed(UNITS**2 + torch.diagonal(curvature, dim1=-2, dim2=-1))
+    step: Tensor = torch.linalg.solve(curvature + 1e-6 * least, slope)
+    length = (step * UNITS).norm(dim=1, keepdim=True)
+    return torch.mul(step, (LONGEST_STEP / length.clamp(min=1e-12)).clamp(max=1.0))
