@@ -17,6 +17,8 @@ FAR_ABOVE, ABOVE_NEIGHBOURS = 20.0, 4.0
 # A slice is empty below this share of what both of its neighbours have; those have more than the second share of the
 # brightest slice.
 EMPTY, LEAST_LEVEL = 0.1, 0.2
+# Anatomy goes on beyond a slice that shows this share of the tissue that the fullest slice does.
+GOES_ON = 0.3
 # Tissue, as a share of bright tissue, and the fewest pixels of it that a slice is judged by.
 TISSUE, FEWEST_PIXELS = 0.15, 200
 # Fourth and second differences across slices, 1 for values that alternate by 1.
@@ -100,6 +102,28 @@ def empty_slices(slices: Tensor) -> list[int]:
         if min(before, after) > 0 and float(level[k]) < EMPTY * min(before, after):
             found.append(k)
     return found
+
+
+def padded_ends(slices: Tensor) -> list[int]:
+    """Numbers of first and last slices that hold one constant, where anatomy would go on.
+
+    Anatomy that ends there by itself, as above a skull-stripped head, fills less of the slice next to them.
+
+    Parameters
+    ----------
+    slices : Tensor, shape (i, j, slices)
+    """
+    pixels = slices.flatten(0, 1)
+    full = (pixels != pixels[:1]).any(0).nonzero()[:, 0].tolist()
+    if not full:
+        return []
+    size = pixels.abs()
+    area = (size > TISSUE * peak(size)).sum(0)
+    first, last = full[0], full[-1]
+    least = GOES_ON * float(area[full].max())
+    before = range(first) if float(area[first]) > least else range(0)
+    after = range(last + 1, slices.shape[2]) if float(area[last]) > least else range(0)
+    return [*before, *after]
 
 
 def between(slices: Tensor, which: list[int]) -> Tensor:

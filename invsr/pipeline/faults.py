@@ -16,6 +16,7 @@ from invsr.inspection.slices import (
     is_certain,
     package_gain,
     package_shift,
+    padded_ends,
     shifted,
     spikes,
     without_spikes,
@@ -26,9 +27,10 @@ from invsr.pipeline.scan import Scan
 def without_faults(scan: Scan, alone: bool = True) -> Scan:
     """The scan without spiked voxels, faults of single slices, and differences between interleaved packages.
 
-    There is a note of each. Spiked voxels become the median of their neighbours. Empty and corrupt slices are left out.
-    Where slices lie elsewhere by turns, those of odd number are moved back within their planes. Darker slices, single
-    ones or by turns, are brightened: signal gets lost, not made. Slices far apart are looked at one by one only.
+    There is a note of each. Spiked voxels become the median of their neighbours. Empty and corrupt slices are left out,
+    padding at the ends is taken as not measured. Where slices lie elsewhere by turns, those of odd number are moved
+    back within their planes. Darker slices, single ones or by turns, are brightened: signal gets lost, not made. Slices
+    far apart are looked at one by one only.
 
     Parameters
     ----------
@@ -41,6 +43,12 @@ def without_faults(scan: Scan, alone: bool = True) -> Scan:
     if scan.grid.shape[axis] < 3:
         return scan
     slices, notes = scan.data[0, 0].movedim(axis, -1), []
+    padded = padded_ends(slices)
+    if padded != list(scan.padded_slices):
+        notes.append(
+            f"{_several(len(padded), 'slice')} (number {', '.join(map(str, padded))}) at the ends hold"
+            f"{'s' if len(padded) == 1 else ''} one value: taken as not measured, the result is 0 there"
+        )
     spiked = spikes(slices)
     if count := int(spiked.sum()):
         slices = without_spikes(slices, spiked)
@@ -82,7 +90,8 @@ def without_faults(scan: Scan, alone: bool = True) -> Scan:
         return scan
     volume = replace(scan.volume, data=slices.movedim(-1, axis)[None, None].contiguous())
     said = tuple(f"{scan.name}: {note} (--faults keep leaves the data as they are)" for note in notes)
-    return replace(scan, volume=volume, empty_slices=tuple(left_out), notes=(*scan.notes, *said))
+    notes_of = (*scan.notes, *said)
+    return replace(scan, volume=volume, empty_slices=tuple(left_out), padded_slices=tuple(padded), notes=notes_of)
 
 
 def _factors(difference: float, count: int) -> Tensor:

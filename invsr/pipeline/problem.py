@@ -265,7 +265,7 @@ class InverseProblem:
     @property
     def is_partial(self) -> bool:
         """Whether scans, by masks or fields of view, may leave out voxels of the domain."""
-        masked = any(scan.mask is not None for scan in self.scans)
+        masked = any(scan.mask is not None or scan.padded_slices for scan in self.scans)
         return masked or (bool(self.scans) and not shows_all(self.grids, self.domain))
 
     def masked(self, x: Tensor) -> Tensor:

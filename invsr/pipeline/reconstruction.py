@@ -202,7 +202,7 @@ class Reconstruction:
     def _hidden(self) -> list[str]:
         """What no scan shows, where that is more than an edge."""
         scans = self.problem.scans
-        if any(scan.mask is not None for scan in scans) or not self.problem.is_partial:
+        if any(scan.mask is not None or scan.padded_slices for scan in scans) or not self.problem.is_partial:
             return []
         share = 1 - float(self.problem.seen.float().mean())
         where = f"the field of view of {', '.join(self.problem.names)}"

@@ -61,7 +61,9 @@ class Scan:
     offset : float
         Intensity of the volume as it was stored that counts as 0 in `data` (`invsr.pipeline.offset`).
     empty_slices : tuple of int
-        Numbers of slices that hold no data of the anatomy and are left out.
+        Numbers of slices that hold no data of the anatomy and are left out: the model and the prior bridge them.
+    padded_slices : tuple of int
+        Numbers of slices at the ends that were not measured: as if they lay outside the mask.
     notes : tuple of str
         What was found in the data and changed (`invsr.pipeline.preparation`), in one line each.
 
@@ -89,6 +91,7 @@ class Scan:
     air_noise: float | None = None
     offset: float = 0.0
     empty_slices: tuple[int, ...] = ()
+    padded_slices: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -176,16 +179,19 @@ class Scan:
     @property
     def inside(self) -> Tensor | None:
         """Where data are used, bool, shape of `data`; None for everywhere."""
-        return None if self.mask is None else self.mask.data != 0
+        masked = None if self.mask is None else self.mask.data != 0
+        return self._without(masked, self.padded_slices)
 
     @property
     def used(self) -> Tensor | None:
         """Which data count, bool, shape of `data`: `inside`, without the empty slices; None for all."""
-        if not self.empty_slices:
-            return self.inside
-        kept = torch.ones_like(self.data, dtype=torch.bool)
-        kept.index_fill_(2 + self.through_plane, torch.tensor(self.empty_slices, device=kept.device), False)
-        return kept if self.inside is None else kept & self.inside
+        return self._without(self.inside, self.empty_slices)
+
+    def _without(self, kept: Tensor | None, slices: tuple[int, ...]) -> Tensor | None:
+        if not slices:
+            return kept
+        kept = torch.ones_like(self.data, dtype=torch.bool) if kept is None else kept
+        return kept.index_fill(2 + self.through_plane, torch.tensor(slices, device=kept.device), False)
 
     @property
     def through_plane(self) -> int:

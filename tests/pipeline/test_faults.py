@@ -21,6 +21,7 @@ from invsr.inspection.slices import (
     is_certain,
     package_gain,
     package_shift,
+    padded_ends,
     shifted,
     spikes,
 )
@@ -158,6 +159,43 @@ def test_slices_at_the_ends_may_be_empty():
     assert empty_slices(slices) == []
     slices[..., [4, 5]] = 0.01
     assert empty_slices(slices) == [4, 5]
+
+
+@pytest.mark.parametrize(("value", "axis"), [(0.0, 2), (7.0, 0)])
+def test_padding_at_the_ends_is_not_data(value, axis):
+    def padded(slices):
+        slices[..., :2], slices[..., -1] = value, value
+        return slices
+
+    truth = example(48)
+    bad = changed(invsr.simulate(truth, slice_thickness=4, axis=axis, noise=0.01), padded)
+    found, kept = (
+        invsr.reconstruct(bad, faults=how, method="tikhonov", reference=truth.grid) for how in ("auto", "keep")
+    )
+    (note,) = found.notes
+    assert "3 slices (number 0, 1, 11) at the ends hold one value: taken as not measured" in note
+    assert len(scans_of(scans_of(bad)[0])[0].notes) == 1  # once is enough
+
+    def error(result, where):
+        off = np.moveaxis(result.volume.numpy() - truth.numpy(), axis, -1)[..., where]
+        return np.sqrt((off**2).mean())
+
+    next_to_it = [*range(8, 12), *range(40, 44)]
+    assert error(found, next_to_it) < 0.85 * error(kept, next_to_it)
+    assert error(found, slice(16, 36)) < 1.02 * error(kept, slice(16, 36))
+    assert not np.moveaxis(found.volume.numpy(), axis, -1)[..., [*range(7), 45, 46, 47]].any()
+    assert found.volume.grid == truth.grid and 0.6 < found.chi2 < 1.3
+
+
+def test_nothing_above_a_head_is_data():
+    """Anatomy that ends by itself: the last slices of it show less and less."""
+    slices = torch.zeros(40, 40, 9)
+    for k, half in enumerate((20, 18, 16, 13, 9, 5)):
+        slices[20 - half : 20 + half, 20 - half : 20 + half, k] = 1 + 0.1 * torch.rand(2 * half, 2 * half)
+    assert padded_ends(slices) == []
+    assert padded_ends(slices[..., [0, 1, 2, 6, 7, 8]]) == [3, 4, 5]
+    assert padded_ends(slices[..., [8, 0, 1, 8, 2, 3, 4, 5]]) == [0]  # a lost slice in the middle is another fault
+    assert padded_ends(torch.zeros(40, 40, 4)) == []
 
 
 def test_an_empty_slice_is_found_where_most_of_a_large_slice_is_air():
