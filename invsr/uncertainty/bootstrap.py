@@ -10,7 +10,7 @@ from torch import Tensor
 from invsr.numerics.linear import white_noise
 from invsr.operators.base import Data, LinearOperator
 from invsr.solvers.residuals import as_tuple, like_data
-from invsr.uncertainty.deviation import along, interval_deviation, require_samples
+from invsr.uncertainty.deviation import along, interval_deviation, require_samples, require_sigma
 
 # Anatomy is moved by up to so many voxels along each axis, and at most by this share of it.
 SHIFT, MOST_SHARE = 4, 0.125
@@ -63,7 +63,7 @@ def equivariant_bootstrap(
     Raises
     ------
     InvsrError
-        When the number of samples is out of range.
+        When the number of samples is out of range, or sigma is not finite and above zero.
 
     References
     ----------
@@ -71,6 +71,7 @@ def equivariant_bootstrap(
     AISTATS.
     """
     require_samples(n_samples)
+    require_sigma(sigma)
     generator = torch.Generator().manual_seed(seed)
     spacing = operator.domain.spacing
     turns = bool(spacing.max() < 1.1 * spacing.min())

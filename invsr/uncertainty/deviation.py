@@ -28,6 +28,17 @@ def require_samples(count: int) -> None:
         )
 
 
+def require_sigma(sigma: float) -> None:
+    """Raise unless this can be the standard deviation of noise.
+
+    Raises
+    ------
+    InvsrError
+    """
+    if not 0 < sigma < math.inf:
+        raise InvsrError(f"sigma is {sigma}: give the standard deviation of the noise, finite and above zero")
+
+
 def along(errors: Tensor, x: Tensor) -> Tensor:
     """Errors of the magnitude of x: of complex images their parts along its phase, others as they are.
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from invsr.errors import InvsrError
 from invsr.numerics.axes import gaussian_means, multiply
 from invsr.numerics.differences import gradient
 from invsr.numerics.linear import inner
 from invsr.operators.base import LinearOperator
 from invsr.operators.normal_equations import GRADIENT
+from invsr.uncertainty.deviation import require_sigma
 
 # Voxels further from 0 than this share of the peak are anatomy, whose slopes are what noise is compared with.
 BRIGHT = 0.1
@@ -65,10 +67,20 @@ def split_evidence(
     seen : Tensor, shape of x, optional
         0 where x was set to 0 because no data speak for it, else 1.
 
+    Raises
+    ------
+    InvsrError
+        When x is complex or 0 everywhere, or sigma is not finite and above zero.
+
     References
     ----------
     Van Loan (1976), SIAM J. Numer. Anal. 13, 76-83. Hansen (1998), Rank-Deficient and Discrete Ill-Posed Problems.
     """
+    require_sigma(sigma)
+    if x.is_complex() or not bool(x.any()):
+        raise InvsrError(
+            f"x is {'complex' if x.is_complex() else '0 everywhere'}: what data determine is told of images"
+        )
     spacing = operator.domain.spacing.tolist()
     with torch.no_grad():
         slopes = gradient(x, spacing, operator.boundary).square().sum(0)

@@ -19,7 +19,7 @@ from invsr.solvers.plug_and_play import smooth_guess
 from invsr.solvers.residuals import as_tuple, back_project, chi2, intensity_scale, likelihoods_of, n_measured
 from invsr.solvers.state import Problem, data_step
 from invsr.solvers.weighting import LEAST_NOISE, log_level
-from invsr.uncertainty.deviation import along, interval_deviation, require_samples
+from invsr.uncertainty.deviation import along, interval_deviation, require_samples, require_sigma
 
 # Noise levels of the walk, the first as a share of the peak and the last of the data's noise; the number of steps
 # from one to the other; the weight of the prior over sigma^2, with which samples have a chi2 of about 1; the share of
@@ -110,7 +110,8 @@ def sample_posterior(
     Raises
     ------
     InvsrError
-        When the number of samples is out of range, the prior is no denoiser, sigma is not positive, or y is a batch.
+        When the number of samples is out of range, the prior is no denoiser, sigma is not finite and above zero, or y
+        is a batch.
 
     References
     ----------
@@ -120,8 +121,7 @@ def sample_posterior(
     require_samples(n_samples)
     if not prior.is_denoiser:
         raise InvsrError(f"{type(prior).__name__} is no denoiser: posterior sampling needs one")
-    if not sigma > 0:
-        raise InvsrError(f"sigma is {sigma}: give the standard deviation of the noise, above zero")
+    require_sigma(sigma)
     if any(len(one) != 1 for one in as_tuple(y)):
         raise InvsrError(f"data of a batch of {len(as_tuple(y)[0])}: samples are drawn for one volume at a time")
     likelihoods = likelihoods_of(y, likelihood, sigma)

@@ -10,7 +10,7 @@ from torch import Tensor
 from invsr.numerics.linear import white_noise
 from invsr.operators.base import Data, LinearOperator
 from invsr.solvers.residuals import as_tuple, like_data
-from invsr.uncertainty.deviation import along, mean_variance, require_samples
+from invsr.uncertainty.deviation import along, mean_variance, require_samples, require_sigma
 
 
 def noise_replicas(
@@ -60,13 +60,14 @@ def noise_replicas(
     Raises
     ------
     InvsrError
-        When the number of samples is out of range.
+        When the number of samples is out of range, or sigma is not finite and above zero.
 
     References
     ----------
     Robson, Grant, Madhuranthakam, Lattanzi, Sodickson, McKenzie (2008), Magn. Reson. Med. 60, 895-907.
     """
     require_samples(n_samples)
+    require_sigma(sigma)
     generator = torch.Generator().manual_seed(seed)
     clean = as_tuple(operator(x))
     mean, squares = torch.zeros_like(x.real), torch.zeros_like(x.real)

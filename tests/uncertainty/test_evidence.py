@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from invsr.operators import Stack, acquisition
+from invsr.errors import InvsrError
+from invsr.operators import Identity, Stack, acquisition
 from invsr.testing.phantoms import centred_grid, shapes
 from invsr.uncertainty.evidence import split_evidence
 
@@ -69,3 +70,11 @@ def test_what_is_measured_as_it_is_leaves_nothing_to_the_prior(phantom):
 def test_two_directions_determine_more_than_one(phantom):
     both = Stack([A, acquisition(GRID.coarsen((4, 1, 1)), reference=GRID)])
     assert split_evidence(both, phantom, SIGMA, 4.0).detail < 0.7 * split_evidence(A, phantom, SIGMA, 4.0).detail
+
+
+@pytest.mark.parametrize(
+    ("x", "words"), [(torch.zeros(1, 1, 4, 4, 4), "0 everywhere"), (1j * torch.ones(1, 1, 4, 4, 4), "complex")]
+)
+def test_there_is_something_to_split(x, words):
+    with pytest.raises(InvsrError, match=f"x is {words}"):
+        split_evidence(Identity(centred_grid((4, 4, 4), 1.0)), x, 0.1, 2.0)

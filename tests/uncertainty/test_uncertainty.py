@@ -16,7 +16,9 @@ from invsr.testing.phantoms import centred_grid
 from invsr.uncertainty import bootstrap
 from invsr.uncertainty.bootstrap import Move, equivariant_bootstrap
 from invsr.uncertainty.deviation import interval_deviation
+from invsr.uncertainty.evidence import split_evidence
 from invsr.uncertainty.posterior import WIDENING, Samples, sample_posterior
+from invsr.uncertainty.replicas import noise_replicas
 
 F64 = torch.float64
 GRID = centred_grid((8, 8, 8), 1.0)
@@ -85,6 +87,17 @@ def test_bad_samples():
         sample_posterior(operator, y, White(), 0.0)
     with pytest.raises(InvsrError, match="n_samples is 1"):
         equivariant_bootstrap(lambda y: y, operator, y, y, SIGMA, n_samples=1)
+
+
+@pytest.mark.parametrize("sigma", [0.0, -1.0, math.nan, math.inf])
+def test_noise_has_a_deviation(sigma):
+    A = Identity(centred_grid((4, 4, 4), 1.0))
+    x = torch.ones(1, 1, 4, 4, 4)
+    for repeated in (equivariant_bootstrap, noise_replicas):
+        with pytest.raises(InvsrError, match="sigma is .*finite and above zero"):
+            repeated(lambda y: y, A, x, x, sigma, n_samples=2)
+    with pytest.raises(InvsrError, match="sigma is .*finite and above zero"):
+        split_evidence(A, x, sigma, 2.0)
 
 
 @pytest.mark.parametrize("n", [3, 8])
