@@ -128,7 +128,7 @@ def simulate(
         seed=seed,
     )
     save(scan, output)
-    print(f"wrote {output}: {scan.grid}, slices of {slice_thickness:g} mm")
+    print(f"wrote {output}: {scan.grid}, slices of {scan.slice_thickness:.4g} mm")
 
 
 @app.command()

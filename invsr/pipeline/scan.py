@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +29,8 @@ THINNEST, THICKEST, OVERLAPPING = 0.02, 5.0, 2.0
 ISOTROPIC = 0.01
 # Voxels so many times as bright as bright tissue (`invsr.numerics.levels.peak`) are questioned.
 SPIKE = 20.0
+# Slice profile where nothing is known of it; thicknesses that differ by this share are the same.
+DEFAULT, SAME = "gaussian", 0.01
 # Noise is never taken to be less than this share of the peak: a fit closer than that is beyond float32 data.
 LEAST_SIGMA = 5e-4
 
@@ -82,7 +84,7 @@ class Scan:
 
     volume: Volume
     slice_thickness: float | None = None
-    slice_profile: str | Path = "gaussian"
+    slice_profile: str | Path = DEFAULT
     in_plane: str = "kspace"
     noise: float | None = None
     noise_model: str = "gaussian"
@@ -152,11 +154,21 @@ class Scan:
                 InvsrWarning,
                 stacklevel=3,
             )
+        for doubt in self._unused():
+            warnings.warn(f"{self.name}: {doubt}", InvsrWarning, stacklevel=3)
         if self.slice_thickness is not None and self.slice_thickness > OVERLAPPING * self.slice_spacing:
             overlap = self.slice_thickness / self.slice_spacing
             warnings.warn(
                 f"{self._slices_in_words()}, overlap {overlap:.1f} times: is that so?", InvsrWarning, stacklevel=3
             )
+
+    def _unused(self) -> Iterator[str]:
+        """What was given of the slices and has no effect."""
+        given, taken, profile = self.slice_thickness, self.thickness, self.slice_profile
+        if profile not in PROFILES and given is not None and taken is not None and abs(given - taken) > SAME * taken:
+            yield f"slice thickness {given:g} mm is not used: the profile {profile} is {taken:.3g} mm wide"
+        if taken is None and profile != DEFAULT:
+            yield f"slice profile {profile} is not used: voxels are isotropic, taken as samples: give a slice thickness"
 
     def _slices_in_words(self) -> str:
         return f"{self.name}: slices {self.slice_thickness:g} mm thick, {self.slice_spacing:.4g} mm apart"
@@ -206,7 +218,12 @@ class Scan:
 
     @property
     def thickness(self) -> float | None:
-        """Slice thickness that the model takes, mm; None where voxels are samples of the volume."""
+        """Slice thickness that the model takes, mm; None where voxels are samples of the volume.
+
+        As given, the width of a profile that was sampled, or the distance between slices.
+        """
+        if self.slice_profile not in PROFILES:
+            return slice_profile_of(self.slice_profile, 1.0).reach
         given = self.volume.slice_thickness if self.slice_thickness is None else self.slice_thickness
         if given is not None:
             return float(given)

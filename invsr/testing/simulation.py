@@ -10,7 +10,8 @@ import torch
 from invsr.errors import InvsrError
 from invsr.io.warn import warn
 from invsr.noise.sampling import add_noise
-from invsr.operators.scan_model import acquisition
+from invsr.operators.profiles import PROFILES
+from invsr.operators.scan_model import acquisition, slice_profile_of
 from invsr.volume import Volume
 
 
@@ -35,6 +36,7 @@ def simulate(
     slice_thickness, gap : float, mm
         Slices lie ``slice_thickness + gap`` apart, from the first outer face on.
     slice_profile : {"gaussian", "boxcar", "sinc", "slr"} or path
+        A file sets the width of slices, too.
     axis : {0, 1, 2}, optional
         Axis along which slices are stacked; the one of the largest voxels by default.
     in_plane_factor : float
@@ -85,4 +87,5 @@ def simulate(
             raise InvsrError(
                 f"noise is {noise:g}: intensities exceed what float32 holds; give it as a share of the peak"
             )
-    return Volume(data, scan, volume.name, slice_thickness, slice_thickness + gap, volume.form_code, slice_axis=axis)
+    thickness = slice_thickness if slice_profile in PROFILES else slice_profile_of(slice_profile, 1.0).reach
+    return Volume(data, scan, volume.name, thickness, float(spacing[axis]), volume.form_code, slice_axis=axis)

@@ -123,7 +123,23 @@ def test_a_sampled_profile_that_cannot_be_is_refused(scan, tmp_path, half):
     with pytest.raises(InvsrError, match="wide, for slices 4 mm apart: between .* are its offsets in mm"):
         invsr.reconstruct(scan, method="tv", slice_profile=file)
     file.write_text("-2 1\n2 1\n")
-    assert invsr.Scan(scan, slice_profile=file).profile.reach == pytest.approx(4)
+    sampled = invsr.Scan(scan, slice_profile=file)
+    assert sampled.profile.reach == sampled.thickness == pytest.approx(4)
+
+
+def test_what_is_given_of_slices_and_not_used_is_said(scan, truth, tmp_path):
+    file = tmp_path / "profile.txt"
+    file.write_text("-1.5 1\n0 1.2\n1.5 1\n")
+    with pytest.warns(InvsrWarning, match="thickness 4 mm is not used: the profile .* is 3 mm wide") as seen:
+        found = invsr.reconstruct(scan, method="cubic", slice_profile=file, slice_thickness=4.0)
+    assert len(seen) == 1 and found.problem.scans[0].thickness == pytest.approx(3)
+    with pytest.warns(InvsrWarning, match="slice profile slr is not used: voxels are isotropic") as seen:
+        invsr.reconstruct(truth, method="cubic", slice_profile="slr")
+    assert len(seen) == 1
+    # A profile that was sampled is the voxels' own.
+    assert invsr.reconstruct(truth, method="cubic", slice_profile=file).problem.scans[0].thickness == pytest.approx(3)
+    low = invsr.simulate(truth, slice_thickness=2.0, gap=2.0, slice_profile=file, axis=2)
+    assert low.slice_thickness == pytest.approx(3) and low.grid.spacing[2] == pytest.approx(4)
 
 
 def test_slices_that_overlap_much_are_questioned(scan):
