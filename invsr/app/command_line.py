@@ -129,6 +129,8 @@ def simulate(
     )
     save(scan, output)
     print(f"wrote {output}: {scan.grid}, slices of {scan.slice_thickness:.4g} mm")
+    if scan.slice_thickness != scan.slice_spacing:  # for which NIfTI has no place
+        print(f"the file does not hold their thickness: reconstruct with --slice-thickness {scan.slice_thickness:.4g}")
 
 
 @app.command()

@@ -22,7 +22,7 @@ def test_simulate_reconstruct_evaluate(run, tmp_path, phantom):
     code, out, _ = run(
         "simulate", high, "-o", low, "--slice-thickness", "3", "--gap", "1", "--axis", "k", "--noise", ".02"
     )
-    assert code == 0 and "3 mm" in out
+    assert code == 0 and "slices of 3 mm" in out and "reconstruct with --slice-thickness 3" in out
     assert invsr.load(low).grid.shape == (40, 36, 8)
     scores = {}
     for method in ("cubic", "tikhonov", "tv"):
