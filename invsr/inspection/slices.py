@@ -17,8 +17,9 @@ FAR_ABOVE, ABOVE_NEIGHBOURS = 20.0, 4.0
 # A slice is empty below this share of what both of its neighbours have; those have more than the second share of the
 # brightest slice.
 EMPTY, LEAST_LEVEL = 0.1, 0.2
-# Anatomy goes on beyond a slice that shows this share of the tissue that the fullest slice does.
-GOES_ON = 0.3
+# Anatomy goes on beyond a slice that shows this share of the tissue that the fullest slice does. Of all slices, padding
+# leaves the second share at least.
+GOES_ON, LEAST_LEFT = 0.3, 0.5
 # Tissue, as a share of bright tissue, and the fewest pixels of it that a slice is judged by.
 TISSUE, FEWEST_PIXELS = 0.15, 200
 # Fourth and second differences across slices, 1 for values that alternate by 1.
@@ -115,7 +116,7 @@ def padded_ends(slices: Tensor) -> list[int]:
     """
     pixels = slices.flatten(0, 1)
     full = (pixels != pixels[:1]).any(0).nonzero()[:, 0].tolist()
-    if not full:
+    if len(full) < LEAST_LEFT * slices.shape[2]:
         return []
     size = pixels.abs()
     area = (size > TISSUE * peak(size)).sum(0)
