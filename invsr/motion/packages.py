@@ -32,6 +32,8 @@ RESIDUAL_SD = 1.0
 FIRST_SHARE = 0.1
 # A slice whose curvature along the motion is below this share of the largest says nothing of it.
 LEAST_CURVATURE = 1e-3
+# Rotation and translation, of which the second is 1.
+TRANSLATION = torch.tensor([0.0] * 3 + [1.0] * 3, dtype=torch.float64)
 UNITS = torch.tensor([RADIUS] * 3 + [1.0] * 3, dtype=torch.float64)
 
 
@@ -78,23 +80,25 @@ def estimate_packages(
     def of_packages(each: Tensor) -> Tensor:
         return torch.stack([each[some].sum(0) for some in members])
 
-    def once(flat: Tensor, pretence: Tensor) -> Tensor:
+    def once(flat: Tensor, pretence: Tensor | None = None) -> Tensor:
         nonlocal left
         here = flat.reshape(-1, 6) / UNITS
         with rounds.step(left):
             found = _fitted(replace(coarse, motion=_of_slices(here, package)), grid)
         left -= 1
-        there = composed(_steps(of_packages(found.curvature), of_packages(found.slope) - pretence), here)
+        curvature, slope = of_packages(found.curvature), of_packages(found.slope)
+        if pretence is not None:  # rotation stays: it is known too badly to follow
+            curvature, slope = curvature * TRANSLATION[:, None] * TRANSLATION, (slope - pretence) * TRANSLATION
+        there = composed(_steps(curvature, slope), here)
         rounds.tell({"motion_mm": amount(there), "rejected": 0.0})
         return (there * UNITS).flatten()
 
-    def settled(start: Tensor, pretence: Tensor) -> Tensor:
+    def settled(start: Tensor, pretence: Tensor | None = None) -> Tensor:
         return anderson(lambda flat: once(flat, pretence), start, rtol=CHANGE, max_iter=ROUNDS).v
 
     moved = torch.zeros(6 * (count - 1), dtype=torch.float64)
-    none = torch.zeros(count - 1, 6, dtype=torch.float64)
-    if amount(once(moved, none).reshape(-1, 6) / UNITS) > FIRST_SHARE * least:
-        moved = settled(moved, none)
+    if amount(once(moved).reshape(-1, 6) / UNITS) > FIRST_SHARE * least:
+        moved = settled(moved)
     # Whether there is motion is decided before: what is taken off enlarges errors, too.
     found = moved.reshape(-1, 6) / UNITS
     if amount(found) < least:

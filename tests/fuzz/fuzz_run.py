@@ -28,7 +28,7 @@ import numpy as np
 from invsr.app import command_line
 
 # A case may compute so long, s of all threads, whatever else the machine does, and wait so long, s.
-LONGEST, PATIENCE = 60.0, 300.0
+LONGEST, PATIENCE = 20.0, 300.0
 # It may take so much memory beyond what was ever taken, bytes.
 MOST_MEMORY = 2**30
 # What a line on standard error begins with.
