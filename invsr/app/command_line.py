@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import io
 import json
 import math
@@ -215,6 +217,8 @@ def demo(
 def main() -> None:
     """Entry point: one line for whatever the user can mend, a traceback only for our own bugs."""
     code = raise_on_signals()
+    # Python ends by collecting the garbage of all packages, which takes half a second and closes nothing.
+    atexit.register(gc.freeze)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # As standard error: a file name that the terminal's encoding cannot show is no reason to fail.
         sys.stdout.reconfigure(errors="backslashreplace")

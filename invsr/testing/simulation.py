@@ -50,6 +50,11 @@ def simulate(
     ------
     InvsrError
         When a number is out of range or no slice fits the field of view.
+
+    Warns
+    -----
+    InvsrWarning
+        When slices are thinner than voxels, or intensities that cannot be magnitudes get Rician noise.
     """
     grid = volume.grid
     axis = grid.through_plane if axis is None else axis
@@ -62,6 +67,12 @@ def simulate(
         raise InvsrError(f"noise is {noise:g}: it must be a share of the peak, 0 or more")
     if noise_model not in ("gaussian", "rician"):
         raise InvsrError(f"unknown noise model {noise_model!r}: use gaussian or rician")
+    thickness = slice_thickness if slice_profile in PROFILES else slice_profile_of(slice_profile, 1.0).reach
+    if thickness < 0.999 * grid.spacing[axis]:
+        warn(
+            f"{volume.name}: slices {thickness:.4g} mm thick are thinner than its voxels of "
+            f"{grid.spacing[axis]:.4g} mm: they show no more detail than the volume holds"
+        )
     spacing = grid.spacing * in_plane_factor
     spacing[axis] = slice_thickness + gap
     scan = grid.coarsen(tuple(spacing))
@@ -87,5 +98,4 @@ def simulate(
             raise InvsrError(
                 f"noise is {noise:g}: intensities exceed what float32 holds; give it as a share of the peak"
             )
-    thickness = slice_thickness if slice_profile in PROFILES else slice_profile_of(slice_profile, 1.0).reach
     return Volume(data, scan, volume.name, thickness, float(spacing[axis]), volume.form_code, slice_axis=axis)

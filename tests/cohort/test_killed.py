@@ -20,7 +20,7 @@ from invsr.cohort.jobs import sha256
 
 WORDS = [sys.executable, "-m", "invsr", "bids"]
 HOW = ["participant", "--method", "tikhonov", "--n-workers", "2", "--memory", "6", "--seed", "1"]
-SCANS = 6
+SCANS = 4
 
 
 @pytest.fixture(scope="module")
@@ -101,36 +101,40 @@ def moments(request, low, high):
     return [draw.uniform(low, high) for _ in range(max(1, kills // 4))]
 
 
-def test_kills_at_random_moments(raw, undisturbed, request, tmp_path):
+def kill_the_command(raw, undisturbed, share, out):
     files, seconds = undisturbed
-    for number, share in enumerate(moments(request, 0.3, 1.1)):
-        out = tmp_path / str(number)
-        process, family = started(raw, out, share * seconds)
-        process.kill()
-        process.communicate()
-        wait_until_gone(family)
-        if out.is_dir():
-            require_whole(out)
-        require_resumed(raw, out, files)
-
-
-def test_a_worker_that_is_killed_costs_nothing(raw, undisturbed, request, tmp_path):
-    files, seconds = undisturbed
-    for number, share in enumerate(moments(request, 0.6, 0.95)):
-        out = tmp_path / str(number)
-        process, family = started(raw, out, share * seconds)
-        workers = [one for one in family if "spawn_main" in " ".join(one.cmdline())]
-        for worker in workers[:1]:
-            worker.kill()
-        said, _ = process.communicate(timeout=120)
+    process, family = started(raw, out, share * seconds)
+    process.kill()
+    process.communicate()
+    wait_until_gone(family)
+    if out.is_dir():
         require_whole(out)
-        if process.returncode:  # it was hit while it started, or twice
-            require_resumed(raw, out, files)
-        assert results(out) == files, said
+    require_resumed(raw, out, files)
+
+
+def kill_a_worker(raw, undisturbed, share, out):
+    files, seconds = undisturbed
+    process, family = started(raw, out, share * seconds)
+    workers = [one for one in family if "spawn_main" in " ".join(one.cmdline())]
+    for worker in workers[:1]:
+        worker.kill()
+    said, _ = process.communicate(timeout=120)
+    require_whole(out)
+    if process.returncode:  # it was hit while it started, or twice
+        require_resumed(raw, out, files)
+    assert results(out) == files, said
+
+
+def test_kills_at_random_moments_cost_nothing(raw, undisturbed, request, tmp_path):
+    """One test, which has its undisturbed run once."""
+    for number, share in enumerate(moments(request, 0.3, 1.1)):
+        kill_the_command(raw, undisturbed, share, tmp_path / f"command {number}")
+    for number, share in enumerate(moments(request, 0.6, 0.95)):
+        kill_a_worker(raw, undisturbed, share, tmp_path / f"worker {number}")
 
 
 def test_an_interrupted_run_says_so_in_one_line(tmp_path):
-    out, many = tmp_path / "out", 20 * SCANS  # so many that it is not over before it is interrupted
+    out, many = tmp_path / "out", 10 * SCANS  # so many that it is not over before it is interrupted
     process = start(write_scans(tmp_path / "raw", many), out)
     while not list(out.glob("sub-*/**/*.json")) and process.poll() is None:
         time.sleep(0.05)

@@ -142,6 +142,13 @@ def test_what_is_given_of_slices_and_not_used_is_said(scan, truth, tmp_path):
     assert low.slice_thickness == pytest.approx(3) and low.grid.spacing[2] == pytest.approx(4)
 
 
+def test_simulated_slices_thinner_than_voxels_are_questioned(truth):
+    with pytest.warns(InvsrWarning, match="slices 0.5 mm thick are thinner than its voxels of 1 mm") as seen:
+        invsr.simulate(truth, slice_thickness=0.5, gap=1.5, axis=2)
+    assert len(seen) == 1
+    invsr.simulate(truth, slice_thickness=1.0, gap=1.0, axis=2)
+
+
 def test_slices_that_overlap_much_are_questioned(scan):
     with pytest.warns(InvsrWarning, match="overlap 3.0 times") as seen:
         invsr.reconstruct(scan, method="cubic", slice_thickness=12.0)
