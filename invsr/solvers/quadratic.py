@@ -25,6 +25,8 @@ FIRST_SLOPE, LEAST_SLOPE, MOST_CHANGE = 1 / 1.2, 0.02, 4.0
 LEAST_SHARE = 1.0
 # Solves that the search usually takes.
 USUAL_SOLVES = 5
+# Solves that progress leaves room for beyond those expected: the last one is known only when it has ended.
+ROOM = 0.25
 # Tolerance of a solve, and iterations after which it is begun anew: where these bring its residual down by less than
 # the factor, rounding allows no more.
 RTOL, ITERATIONS, LEAST_GAIN = 1e-5, 500, 2.0
@@ -70,7 +72,8 @@ def solve_quadratic(
     status, steps = Status.MAX_ITER, Steps(progress)
     for _ in range(max_iter):
         off = [abs(entry["chi2"] / CHI2_TARGET - 1) for entry in history]
-        with steps.step(1 if lam is not None else steps_left(off, CHI2_TOLERANCE, USUAL_SOLVES, max_iter)):
+        left = 1 if lam is not None else steps_left(off, CHI2_TOLERANCE, USUAL_SOLVES, max_iter)
+        with steps.step(left + ROOM):
             solved = operator.solve(back, search.lam, prior.analysis, x0=x, rtol=RTOL, max_iter=ITERATIONS)
         x = solved.x
         prediction = operator(x)

@@ -76,6 +76,17 @@ def test_more_iterations_are_asked_for_only_where_they_help(folded, monkeypatch)
     assert "no nearer to the solution" in stalled.remarks()[0] and "max_iter" not in stalled.remarks()[0]
 
 
+@pytest.mark.parametrize("lam", [None, 1e-4])
+def test_all_is_done_when_the_last_solve_is(folded, monkeypatch, lam):
+    A, y, _, _ = folded
+    monkeypatch.setattr(quadratic, "ITERATIONS", 20)  # a solve is gone on with
+    news = []
+    found = solve_quadratic(A, y, Tikhonov(), lam=lam, sigma=0.01, progress=lambda *one: news.append(one))
+    before = [done for done, figures in news if figures]
+    assert len(before) == len(found.history) > 1
+    assert max(before) < 1 == news[-1][0]
+
+
 def test_a_given_weight_is_used_as_it_is():
     A = invsr.operators.acquisition(GRID.coarsen((1, 1, 4)), reference=GRID)
     y = A(torch.rand(1, 1, *GRID.shape))
