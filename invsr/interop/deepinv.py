@@ -1,8 +1,9 @@
 """deepinv both ways: invsr operators as deepinv physics, deepinv physics as invsr operators.
 
 deepinv knows no complex images: complex numbers are real channels there, first all real parts, then all
-imaginary parts, as in `deepinv.physics.MRI`. A stack's data is a `deepinv.utils.TensorList`; deepinv's
-`L2` has no cost of one, so that its algorithms take stacks with plug-and-play priors only.
+imaginary parts, as in `deepinv.physics.MRI`. The data of a stack and of several contrasts is a
+`deepinv.utils.TensorList`; deepinv's `L2` has no cost of one, so that its algorithms take them with plug-and-play
+priors only.
 
 deepinv takes seconds to import; ``import invsr`` and ``from invsr import interop`` do not import it.
 """
@@ -19,7 +20,7 @@ from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.numerics.vectors import device_of
 from invsr.operators.base import LinearOperator
-from invsr.operators.stack import Stack
+from invsr.operators.contrasts import Contrasts
 
 try:
     import deepinv
@@ -96,11 +97,13 @@ class OperatorPhysics(deepinv.physics.LinearPhysics):  # type: ignore[misc]  # d
             solver="CG",
             device=device,
         )
+        channels = len(operator.channels) if isinstance(operator, Contrasts) else 1
         with torch.no_grad():
-            data = operator(torch.zeros((1, 1, *operator.domain.shape), device=device))
-            self._complex_data = [part.is_complex() for part in (data if isinstance(data, tuple) else [data])]
+            data = operator(torch.zeros((1, channels, *operator.domain.shape), device=device))
+            self._several = isinstance(data, tuple)
+            self._complex_data = [part.is_complex() for part in (data if self._several else [data])]
             self._complex_image = operator.adjoint(data).is_complex()
-        self.img_size = (1 + self._complex_image, *operator.domain.shape)
+        self.img_size = (channels * (1 + self._complex_image), *operator.domain.shape)
 
     @property
     def operator(self) -> LinearOperator:
@@ -117,7 +120,7 @@ class OperatorPhysics(deepinv.physics.LinearPhysics):  # type: ignore[misc]  # d
         """A* y."""
         given = zip([y] if isinstance(y, Tensor) else list(y), self._complex_data, strict=True)
         parts = tuple(_as_complex(part) if is_complex else part for part, is_complex in given)
-        data: Any = parts if isinstance(self.operator, Stack) else parts[0]
+        data: Any = parts if self._several else parts[0]
         return _as_channels(self.operator.adjoint(data))
 
     def prox_l2(

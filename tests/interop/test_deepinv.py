@@ -10,7 +10,7 @@ import torch
 
 from invsr.errors import InvsrError
 from invsr.grid import Grid
-from invsr.operators import Diagonal, KSpaceMask, Sampling, Stack, acquisition
+from invsr.operators import Contrasts, Diagonal, KSpaceMask, Sampling, Stack, acquisition
 from invsr.priors import TV
 from invsr.solvers import ADMM, iterate
 
@@ -41,6 +41,7 @@ OPERATORS = {
     "oblique": lambda: acquisition(oblique(THICK), reference=CUBE),
     "diagonal": lambda: Diagonal(CUBE, torch.linspace(0, 1, 8, dtype=torch.float64).reshape(1, 1, 8)),
     "stack": lambda: Stack([acquisition(CUBE.coarsen(s), reference=CUBE) for s in ((1, 1, 2), (3, 1, 1))], [1.0, 0.5]),
+    "contrasts": lambda: Contrasts([acquisition(CUBE.coarsen(s), reference=CUBE) for s in ((1, 1, 2), (3, 1, 1))]),
     "complex": lambda: KSpaceMask(CUBE, some_weights()),
     "complex data of a real image": lambda: KSpaceMask(CUBE, some_weights(), real=True),
     "coils": lambda: KSpaceMask(CUBE, some_weights(), some_coils()),
@@ -105,8 +106,14 @@ class Shrinkage(torch.nn.Module):
 
 @pytest.mark.parametrize(
     ("name", "plug_and_play"),
-    # deepinv's L2 has no cost of a TensorList, which an explicit prior asks for: a stack needs the other kind.
-    [("separable", False), ("oblique", False), ("complex data of a real image", False), ("stack", True)],
+    # deepinv's L2 has no cost of a TensorList, which an explicit prior asks for: several scans need the other kind.
+    [
+        ("separable", False),
+        ("oblique", False),
+        ("complex data of a real image", False),
+        ("stack", True),
+        ("contrasts", True),
+    ],
 )
 @pytest.mark.parametrize("algorithm", ["HQS", "ADMM"])
 def test_algorithms_of_deepinv_reach_the_closed_form(name, algorithm, plug_and_play):
