@@ -124,11 +124,11 @@ def match_discrepancy(
         The volume and its penalty: those given where their chi2 is in the band, what comes nearest where nothing brings
         it there.
     """
-    from scipy.optimize import brentq  # takes longer to import than all the rest
-
     found = misfit(x)
     if CHI2_EXPECTED[0] <= found <= CHI2_EXPECTED[1]:
         return x, rho
+    from scipy.optimize import brentq  # takes longer to import than all the rest
+
     z = x + (operator.gram(x) - back_projection) / rho
     aim = CHI2_LEAST if found < 1 else CHI2_MOST
 

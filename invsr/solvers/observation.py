@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool3d
@@ -65,7 +66,7 @@ class Observation:
             return None
         square = self.guess.abs().square().mean((0, 1))[None]
         means = avg_pool3d(square, side, SIDE // 4)[0]
-        nearest = torch.unravel_index((means - square.mean()).abs().argmin(), means.shape)
+        nearest = np.unravel_index(int((means - square.mean()).abs().argmin()), means.shape)
         low = [SIDE // 4 * int(n) for n in nearest]
         part = part_of(operator, low, [a + n for a, n in zip(low, side, strict=True)])
         if part is None:

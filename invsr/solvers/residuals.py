@@ -149,7 +149,8 @@ def _projected(operator: LinearOperator, r: Tensor) -> Tensor:
     with torch.enable_grad():
         r = r.detach().requires_grad_()
         kept = operator.measured_coordinates(r)
-        (found,) = torch.autograd.grad(kept, r, kept.detach())
+        # Half its square has that gradient; torch.autograd.grad of a vector loads a package for symbols, for a second.
+        (found,) = torch.autograd.grad(0.5 * kept.abs().square().sum(), r)
     return found
 
 
