@@ -24,7 +24,8 @@ PRIORS = {
 @pytest.mark.parametrize("scale", [0.4, 2.0])
 def test_prox_minimises(name, sigma, scale):
     prior = PRIORS[name]
-    shape = (3, 1, 1, 2, 2, 1) if prior.analysis == "gradient" else (1, 1, 3, 2, 2)
+    # Two vectors of three: Nelder and Mead's time grows with more than the square of the number of unknowns.
+    shape = (3, 1, 1, 2, 1, 1) if prior.analysis == "gradient" else (1, 1, 3, 2, 1)
     shape = (3, 1, 2, 1, 1, 1) if name.startswith("joint") else shape
     v = scale * torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
@@ -37,7 +38,10 @@ def test_prox_minimises(name, sigma, scale):
     # objective is convex: from beside the prox as from anywhere else, it ends at the minimum.
     best = found.flatten().numpy() + 0.1 * np.random.default_rng(0).standard_normal(v.numel())
     for _ in range(6):
+        before = objective(best)
         best = minimize(objective, best, method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-12}).x
+        if before - objective(best) < 1e-12:
+            break
     assert objective(found.flatten().numpy()) <= objective(best) + 1e-9
     np.testing.assert_allclose(found.flatten().numpy(), best, atol=5e-3)
 
