@@ -6,6 +6,12 @@ import invsr
 from invsr.testing.phantoms import centred_grid, shapes
 
 
+@pytest.fixture
+def unmoved(monkeypatch):
+    """No look at whether packages of slices moved: it takes most of the time, and only a note comes of it."""
+    monkeypatch.setattr("invsr.pipeline.run.with_packages_noted", lambda scan, grid: scan)
+
+
 @pytest.fixture(scope="module")
 def truth():
     grid = centred_grid((40, 36, 32), 1.0)

@@ -5,6 +5,7 @@ import torch
 from comparisons import error
 
 import invsr
+from invsr.pipeline.methods import TV, PnP, Unrolled
 from invsr.pipeline.preparation import scans_of
 
 
@@ -16,7 +17,10 @@ def less(volume, offset, factor=1.0):
     return volume.with_data((volume.data - offset) * factor)
 
 
-@pytest.mark.parametrize("method", ["tv", "pnp", "unrolled"])
+METHODS = {"tv": TV(), "pnp": PnP(denoiser="mri-denoiser-fast", max_iter=15), "unrolled": Unrolled()}
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_an_offset_changes_nothing_else(small_scan, small_truth, method):
     plain = reconstructed(small_scan, method=method)
     found = reconstructed(less(small_scan, 0.4), method=method)

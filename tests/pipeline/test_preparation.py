@@ -81,6 +81,7 @@ def test_masks_and_given_noise_go_along(filled):
     assert set(found.mask.data.unique().tolist()) == {0.0, 1.0}
 
 
+@pytest.mark.usefixtures("unmoved")
 def test_the_default_spacing_is_what_was_measured(filled):
     result = invsr.reconstruct(filled, method="tikhonov")
     assert result.grid.spacing == pytest.approx([result.problem.grids[0].spacing.min()] * 3)

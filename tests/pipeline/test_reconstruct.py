@@ -81,6 +81,7 @@ def test_ramp_stays_in_place_on_an_oblique_reference(scan):
         assert float((found.x - ramp(target) - 40)[inner].abs().max()) < tolerance
 
 
+@pytest.mark.usefixtures("unmoved")
 def test_pixels_larger_than_the_target(truth):
     low = invsr.simulate(truth, slice_thickness=3.0, axis=2, in_plane_factor=2.0, noise=0.01)
     assert low.grid.shape == (20, 18, 10)

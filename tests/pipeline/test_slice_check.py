@@ -14,6 +14,8 @@ from invsr.pipeline.scan import Scan
 from invsr.pipeline.slice_check import EXPECTED, WINDOW, question, slice_correlation
 from invsr.testing.phantoms import centred_grid, shapes
 
+pytestmark = pytest.mark.usefixtures("unmoved")
+
 
 @pytest.fixture(scope="module")
 def truth():
