@@ -61,7 +61,7 @@ def test_several_scans_are_measured_with_the_noise_of_their_weights(paths):
 
 def test_it_learns_from_stacks(paths, tmp_path):
     entries = []
-    recipe = replace(SHORT, steps=14, thickness=(3.0, 3.0), gap=0.0, noise=(0.01, 0.01), average=0.5)
+    recipe = replace(SHORT, steps=10, thickness=(3.0, 3.0), gap=0.0, noise=(0.01, 0.01), average=0.5)
     recipe = replace(recipe, stacks=1.0, oblique=0.5, patch=(16, 16, 16))
     train_solver(paths, tmp_path / "w.safetensors", recipe, log=None, report=lambda s, n, e: entries.append(e))
     assert sum(one["loss"] for one in entries[-5:]) < 0.95 * sum(one["loss"] for one in entries[:5])
@@ -83,7 +83,7 @@ def test_contrasts_of_a_step_share_their_acquisitions(paths):
 
 def test_it_learns_from_contrasts(paths, tmp_path):
     entries = []
-    recipe = replace(CONTRASTS, steps=26, noise=(0.01, 0.01), average=0.5)
+    recipe = replace(CONTRASTS, steps=16, noise=(0.01, 0.01), average=0.5)
     out = tmp_path / "w.safetensors"
     train_solver(paths, out, recipe, log=None, report=lambda s, n, e: entries.append(e))
     assert sum(one["loss"] for one in entries[-8:]) < 0.95 * sum(one["loss"] for one in entries[:8])
@@ -210,7 +210,7 @@ def test_equilibria_are_trained_by_the_same_recipe(paths, tmp_path):
     out = tmp_path / "w.safetensors"
     losses = []
     recipe = replace(
-        SHORT, kind="deq", steps=60, n_steps=8, thickness=(3.0, 3.0), gap=0.0, noise=(0.01, 0.01), average=0.5
+        SHORT, kind="deq", steps=32, n_steps=8, thickness=(3.0, 3.0), gap=0.0, noise=(0.01, 0.01), average=0.5
     )
     train_solver(paths, out, recipe, log=None, report=lambda s, n, e: losses.append(e["loss"]))
     assert sum(losses[-10:]) < 0.95 * sum(losses[2:12])
