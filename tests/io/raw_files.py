@@ -115,9 +115,21 @@ def write_mrd(path, lines, xml, name="dataset"):
     with ismrmrd.Dataset(str(path), name) as dataset:
         if xml is not None:
             dataset.write_xml_header(xml if isinstance(xml, bytes) else xml.toXML().encode())
-        for line in lines:
-            dataset.append_acquisition(line)
+        if lines:
+            dataset.append_acquisition(lines[0])
+            append_at_once(dataset._dataset["data"], lines[1:])
     return path
+
+
+def append_at_once(data, lines):
+    """As `append_acquisition`, which takes about 30 times as long for each line."""
+    values = np.empty(len(lines), data.dtype)
+    for value, line in zip(values, lines, strict=True):
+        value["head"] = np.frombuffer(line.getHead(), data.dtype["head"])[0]
+        value["data"], value["traj"] = line.data.view(np.float32).ravel(), line.traj.ravel()
+    first = len(data)
+    data.resize(first + len(lines), 0)
+    data[first:] = values
 
 
 def write_cfl(path, samples):

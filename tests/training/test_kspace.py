@@ -15,20 +15,20 @@ from invsr.training.synthesis import Anatomies
 
 SHAPE = (16, 40, 32)
 RECIPE = SolverRecipe(
-    config={"dim": 3, "channels": [4, 8]}, steps=40, batch=2, patch=(8, 16, 16), n_steps=2, rate=1e-2, kspace=1.0
+    config={"dim": 3, "channels": [4, 8]}, steps=28, batch=2, patch=(8, 8, 16), n_steps=2, rate=1e-2, kspace=1.0
 )
 
 
-def drawn(n=300, shape=SHAPE):
-    return [draw_kspace(shape, 0.02, 0.02, torch.Generator().manual_seed(seed)) for seed in range(n)]
+@pytest.fixture(scope="module")
+def drawn():
+    return [draw_kspace(SHAPE, 0.02, 0.02, torch.Generator().manual_seed(seed)) for seed in range(300)]
 
 
-def test_patterns_have_their_shares_and_samples_are_missing_along_the_fourier_axes_alone():
-    found = drawn()
-    counts = Counter(one.pattern for one in found)
+def test_patterns_have_their_shares_and_samples_are_missing_along_the_fourier_axes_alone(drawn):
+    counts = Counter(one.pattern for one in drawn)
     for pattern, share in SHARES.items():
-        assert counts[pattern] / len(found) == pytest.approx(share, abs=0.08)
-    for one in found:
+        assert counts[pattern] / len(drawn) == pytest.approx(share, abs=0.08)
+    for one in drawn:
         assert one.mask.shape == SHAPE and set(one.mask.unique().tolist()) == {0.0, 1.0}
         assert one.mask[tuple(n // 2 for n in SHAPE)] == 1  # frequency zero
         for axis in {0, 1, 2} - set(one.axes):
@@ -38,27 +38,26 @@ def test_patterns_have_their_shares_and_samples_are_missing_along_the_fourier_ax
         assert len(one.axes) == {SCATTERED: 2, LINES: 1, TRUNCATED: 3}.get(one.pattern, len(one.axes))
 
 
-def test_acceleration_coils_and_phase_stay_in_their_ranges():
-    found = drawn()
-    kept = {name: [one for one in found if one.pattern == name] for name in SHARES}
+def test_acceleration_coils_and_phase_stay_in_their_ranges(drawn):
+    kept = {name: [one for one in drawn if one.pattern == name] for name in SHARES}
     for pattern, (one_coil, several) in FASTEST.items():
         for one in kept[pattern]:
             corners = 4 / np.pi if pattern == SCATTERED else 1.0
             fastest = one_coil if one.maps is None else several
             assert 1.2 < one.mask.numel() / float(one.mask.sum()) < 1.1 * corners * fastest
     assert max(one.mask.numel() / float(one.mask.sum()) for one in kept[PARTIAL]) < 1 / (0.6 * 0.7) + 0.2
-    coils = [1 if one.maps is None else len(one.maps) for one in found]
+    coils = [1 if one.maps is None else len(one.maps) for one in drawn]
     assert set(coils) == set(range(1, MOST_COILS + 1))
-    for one in found[:20]:
+    for one in drawn[:20]:
         if one.maps is not None:
             np.testing.assert_allclose(one.maps.abs().square().sum(0), 1, atol=1e-5)
         steps = torch.angle(torch.polar(torch.ones(()), one.phase.diff(dim=1)))
         assert float(steps.abs().max()) < 1  # smooth: what is taken off a patch is a phase, not noise
 
 
-def test_noise_is_that_of_the_acquisition_and_lies_where_samples_were_taken():
+def test_noise_is_that_of_the_acquisition_and_lies_where_samples_were_taken(drawn):
     clean = torch.rand(1, 1, *SHAPE)
-    for one in drawn(8):
+    for one in drawn[:8]:
         y = one.measured(clean, torch.Generator().manual_seed(1))
         rest = y - one.operator()(clean * torch.polar(torch.ones(()), one.phase))
         inside = torch.view_as_real(rest[..., one.mask > 0])
