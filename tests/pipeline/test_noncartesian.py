@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import cache
 
 import numpy as np
 import pytest
@@ -36,6 +37,7 @@ from invsr.volume import Volume
 SIDE = 64
 
 
+@cache
 def slice_of_phantom(side=SIDE):
     whole = Volume(*shepp_logan((side, side, side), 256 / side))
     return Volume(whole.data[..., side // 2 - 1 : side // 2], Grid((side, side, 1), whole.grid.affine))
@@ -56,11 +58,11 @@ def oblique(shape, spacing=1.3):
 @pytest.fixture(scope="module")
 def ball():
     """A head, and undersampled spokes in all directions, which lie many times as dense in the middle."""
-    truth = example(32)
-    return truth, *simulate_noncartesian(truth, kooshball(300, 32, 32), n_coils=4, axes=(0, 1, 2))[:2]
+    truth = example(24)
+    return truth, *simulate_noncartesian(truth, kooshball(169, 24, 24), n_coils=4, axes=(0, 1, 2))[:2]
 
 
-@pytest.mark.parametrize(("method", "most"), [("tikhonov", 0.043), ("tv", 0.043), ("pnp", 0.036), ("unrolled", 0.036)])
+@pytest.mark.parametrize(("method", "most"), [("tikhonov", 0.04), ("tv", 0.04), ("pnp", 0.034), ("unrolled", 0.034)])
 def test_dense_middles_hide_no_errors(method, most, ball):
     truth, raw, maps = ball
     found = reconstruct_raw(raw, method=method, maps=maps, noise=0.01 * peak(truth.numpy()))
@@ -75,18 +77,17 @@ def test_iterations_begin_near_the_volume(ball):
     assert float((problem.scale * found.x.abs() - truth.data).norm() / truth.data.norm()) < 0.043
 
 
-@pytest.mark.parametrize("matrix", [(24, 21, 34), (17, 26, 34)])
+@pytest.mark.parametrize("matrix", [(17, 15, 22), (13, 20, 22)])
 @pytest.mark.parametrize("spacing", [None, 1.0, (1.5, 1.4, 1.3)])
 def test_world_positions_hold(matrix, spacing):
-    grid = oblique((36, 38, 34))
-    at = grid.centre + (2.1, -3.3, 1.7)
-    raw, maps, _ = simulate_noncartesian(
-        blob(grid, at), radial(40, 48, matrix[:2]), n_coils=2, noise=0.0, matrix=matrix
-    )
+    grid = oblique((26, 28, 22))
+    at = grid.centre + (1.4, -2.2, 1.1)
+    head = blob(grid, at, 3.2)
+    raw, maps, _ = simulate_noncartesian(head, radial(30, 36, matrix[:2]), n_coils=2, noise=0.0, matrix=matrix)
     found = reconstruct_raw(raw, method="tikhonov", lam=1e-4, spacing=spacing, maps=maps, noise=1e-3)
     assert np.abs(centre_of(found.volume) - at).max() < 0.05 * found.grid.spacing.min()
     # Intensities stay on every matrix: the integral does.
-    whole, part = (one.data.sum() * one.grid.spacing.prod() for one in (blob(grid, at), found.volume))
+    whole, part = (one.data.sum() * one.grid.spacing.prod() for one in (head, found.volume))
     assert float(part) == pytest.approx(float(whole), rel=0.02)
 
 
@@ -153,10 +154,10 @@ def test_three_dimensional_spokes():
 
 
 def test_slices_become_a_volume_in_place():
-    fine = Grid.from_spacing((28, 30, 40), 1.2, centre=(5, -8, 3))
-    at = fine.centre + (2.1, -3.3, 1.7)
-    scan = simulate(blob(fine, at), slice_thickness=4.0, axis=2)
-    raw, maps, _ = simulate_noncartesian(scan, radial(40, 60, (28, 30)), n_coils=3, noise=1e-4)
+    fine = Grid.from_spacing((24, 25, 30), 1.2, centre=(5, -8, 3))
+    at = fine.centre + (1.4, -2.2, 1.1)
+    scan = simulate(blob(fine, at, 3.0), slice_thickness=4.0, axis=2)
+    raw, maps, _ = simulate_noncartesian(scan, radial(36, 50, (24, 25)), n_coils=3, noise=1e-4)
     found = reconstruct_raw(raw, method="tv", slice_thickness=4.0, maps=maps, noise=1e-4)
     assert found.grid.spacing.max() < 1.3
     assert np.abs(centre_of(found.volume) - at).max() < 0.1
@@ -165,7 +166,7 @@ def test_slices_become_a_volume_in_place():
 
 @pytest.mark.parametrize("n_spokes", [20, 50])
 def test_estimated_coils_and_noise_are_those_of_the_simulation(n_spokes):
-    raw, maps, image = simulate_noncartesian(slice_of_phantom(), radial(n_spokes, 2 * SIDE, SIDE), noise=0.01)
+    raw, maps, image = simulate_noncartesian(slice_of_phantom(), radial(n_spokes, 2 * SIDE, SIDE), n_coils=4, noise=0.01)
     problem = build_raw_problem(raw)
     sigma = 0.01 * peak(slice_of_phantom().data[0, 0])
     assert problem.sigma * problem.scale == pytest.approx(sigma, rel=0.03)
@@ -312,7 +313,7 @@ def test_coils_without_a_sampled_middle_need_maps():
 def test_weight_of_tikhonov_with_oversampled_readouts():
     """chi2 hardly depends on the weight there: no rule that aims at it finds one."""
     truth = Volume(*shepp_logan((48, 48, 1), 4.0))
-    raw, maps, _ = simulate_noncartesian(truth, radial(24, 96, 48), n_coils=6, noise=0.02)
+    raw, maps, _ = simulate_noncartesian(truth, radial(24, 96, 48), n_coils=3, noise=0.02)
 
     def error(lam):
         found = reconstruct_raw(raw, method="tikhonov", lam=lam, maps=maps, noise=0.02).volume.data

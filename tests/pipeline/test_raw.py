@@ -64,10 +64,10 @@ def test_world_positions_hold(matrix, spacing):
 
 @pytest.mark.parametrize("spacing", [None, 1.0])
 def test_slices_become_a_volume_in_place(spacing):
-    fine = Grid.from_spacing((28, 30, 40), 1.2, centre=(5, -8, 3))
-    at = fine.centre + (2.1, -3.3, 1.7)
-    scan = simulate(blob(fine, at), slice_thickness=4.0, axis=2)
-    mask = partial_fourier((1, 30, 1), 0.75, 1)
+    fine = Grid.from_spacing((24, 25, 30), 1.2, centre=(5, -8, 3))
+    at = fine.centre + (1.4, -2.2, 1.1)
+    scan = simulate(blob(fine, at, 3.0), slice_thickness=4.0, axis=2)
+    mask = partial_fourier((1, 25, 1), 0.75, 1)
     raw, maps, _ = simulate_kspace(scan, n_coils=3, mask=mask, noise=1e-4, axes=(0, 1))
     found = reconstruct_raw(raw, method="tv", spacing=spacing, slice_thickness=4.0, maps=maps, noise=1e-4)
     assert found.grid.spacing.max() < 1.3
@@ -121,8 +121,8 @@ def test_estimated_coils_are_as_good_as_true_ones():
 
 
 def test_the_weight_that_is_chosen_is_near_the_best_of_a_sweep():
-    raw, maps, image = undersampled()
-    problem = build_raw_problem(raw, maps=maps, noise=0.01 * float(phantom().data.max()))
+    raw, maps, image = undersampled(16)
+    problem = build_raw_problem(raw, maps=maps, noise=0.01 * float(phantom(16).data.max()))
     truth = image.abs() / problem.scale
     chosen = cross_validated(problem.slab, tv.TV(), problem.scale)
 
@@ -135,7 +135,7 @@ def test_the_weight_that_is_chosen_is_near_the_best_of_a_sweep():
 
 def test_noise_scans_whiten():
     generator = torch.Generator().manual_seed(0)
-    raw, maps, image = undersampled(noise=0.0)
+    raw, maps, image = undersampled(16, noise=0.0)
     mix = torch.randn(4, 4, dtype=torch.complex64, generator=generator) + 2 * torch.eye(4)
     draw = torch.randn(4, raw.samples[0, 0].numel() + 5000, dtype=torch.complex64, generator=generator)
     noise = 0.02 * mix @ draw
