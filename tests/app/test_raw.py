@@ -31,6 +31,7 @@ def samples(tmp_path_factory):
 def test_magnitude_phase_complex_and_report(run, samples, tmp_path):
     out, report = tmp_path / "out.nii.gz", tmp_path / "report"
     words = ("--raw-spacing", "1.5", "--phase", "--complex", "--report", report, "--method", "tv", "--spacing", "1.2")
+    words += ("--lam", "0.001", "--max-iter", "10")
     code, said, err = run("reconstruct", samples, "-o", out, "--coil-maps", samples.parent / "maps.npy", *words)
     assert code == 0, err
     assert "tv" in said and "chi2" in said

@@ -16,7 +16,7 @@ from invsr.testing.metrics import peak
 from invsr.testing.phantoms import centred_grid, shapes
 from invsr.volume import Volume
 
-SHAPE = (48, 44, 36)
+SHAPE = (40, 36, 30)
 NOISE = 0.01
 
 
@@ -29,6 +29,13 @@ def head(shape=SHAPE):
 @cache
 def inside(shape=SHAPE):
     return head(shape).data[0, 0] > 0.05 * peak(head(shape).data[0, 0])
+
+
+@cache
+def scan():
+    """k-space of six coils, their maps, and those that are found."""
+    raw, true, _ = simulate_kspace(head(), n_coils=6, noise=NOISE)
+    return raw, true, coil_maps(raw)
 
 
 def unlikeness(found, true, where):
@@ -75,18 +82,17 @@ def test_phase_is_smooth(axes, shape):
 
 
 def test_maps_continue_beyond_the_head():
-    raw, true, _ = simulate_kspace(head(), n_coils=6, noise=NOISE)
-    found = coil_maps(raw)
+    _, true, found = scan()
     edge = torch.nn.functional.max_pool3d(inside()[None].float(), 5, 1, 2)[0].bool() & ~inside()
     assert unlikeness(found, true, edge) < 0.25
 
 
 def test_undersampled_and_calibration_lines():
-    raw, true, _ = simulate_kspace(head(), n_coils=6, noise=NOISE)
+    raw, true, _ = scan()
     counts = torch.zeros(SHAPE)
     counts[:, ::2] = 1
     every_second = raw.with_samples(raw.samples, counts=counts)
-    with pytest.raises(InvsrError, match="48x1x24|24x1x24"):
+    with pytest.raises(InvsrError, match="24x1x24"):
         coil_maps(every_second)
     box = centre_box(raw.counts, raw.axes, (20, 20, 20))
     lines = raw.samples[0][(slice(None), *box)]

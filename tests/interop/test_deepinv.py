@@ -150,7 +150,7 @@ def test_admm_of_deepinv_with_tv_agrees_with_ours():
         prior=deepinv.optim.prior.TVPrior(def_crit=1e-7, n_it_max=300),
         lambda_reg=lam,
         stepsize=5.0,
-        max_iter=40,
+        max_iter=20,
     )(y, to_deepinv(A))
     ours = iterate(ADMM(), A, y, TV(), lam=lam, max_iter=400, rtol=1e-7).x
 
