@@ -58,11 +58,11 @@ def oblique(shape, spacing=1.3):
 @pytest.fixture(scope="module")
 def ball():
     """A head, and undersampled spokes in all directions, which lie many times as dense in the middle."""
-    truth = example(24)
-    return truth, *simulate_noncartesian(truth, kooshball(169, 24, 24), n_coils=4, axes=(0, 1, 2))[:2]
+    truth = example(32)
+    return truth, *simulate_noncartesian(truth, kooshball(300, 32, 32), n_coils=4, axes=(0, 1, 2))[:2]
 
 
-@pytest.mark.parametrize(("method", "most"), [("tikhonov", 0.04), ("tv", 0.04), ("pnp", 0.034), ("unrolled", 0.034)])
+@pytest.mark.parametrize(("method", "most"), [("tikhonov", 0.043), ("tv", 0.043), ("pnp", 0.036), ("unrolled", 0.036)])
 def test_dense_middles_hide_no_errors(method, most, ball):
     truth, raw, maps = ball
     found = reconstruct_raw(raw, method=method, maps=maps, noise=0.01 * peak(truth.numpy()))
@@ -313,7 +313,7 @@ def test_coils_without_a_sampled_middle_need_maps():
 def test_weight_of_tikhonov_with_oversampled_readouts():
     """chi2 hardly depends on the weight there: no rule that aims at it finds one."""
     truth = Volume(*shepp_logan((48, 48, 1), 4.0))
-    raw, maps, _ = simulate_noncartesian(truth, radial(24, 96, 48), n_coils=3, noise=0.02)
+    raw, maps, _ = simulate_noncartesian(truth, radial(24, 96, 48), n_coils=6, noise=0.02)
 
     def error(lam):
         found = reconstruct_raw(raw, method="tikhonov", lam=lam, maps=maps, noise=0.02).volume.data
