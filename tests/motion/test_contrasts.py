@@ -9,6 +9,12 @@ from invsr.motion.contrasts import align_contrasts
 from invsr.pipeline.contrasts import LEAST_ALIKE
 
 
+@pytest.fixture(autouse=True)
+def fewer_points(monkeypatch):
+    """A quarter: what is claimed does not depend on how many there are."""
+    monkeypatch.setattr("invsr.motion.contrasts.POINTS", 5_000)
+
+
 @pytest.fixture(scope="module")
 def head():
     return crop(example(), 64)
