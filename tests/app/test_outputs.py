@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 
@@ -19,33 +20,17 @@ def test_output_that_cannot_be_written(run, tmp_path, scan, monkeypatch):
     refused(run("reconstruct", scan, "-o", wrong), wrong, ".nii")
 
 
-def test_full_disk_leaves_nothing(tmp_path, scan):
+def test_full_disk_leaves_nothing(run, tmp_path, scan):
     out = tmp_path / "result" / "out.nii"
     out.parent.mkdir()
-
-    def limit():  # the file gets no larger
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-            "from invsr.app.command_line import main; main()",
-            "reconstruct",
-            scan,
-            "-o",
-            out,
-            "--method",
-            "cubic",
-        ],
-        capture_output=True,
-        text=True,
-        preexec_fn=limit,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith("invsr: error: ") and len(done.stderr.splitlines()) == 1
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # the file gets no larger
+    try:
+        refused(run("reconstruct", scan, "-o", out, "--method", "cubic"), out, "out.nii")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
     assert list(out.parent.iterdir()) == []
 
 
