@@ -16,14 +16,38 @@ PAGES = [page for page in PAGES if "_build" not in page.parts and "tutorials" no
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
 # The tests run every cell, but on a smaller head and with fewer steps than those whose figures are shown.
 SMALLER = {
-    "01_thick_slices": {"side=56": "side=32"},
-    "03_classical_baselines": {"side=48": "side=32"},
-    "04_plug_and_play": {"side=48": "side=32"},
-    "05_unrolled_and_equilibrium": {"range(60)": "range(12)", "range(1000, 1008)": "range(1000, 1002)"},
-    "06_several_stacks": {"side=56": "side=36", "distance < 25": "distance < 16"},
-    "07_how_sure": {"side=48": "side=32", "[39, 9, 34]": "[16, 16, 16]", "arange(48)": "arange(32)"},
-    "09_several_contrasts": {"side=56": "side=36"},
-    "10_from_kspace": {"28:112": "42:98", "(40, 52, 28)": "(40, 52, 20)"},
+    "01_thick_slices": {"side=56": "side=24"},
+    "02_forward_model": {
+        "96, 96, 16": "48, 48, 16",
+        "96, 96, 96": "48, 48, 48",
+        "32, 96, 96": "16, 48, 48",
+        "88.0": "44.0",
+    },
+    "03_classical_baselines": {"side=48": "side=24"},
+    "04_plug_and_play": {"side=48": "side=20"},
+    "05_unrolled_and_equilibrium": {
+        "(24, 24, 24)": "(16, 16, 16)",
+        "size=22.0": "size=14.0",
+        "range(60)": "range(12)",
+        "range(1000, 1008)": "range(1000, 1002)",
+    },
+    "06_several_stacks": {"side=56": "side=32", "distance < 25": "distance < 14"},
+    "07_how_sure": {
+        "side=48": "side=24",
+        "n_samples=4": "n_samples=2",
+        "[39, 9, 34]": "[12, 12, 12]",
+        "arange(48)": "arange(24)",
+    },
+    "08_your_own": {"48, 48, 48": "24, 24, 24", "size=44.0": "size=20.0"},
+    "09_several_contrasts": {"side=56": "side=28", "[30, 22, 26]": "[14, 14, 14]"},
+    "10_from_kspace": {
+        "whole.data[..., 28:112]": "torch.nn.functional.pad(whole.data, [12] * 6)[..., 36:128]",
+        "(slab, 2)": "(slab, 4)",
+        "n // 2": "n // 4",
+        "2 * whole": "4 * whole",
+        "(16, 12)": "(12, 12)",
+        "(40, 52, 28)": "(24, 30, 16)",
+    },
 }
 
 
