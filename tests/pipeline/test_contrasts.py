@@ -109,8 +109,13 @@ def test_stacks_of_one_contrast_count_together(truths, scans, weights):
     assert [one.name for one in motion.scans] == [scan.name for scan in given]
 
 
-def test_contrasts_are_registered(heads, monkeypatch):
-    monkeypatch.setattr("invsr.motion.contrasts.POINTS", 5_000)  # a quarter, which takes a third of the time
+@pytest.fixture
+def fewer_points(monkeypatch):
+    """A quarter of those that contrasts are registered by, which takes a third of the time."""
+    monkeypatch.setattr("invsr.motion.contrasts.POINTS", 5_000)
+
+
+def test_contrasts_are_registered(heads, fewer_points):
     first, second = simulated(heads)
     grid = heads[0].grid
     wrong = rigid(np.array([0.07, -0.1, 0.05, 3.0, -2.0, 4.0]), grid.centre)
@@ -130,7 +135,7 @@ def test_contrasts_are_registered(heads, monkeypatch):
     torch.testing.assert_close(again[1].x, found[1].x)
 
 
-def test_another_person_is_remarked(scans):
+def test_another_person_is_remarked(scans, fewer_points):
     noise = torch.rand(scans[1].data.shape, generator=torch.Generator().manual_seed(5))
     with pytest.warns(InvsrWarning, match="t2.nii.gz: its edges do not lie where"):
         reconstruct_contrasts([scans[0], scans[1].with_data(noise)], method=JointTV(max_iter=1), reference=GRID)
