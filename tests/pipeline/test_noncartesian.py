@@ -166,7 +166,9 @@ def test_slices_become_a_volume_in_place():
 
 @pytest.mark.parametrize("n_spokes", [20, 50])
 def test_estimated_coils_and_noise_are_those_of_the_simulation(n_spokes):
-    raw, maps, image = simulate_noncartesian(slice_of_phantom(), radial(n_spokes, 2 * SIDE, SIDE), n_coils=4, noise=0.01)
+    raw, maps, image = simulate_noncartesian(
+        slice_of_phantom(), radial(n_spokes, 2 * SIDE, SIDE), n_coils=4, noise=0.01
+    )
     problem = build_raw_problem(raw)
     sigma = 0.01 * peak(slice_of_phantom().data[0, 0])
     assert problem.sigma * problem.scale == pytest.approx(sigma, rel=0.03)
