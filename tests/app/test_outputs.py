@@ -27,10 +27,12 @@ def test_full_disk_leaves_nothing(run, tmp_path, scan):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # the file gets no larger
     try:
-        refused(run("reconstruct", scan, "-o", out, "--method", "cubic"), out, "out.nii")
+        done = run("reconstruct", scan, "-o", out, "--method", "cubic")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
+    assert done[0] == 1
+    refused(done, out, "out.nii")
     assert list(out.parent.iterdir()) == []
 
 
