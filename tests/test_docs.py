@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client import KernelManager
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parent.parent
@@ -114,8 +115,19 @@ def test_commands_in_the_pages_have_their_options(run):
         assert [option for option in options if option not in shown] == [], name
 
 
+@pytest.fixture(scope="session")
+def kernel():
+    """A kernel for all notebooks: what takes it longest is to import the packages."""
+    # The command line that belongs to this interpreter.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel(cwd=str(ROOT / "notebooks"), env={**os.environ, "PATH": path})
+    yield manager
+    manager.shutdown_kernel(now=True)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_run(path, monkeypatch):
+def test_notebooks_run(path, kernel):
     book = nbformat.read(path, as_version=4)
     shown = [one for cell in book.cells for one in cell.get("outputs", [])]
     assert any("image/png" in one.get("data", {}) for one in shown), "committed without its figures"
@@ -128,10 +140,8 @@ def test_notebooks_run(path, monkeypatch):
         assert any(old in cell.source for cell in code), f"{old!r} is nowhere in the notebook"
         for cell in code:
             cell.source = cell.source.replace(old, new)
-    # The command line that belongs to this interpreter.
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    where = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(book, timeout=300, kernel_name="python3", resources=where).execute()
+    book.cells = [nbformat.v4.new_code_cell("%reset -f"), *book.cells]  # nothing is left of the notebook before
+    NotebookClient(book, timeout=300, km=kernel).execute(reset_kc=True)
 
 
 def test_there_are_ten_notebooks():
