@@ -217,7 +217,7 @@ def demo(
 def main() -> None:
     """Entry point: one line for whatever the user can mend, a traceback only for our own bugs."""
     code = raise_on_signals()
-    # Python ends by collecting the garbage of all packages, which takes half a second and closes nothing.
+    # At exit Python collects garbage, which takes half a second with these packages; nothing waits to be closed by it.
     atexit.register(gc.freeze)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # As standard error: a file name that the terminal's encoding cannot show is no reason to fail.

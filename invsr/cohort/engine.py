@@ -280,7 +280,7 @@ def _client_of(crew: Crew) -> Iterator[Any]:
 def dask_setup(_: Any) -> None:
     """Let the main process alone hear Ctrl-C, which reaches all processes of a terminal: it stops the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    atexit.register(gc.freeze)  # as in the command line: it waits for workers to end
+    atexit.register(gc.freeze)  # as in the command line, which waits for workers to end
 
 
 def cores() -> int:

@@ -299,7 +299,7 @@ def _patches(x: Tensor, places: Tensor, shape: torch.Size, fine: tuple[int, ...]
     """The five voxels along each fine axis around places (flat indices into `shape`): (places, 5, 5, ..)."""
     steps = torch.arange(-2, 3, device=x.device)
     index = torch.zeros_like(places)
-    for axis in reversed(range(len(shape))):  # torch.unravel_index loads a package for symbols, for half a second
+    for axis in reversed(range(len(shape))):  # torch.unravel_index imports sympy, for half a second
         at, places = places % shape[axis], places // shape[axis]
         index += (at + REACH if axis in fine else at) * x.stride(axis)
     for axis in fine:

@@ -149,7 +149,7 @@ def _projected(operator: LinearOperator, r: Tensor) -> Tensor:
     with torch.enable_grad():
         r = r.detach().requires_grad_()
         kept = operator.measured_coordinates(r)
-        # Half its square has that gradient; torch.autograd.grad of a vector loads a package for symbols, for a second.
+        # The gradient of half its square; that of a vector makes torch import sympy, which takes half a second.
         (found,) = torch.autograd.grad(0.5 * kept.abs().square().sum(), r)
     return found
 
