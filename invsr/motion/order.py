@@ -28,6 +28,8 @@ def interleaved(n_slices: int, step: int, first: int = 0) -> Tensor:
 def n_packages(order: Tensor | None) -> int:
     """Number of interleaved packages of an order of acquisition; 1 where it is none, 2 where it is not known.
 
+    Slices n, n + step, n + 2 step, ... follow each other in time, in whatever order: those of several bands at once, too.
+
     Examples
     --------
     >>> n_packages(interleaved(20, 3)), n_packages(torch.arange(20)), n_packages(None)
@@ -35,10 +37,8 @@ def n_packages(order: Tensor | None) -> int:
     """
     if order is None:
         return 2
-    n = len(order)
-    for step in range(2, math.isqrt(n) + 1):
-        tried = [interleaved(n, step, first) for first in range(step)]
-        if any(torch.equal(order, one) or torch.equal(order.flip(0), one) for one in tried):
+    for step in range(2, math.isqrt(len(order)) + 1):
+        if int((torch.diff(order % step) != 0).sum()) == step - 1:
             return step
     return 1
 

@@ -8,7 +8,7 @@ import invsr
 from invsr.errors import InvsrError
 from invsr.examples import example
 from invsr.inspection.slices import MOST_CHANCE, chance
-from invsr.motion.order import interleaved, n_packages
+from invsr.motion.order import by_times, interleaved, n_packages
 from invsr.motion.packages import TURN, UNITS, amount, shares, turned
 from invsr.operators import acquisition
 from invsr.pipeline.moved import CERTAIN_MOTION, _with_packages, packages_moved, with_packages_noted
@@ -132,6 +132,13 @@ def test_number_of_packages():
             for first in range(step):
                 order = interleaved(n, step, first)
                 assert n_packages(order) == n_packages(order.flip(0)) == step
+
+
+def test_number_of_packages_of_several_bands_and_of_other_orders_within_a_package():
+    two_bands = [float(one) for one in [0, 6, 1, 7, 2, 8, 3, 9, 4, 10, 5, 11]] * 2  # slices n and n + 12 at once
+    assert n_packages(by_times(two_bands)) == 2
+    assert n_packages(by_times([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11] * 2)) == 1
+    assert n_packages(torch.tensor([0, 2, 4, 6, 8, 9, 7, 5, 3, 1])) == 2
 
 
 def test_the_turned_grid_covers_the_field_of_view(truth):
