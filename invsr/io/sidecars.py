@@ -22,6 +22,7 @@ SAME_SPACING = 0.01
 # are recognised where they give a thickness within the second range.
 BELIEVED, USUAL = (0.02, 5.0), (0.2, 2.0)
 AXES = {"i": 0, "j": 1, "k": 2}
+ENCODINGS = ("i", "i-", "j", "j-", "k", "k-")
 # The slice axis of header or sidecar is not believed where another axis has voxels so many times as long.
 MOST_ANISOTROPIC = 3.0
 # The file at the root of a BIDS dataset, which is at most so many folders above an image.
@@ -69,7 +70,7 @@ def read_slices(
         When the sidecar is not JSON.
     """
     entries = _entries(path)
-    encoding = str(entries.get("SliceEncodingDirection", (path, ""))[1])
+    encoding = _direction(*entries.get("SliceEncodingDirection", (path, None)))
     axis = _slice_axis(path, grid, header_axis, AXES.get(encoding.rstrip("-")))
     across = grid.through_plane if axis is None else axis
     spacing = float(grid.spacing[across])
@@ -84,6 +85,9 @@ def read_slices(
         isinstance(times, list) and len(times) == grid.shape[across] and all(map(_is_number, times))
     ):
         warn(f"{sidecar}: SliceTiming is not one number for each of {grid.shape[across]} slices: ignored")
+        times = None
+    if times is not None and len(times) > 1 and min(times) == max(times):
+        warn(f"{sidecar}: SliceTiming is {times[0]:g} for all slices, which tells no order: ignored")
         times = None
     if times is not None and encoding.endswith("-"):
         times = times[::-1]
@@ -170,6 +174,14 @@ def _slice_axis(path: Path, grid: Grid, header: int | None, sidecar: int | None)
         return None
     warn(f"{said}: {'ijk'[stated]} is taken; --slice-axis decides")
     return stated
+
+
+def _direction(sidecar: Path, value: Any) -> str:
+    """The axis across the slices, with "-" where they are counted from its end; empty where nothing is stated."""
+    if value is None or value in ENCODINGS:
+        return str(value or "")
+    warn(f"{sidecar}: SliceEncodingDirection is {value!r}, none of {', '.join(ENCODINGS)}: ignored")
+    return ""
 
 
 def _length(entries: dict[str, tuple[Path, Any]], key: str) -> tuple[Path, float | None]:

@@ -28,7 +28,7 @@ def interleaved(n_slices: int, step: int, first: int = 0) -> Tensor:
 def n_packages(order: Tensor | None) -> int:
     """Number of interleaved packages of an order of acquisition; 1 where it is none, 2 where it is not known.
 
-    Slices n, n + step, n + 2 step, ... follow each other in time, in whatever order: those of several bands at once, too.
+    Slices n, n + step, n + 2 step, ... follow each other in time, in whatever order; so do several bands at once.
 
     Examples
     --------

@@ -46,6 +46,22 @@ def test_slice_times_come_from_the_sidecar(tmp_path):
         assert volume.slice_times is None
 
 
+def test_times_that_are_all_the_same_tell_no_order(tmp_path):
+    n = load_quietly(write(tmp_path / "plain.nii.gz")).grid.shape[2]
+    path = with_sidecar(tmp_path, {"SliceTiming": [0] * n})
+    assert load_with_warning("SliceTiming is 0 for all slices, which tells no order", path).slice_times is None
+
+
+@pytest.mark.parametrize("value", ["-k", "K", "z", "", ["k"], 2])
+def test_a_slice_direction_that_is_none_is_ignored_with_a_warning(tmp_path, value):
+    n = load_quietly(write(tmp_path / "plain.nii.gz")).grid.shape[2]
+    times = tuple(float(k) for k in range(n))
+    path = with_sidecar(tmp_path, {"SliceEncodingDirection": value, "SliceTiming": times})
+    volume = load_with_warning("SliceEncodingDirection is .*, none of i, i-, j, j-, k, k-: ignored", path)
+    assert (volume.slice_axis, volume.slice_times) == (None, times)
+    assert load_quietly(with_sidecar(tmp_path, {"SliceEncodingDirection": None})).slice_axis is None
+
+
 def test_a_sidecar_that_is_no_object_is_ignored_with_a_warning(tmp_path):
     assert load_with_warning("not a JSON object", with_sidecar(tmp_path, [1, 2])).slice_thickness is None
 
