@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,9 +154,24 @@ def _images(root: Path) -> list[str]:
     # Its cache is a pickle in the dataset, which could hold anything. A damaged description, of the dataset or of any
     # derivative in it, would end it: nothing in them is needed.
     left_out = ["derivatives", DESCRIPTION]
+    for loop in _loops(root):
+        warn(f"{root}: the link {loop} leads to a folder that it lies in: it is not followed")
+        left_out.append(glob.escape(loop))
     dataset = ancpbids.load_dataset(str(root), ancpbids.DatasetOptions(ignore=left_out, ignore_pickle_file=True))
     found: list[Any] = dataset.query(scope="raw", extension=list(IMAGES))
     return [Path(one.get_absolute_path()).relative_to(root).as_posix() for one in found]
+
+
+def _loops(root: Path) -> list[str]:
+    """Links to folders that they lie in, relative to the dataset: followed, they come to no end."""
+    found = []
+    for folder, inside, _ in os.walk(root, followlinks=True):
+        links = [name for name in inside if os.path.islink(os.path.join(folder, name))]
+        above = {os.path.realpath(str(one)) for one in (folder, *Path(folder).parents)} if links else set[str]()
+        loops = [name for name in links if os.path.realpath(os.path.join(folder, name)) in above]
+        inside[:] = [name for name in inside if name not in (*loops, "derivatives")]
+        found += [(Path(folder) / name).relative_to(root).as_posix() for name in loops]
+    return sorted(found)
 
 
 def _warn_of_words_without_a_scan(root: Path, selection: Selection, images: Sequence[Source]) -> None:

@@ -81,6 +81,13 @@ def test_a_dataset_is_found_by_any_path_to_it(dataset, monkeypatch, tmp_path):
         assert found(path) == found(dataset)
 
 
+def test_links_that_lead_back_are_not_followed(dataset):
+    before = found(dataset)
+    (dataset / "sub-01" / "back[1]").symlink_to("..")
+    with pytest.warns(InvsrWarning, match=r"the link sub-01/back\[1\] leads to a folder that it lies in"):
+        assert found(dataset) == before
+
+
 def test_a_pickle_in_the_dataset_is_not_opened(dataset):
     (dataset / ".ancpbids-dataset.pickle").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
     assert len(found(dataset)) == 6
