@@ -16,6 +16,7 @@ from invsr.cohort.jobs import Job, Options, Target, read_entries
 from invsr.errors import InvsrError, InvsrWarning
 from invsr.grid import Grid
 from invsr.io.nifti import read_header
+from invsr.io.sidecars import read_slices
 from invsr.pipeline.joint import TOGETHER
 from invsr.pipeline.methods import METHODS
 
@@ -27,7 +28,7 @@ AUTO_SECONDS, BESIDE = 15.0, 5.0
 MOVING = 5.0
 # Jobs that have ended, from which the rate is taken.
 LATEST = 20
-# Largest ratio of slice spacing and target spacing at which there is nothing to gain.
+# Largest ratio of slice spacing, or thickness, and target spacing at which there is nothing to gain.
 ALIKE = 1.5
 
 
@@ -74,16 +75,24 @@ def forecast(job: Job, options: Options) -> Forecast:
         try:
             moving = job.motion(options.motion) != "none"
             extents = [_extent(target, options, moving) for target in job.targets]
+            coarsest = _coarsest(job.sources[0].path, options)
         except InvsrError:
             return Forecast()
     voxels = sum(one.domain.size for one in extents)
     memory, least = _memory(extents, options)
-    coarsest = max(float(grid.spacing.max() / one.domain.spacing.min()) for one in extents for grid in one.grids)
     why = ""
-    if coarsest < ALIKE and len(job.sources) == 1:
+    if len(job.sources) == 1 and coarsest < ALIKE * extents[0].domain.spacing.min():
         spacing = "x".join(f"{value:.3g}" for value in extents[0].grids[0].spacing)
         why = f"its voxels of {spacing} mm are as fine as the result's would be"
     return Forecast(memory, least, voxels, why, moving)
+
+
+def _coarsest(path: Path, options: Options) -> float:
+    """The longest edge of a scan's voxels, or the thickness of its slices where they overlap, mm."""
+    header = read_header(path)
+    stated = read_slices(path, header.grid, header.slice_axis).thickness
+    thickness = stated if options.slice_thickness in (None, "auto") else options.slice_thickness
+    return max(float(header.grid.spacing.max()), float(thickness or 0.0))
 
 
 def _extent(target: Target, options: Options, moving: bool) -> Extent:

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from small_dataset import describe, jobs_in, write_scan
 
@@ -224,6 +225,17 @@ def test_a_job_asks_for_the_memory_with_which_it_is_fastest_or_for_the_least(dat
     assert need_of(one, Crew(2, 1, 2 * HELD + 4_000_000_000)) == ahead.memory
     assert need_of(one, Crew(2, 1, 2 * HELD)) == ahead.least
     assert forecast(job, Options(method="tv")).memory == forecast(job, Options(method="tv")).least
+
+
+def test_slices_that_overlap_are_not_left_out(dataset):
+    cube = {"affine": np.eye(4), "shape": (16, 16, 16)}
+    write_scan(dataset, "sub-01/ses-1/anat/sub-01_ses-1_PDw.nii.gz", **cube, SliceThickness=4.0)
+    write_scan(dataset, "sub-02/anat/sub-02_PDw.nii.gz", **cube, SliceThickness=1.0)
+    thick, thin = jobs_in(dataset, suffixes=["PDw"]).values()
+    assert not forecast(thick, Options()).nothing_to_gain
+    assert forecast(thin, Options()).nothing_to_gain.startswith("its voxels of 1x1x1 mm")
+    assert not forecast(thin, Options(slice_thickness=3.0)).nothing_to_gain
+    assert forecast(thin, Options(slice_thickness="auto")).nothing_to_gain
 
 
 @pytest.mark.parametrize("method", ["auto", "cubic", "tikhonov", "tv", "pnp", "unrolled", "deq", "posterior"])
