@@ -15,8 +15,8 @@ from invsr.pipeline.scan import Scan
 
 # Slices of unknown thickness that are seen to be thinner than this share of their spacing are taken as that thin.
 SAMPLES = 0.6
-# A stated thickness is questioned outside the range that is seen, and this factor around it: a boxcar of the same
-# variance is 1.47 times as wide as a Gaussian.
+# A stated thickness, or the spacing in its place, is questioned outside the range that is seen, and this factor around
+# it: a boxcar of the same variance is 1.47 times as wide as a Gaussian.
 IMPLAUSIBLE = 1.7
 
 
@@ -41,7 +41,7 @@ def with_thickness(scan: Scan, estimated: bool = False, sound: bool = True) -> S
         Whatever is stated.
     sound : bool
         Slices with faults, and those of several scans, may have moved, which makes them look thinner: then slices are
-        not taken for samples, and a stated thickness is not questioned.
+        not taken for samples, and a thickness is not questioned.
 
     Raises
     ------
@@ -70,10 +70,11 @@ def with_thickness(scan: Scan, estimated: bool = False, sound: bool = True) -> S
             f"thick (--slice-thickness {scan.slice_spacing:.3g} takes them as wide as their spacing)"
         )
     else:
-        plausible = stated is None or seen.low / IMPLAUSIBLE <= stated <= seen.high * IMPLAUSIBLE
-        if not plausible:
+        taken = scan.slice_spacing if stated is None else stated
+        if not seen.low / IMPLAUSIBLE <= taken <= seen.high * IMPLAUSIBLE:
+            how = "is taken, the spacing, for none is stated" if stated is None else "is stated"
             warnings.warn(
-                f"{scan.name}: slice thickness {stated:.3g} mm is stated, the data look like {words}: "
+                f"{scan.name}: slice thickness {taken:.3g} mm {how}, the data look like {words}: "
                 "compare with --slice-thickness auto",
                 InvsrWarning,
                 stacklevel=3,

@@ -1,5 +1,6 @@
 """The slice thickness that data show: taken where it is asked for, questioned where the stated one cannot be."""
 
+import dataclasses
 import warnings
 
 import pytest
@@ -54,6 +55,14 @@ def test_one_that_cannot_be_is_questioned(stated):
     with pytest.warns(InvsrWarning, match="7.9 mm is stated, the data look like"):
         (scan,) = scans_of(stated, slice_thickness=7.9)
     assert scan.thickness == 7.9
+
+
+def test_the_spacing_is_questioned_where_slices_that_overlap_much_are_seen_and_none_is_stated(truth):
+    thick = invsr.simulate(truth, slice_thickness=8, gap=-5, axis=2, noise=0.01)
+    with pytest.warns(InvsrWarning, match="thickness 3 mm is taken, the spacing, for none is stated, the data look"):
+        (scan,) = scans_of(dataclasses.replace(thick, slice_thickness=None))
+    assert scan.thickness == 3
+    assert alone(thick).thickness == 8
 
 
 def test_samples_are_recognised_where_no_thickness_is_stated(samples):
