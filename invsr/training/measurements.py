@@ -147,9 +147,12 @@ def objective_without_truth(scans: ScanPatches) -> Callable[[Any, Sequence[Tenso
             solution: Tensor = estimate
             return solution
 
-        x = solve(y, physics)
-        sure = deepinv.loss.SureGaussianLoss(scan.sigma, tau=TAU * scan.sigma)(y, x, physics, solve).mean()
-        ei = deepinv.loss.EILoss(lambda v: move(v, shape), no_grad=True)(x, physics, solve)
+        # The losses draw from the global generator: seeded here, so that runs repeat and resume bit for bit.
+        with torch.random.fork_rng(devices=[y.device] if y.is_cuda else []):
+            torch.manual_seed(seeded(scans.recipe.seed, number, STEPS).initial_seed())
+            x = solve(y, physics)
+            sure = deepinv.loss.SureGaussianLoss(scan.sigma, tau=TAU * scan.sigma)(y, x, physics, solve).mean()
+            ei = deepinv.loss.EILoss(lambda v: move(v, shape), no_grad=True)(x, physics, solve)
         units = scan.sigma**2
         return (sure + ei) / units, {"sure": float(sure.detach()) / units, "ei": float(ei.detach()) / units}
 

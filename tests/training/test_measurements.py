@@ -62,7 +62,6 @@ def test_the_loss_prefers_a_good_solver_to_bad_ones(paths, truth):
     scan = scans.scan(0)
 
     def judged(solver):
-        torch.manual_seed(0)
         value, figures = objective(solver, [scan.data, torch.tensor([0])])
         assert float(value) == pytest.approx(figures["sure"] + figures["ei"], rel=1e-5)
         return figures
@@ -99,6 +98,23 @@ def test_it_trains_and_what_it_writes_says_on_what(paths, tmp_path, kind):
     assert len(entries) == 2 and all(np.isfinite(one["loss"]) for one in entries)
     about = load_solver(out, kind)[1]
     assert about["data"] == "2 thick-slice scans" and about["thickness"] == [3.0, 4.0]
+
+
+@pytest.mark.parametrize("kind", ["unrolled", "deq"])
+def test_a_resumed_run_ends_as_one_that_was_not_stopped(paths, tmp_path, kind):
+    pytest.importorskip("deepinv", reason="the losses are deepinv's")
+    whole, parts, recipe = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors", replace(RECIPE, kind=kind)
+    train_solver(paths, whole, recipe, log=None)
+    torch.manual_seed(1)  # what others drew does not matter
+
+    def stop(step, *_):
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_solver(paths, parts, recipe, log=None, save_every=1, report=stop)
+    train_solver(paths, parts, recipe, log=None)
+    assert whole.read_bytes() == parts.read_bytes()
 
 
 def test_scans_that_cannot_be_trained_on(tmp_path, truth):
