@@ -22,14 +22,13 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from invsr.errors import InvsrError
-from invsr.io.nifti import load
 from invsr.training import structures
+from invsr.training.anatomy import LABELS, Anatomy, read
 from invsr.training.fields import apodised, bias, blend, smooth
 from invsr.training.random_draws import integer, uniform, zero_or_uniform
 
 # Voxels drawn around a patch and cropped again, so that blurs and k-space filters see no edge of the patch.
 PATCH_MARGIN = 6
-LABELS = 64
 # Labels from here on are tissues outside the brain.
 SCALP = 45
 # Least voxel size of a patch in voxels of its source: interpolated finer, a volume would teach blur.
@@ -46,24 +45,6 @@ CLASSES = (
     (7, 8, 9, 10, 18, 29, 30, 31, 32, 36),  # deep grey matter
     (3, 4, 11, 12, 16, 25, 26, 39),  # ventricles, cerebrospinal fluid
 )
-
-
-@dataclass(frozen=True)
-class Anatomy:
-    """A volume to draw from.
-
-    Attributes
-    ----------
-    data : Tensor, shape (1, 1, i, j, k)
-    kind : {"labels", "image", "lesion"}
-        Label map (integers), real image (peak 1), or lesion mask (0 and 1, cropped to the lesion).
-    spacing : Tensor, shape (3,)
-        Voxel size, mm.
-    """
-
-    data: Tensor
-    kind: str
-    spacing: Tensor
 
 
 @dataclass(frozen=True)
@@ -132,7 +113,7 @@ class Anatomies:
     def __init__(self, paths: Sequence[str | Path], draw: Draw | None = None, label_share: float = 0.4) -> None:
         self.draw = draw or Draw()
         self.label_share = label_share
-        found = [_anatomy(Path(path)) for path in paths]
+        found = [read(Path(path)) for path in paths]
         self.labels, self.images, lesions = (
             [one for one in found if one.kind == kind] for kind in ("labels", "image", "lesion")
         )
@@ -223,23 +204,6 @@ class Anatomies:
         out = out[0] / max(peak, 1e-6) * (0.6 + 0.45 * uniform(generator))
         level = zero_or_uniform(generator, draw.noise)
         return out + level * torch.randn(out.shape, generator=generator) if level else out
-
-
-def _anatomy(path: Path) -> Anatomy:
-    volume = load(path, 0)
-    data, spacing = volume.data, torch.as_tensor(volume.grid.spacing, dtype=torch.float32)
-    values = torch.unique(data.flatten()[::7])
-    if bool((values == values.round()).all()) and len(values) >= 4 and bool(values.max() < LABELS):
-        return Anatomy(data.to(torch.uint8), "labels", spacing)
-    if bool(((data == 0) | (data == 1)).all()) and bool(data.any()):
-        places = data[0, 0].nonzero()
-        low, high = places.amin(0).tolist(), (places.amax(0) + 1).tolist()
-        i, j, k = (slice(max(0, start - 1), end + 1) for start, end in zip(low, high, strict=True))
-        return Anatomy(data[..., i, j, k].contiguous(), "lesion", spacing)
-    peak = float(data.flatten()[:: max(1, data.numel() // 4_000_000)].quantile(0.999))
-    if peak <= 0:
-        raise InvsrError(f"{path}: has no positive voxel: it cannot be trained on")
-    return Anatomy(data.clamp(min=0) / peak, "image", spacing)
 
 
 def _positions(source: Anatomy, shape: Sequence[int], draw: Draw, generator: torch.Generator) -> Tensor:

@@ -1,11 +1,13 @@
 """Patches drawn from label maps and images."""
 
+import warnings
+
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
-from invsr.errors import InvsrError
+from invsr.errors import InvsrError, InvsrWarning
 from invsr.training import synthesis
 from invsr.training.synthesis import Anatomies, Draw
 
@@ -71,6 +73,30 @@ def test_label_maps_are_told_from_images(folder, tmp_path, write):
     anatomies = Anatomies([*paths(folder), whole_numbers])
     assert len(anatomies.labels) == 1 and len(anatomies.images) == 2 and not anatomies.lesions
     assert anatomies.labels[0].data.unique().tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("odd", [64, 200, -1, 2.5])
+def test_one_voxel_that_is_no_label_makes_an_image(odd, tmp_path, write):
+    values = (np.arange(1000) % 5).reshape(10, 10, 10).astype(np.float32)
+    values[0, 0, 1] = odd
+    anatomies = Anatomies([write(tmp_path / "odd.nii", values)])
+    assert not anatomies.labels and len(anatomies.images) == 1
+    assert all(anatomies.patch((8, 8, 8), seeded(n)).isfinite().all() for n in range(5))
+
+
+def test_files_that_teach_what_is_wrong_are_named(tmp_path, write):
+    areas = np.zeros((24, 24, 24), np.int16)
+    areas[4:12, 4:20, 4:20], areas[12:20, 4:20, 4:20] = 2, 2035
+    with pytest.warns(InvsrWarning, match=r"aseg.nii: holds whole numbers from 0 to 2035 .* recode"):
+        Anatomies([write(tmp_path / "aseg.nii", areas)])
+    image = np.random.default_rng(0).random((12, 12, 12)).astype(np.float32)
+    nib.save(nib.Nifti1Image(image, np.diag([1, 1, 5, 1])), tmp_path / "thick.nii")
+    with pytest.warns(InvsrWarning, match=r"thick.nii: has voxels of 1x1x5 mm"):
+        Anatomies([tmp_path / "thick.nii"])
+    nib.save(nib.Nifti1Image((200 * image).astype(np.uint8), np.diag([1, 1, 1.5, 1])), tmp_path / "fine.nii")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", InvsrWarning)
+        Anatomies([tmp_path / "fine.nii"])
 
 
 def test_masks_are_lesions_and_no_anatomy(folder, tmp_path, write):
