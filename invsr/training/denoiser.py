@@ -118,6 +118,7 @@ def train_denoiser(
         save,
         out,
         recipe,
+        data=data,
         workers=workers,
         save_every=save_every,
         log=log,

@@ -145,6 +145,7 @@ def train_deviation(
         write,
         out,
         recipe,
+        data=data,
         workers=workers,
         save_every=save_every,
         log=log,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -25,6 +26,8 @@ from invsr.training.muon import Muon
 # Steps between lines of the log.
 LOG_EVERY = 50
 WEIGHTS_ENDING = ".safetensors"
+# What a run begins with besides its recipe, in words for a checkpoint that began with another one.
+ORIGINS = {"files": "other training files", "start": "other initial weights"}
 # Called with (step, steps, figures).
 TrainingCallback = Callable[[int, int, dict[str, float]], None]
 Objective = Callable[[Any, Sequence[Tensor]], tuple[Tensor, dict[str, float]]]
@@ -79,6 +82,7 @@ def train(
     out: Path,
     recipe: LoopRecipe,
     *,
+    data: Sequence[str | Path],
     workers: int = 0,
     save_every: int = 500,
     log: str | None = None,
@@ -100,6 +104,8 @@ def train(
         ``write(network, step)`` writes the weights file `out`.
     out : Path
     recipe : LoopRecipe
+    data : sequence of path
+        The files that the patches come from: a run resumes on the same ones, wherever they lie now.
     workers, save_every, log, report
         As for `train_denoiser`.
     method : str
@@ -108,8 +114,10 @@ def train(
     Raises
     ------
     InvsrError
-        When the loss is not finite, or a checkpoint belongs to another recipe or cannot be written.
+        When the loss is not finite, or a checkpoint belongs to another recipe, other files or initial weights, or
+        cannot be written.
     """
+    origins = {"files": _sum_of_files(data), "start": _sum_of_weights(network)}
     average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=_running_mean(recipe.average)).to(fabric.device)
     model, optimiser = fabric.setup(network, Muon(network.parameters(), lr=recipe.rate))
     if method != "forward":
@@ -124,7 +132,7 @@ def train(
         "step": 0,
         "means": {},
         "log": [],
-        "recipe": json.dumps(asdict(plain)),
+        "recipe": json.dumps(asdict(plain) | origins),
     }
     table = log_of(out) / "metrics.csv" if log == "csv" else None
     _resume(fabric, checkpoint_of(out), state)
@@ -223,14 +231,32 @@ def _resume(fabric: Any, checkpoint: Path, state: dict[str, Any]) -> None:
                 raise ValueError("compressed, which torch does not write: its size is unknown")
         # The recipe first: other networks' weights would not fit.
         found = dict(parse_json(torch.load(checkpoint, map_location="cpu", weights_only=True)["recipe"]))
+        found = {name: wanted[name] for name in ORIGINS} | found  # earlier versions did not keep them
         if found == wanted:
             fabric.load(checkpoint, state, weights_only=True)
     except DAMAGES:
         raise InvsrError(f"{checkpoint}: is not the state of a training run, or damaged: delete it") from None
     if found != wanted:
         names = [name for name in wanted if found.get(name) != wanted[name]]
-        differ = ", ".join(f"{name} {found.get(name)}, not {wanted[name]}" for name in names)
-        raise InvsrError(f"{checkpoint}: belongs to another recipe ({differ}): delete it or write to another file")
+        differ = ", ".join(ORIGINS.get(name, f"{name} {found.get(name)}, not {wanted[name]}") for name in names)
+        raise InvsrError(f"{checkpoint}: belongs to another run ({differ}): delete it or write to another file")
+
+
+def _sum_of_files(paths: Sequence[str | Path]) -> str:
+    """A checksum of the contents of files, in their order."""
+    found = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()
+
+
+def _sum_of_weights(network: nn.Module) -> str:
+    """A checksum of the parameters and buffers of a network."""
+    found = hashlib.sha256()
+    for value in network.state_dict().values():
+        found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def _loader(fabric: Any, patches: Any, recipe: LoopRecipe, first: int, workers: int) -> Any:

@@ -169,6 +169,7 @@ def train_solver(
         write,
         out,
         recipe,
+        data=data,
         workers=workers,
         save_every=save_every,
         log=log,

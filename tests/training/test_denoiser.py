@@ -1,6 +1,7 @@
 """Training a denoiser: it learns, resumes and refuses."""
 
 import csv
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from invsr.models.architectures import build
 from invsr.models.weights import load_weights
 from invsr.priors.loading import pretrained
 from invsr.training.denoiser import Patches, Recipe, train_denoiser
-from invsr.training.loop import _loader
+from invsr.training.loop import ORIGINS, _loader
 from invsr.training.synthesis import Anatomies
 
 TINY = {"dim": 3, "channels": [4, 8]}
@@ -81,6 +82,33 @@ def test_another_recipe_is_not_resumed(paths, tmp_path):
     out.with_suffix(".ckpt").write_bytes(b"nothing")
     with pytest.raises(InvsrError, match="damaged"):
         train(paths, out, SHORT)
+
+
+def test_other_files_or_weights_are_not_resumed(paths, tmp_path):
+    short = replace(SHORT, steps=1)
+    out = train(paths, tmp_path / "w.safetensors", short)
+    before, other = out.read_bytes(), load_weights(out)[0]
+    with pytest.raises(InvsrError, match=r"w.ckpt: belongs to another run \(other training files\)"):
+        train(paths[:1], out, short)
+    with pytest.raises(InvsrError, match=r"w.ckpt: belongs to another run \(other initial weights\)"):
+        train(paths, out, short, start_from=other)
+    assert out.read_bytes() == before
+    copies = [tmp_path / path.name for path in paths]
+    for path, copy in zip(paths, copies, strict=True):
+        copy.write_bytes(path.read_bytes())
+    train(copies, out, short, report=lambda *_: pytest.fail("trained on"))
+
+
+def test_runs_of_earlier_versions_resume(paths, tmp_path):
+    """Their checkpoints hold neither what they were trained on nor what they began with."""
+    short = replace(SHORT, steps=1)
+    out = train(paths, tmp_path / "w.safetensors", short)
+    kept = state(out)
+    kept["recipe"] = json.dumps(
+        {name: value for name, value in json.loads(kept["recipe"]).items() if name not in ORIGINS}
+    )
+    torch.save(kept, out.with_suffix(".ckpt"))
+    train(paths, out, short, report=lambda *_: pytest.fail("trained on"))
 
 
 @pytest.mark.parametrize(
