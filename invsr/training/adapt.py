@@ -28,6 +28,8 @@ ADAPTATION_STEPS = 150
 ADAPTATION_BATCH = 3
 ADAPTATION_PATCH = 32
 ADAPTATION_RATE = 3e-4
+# Least noise of the slices that are simulated, share of the peak: its logarithm is drawn.
+LEAST_NOISE = 1e-6
 # Patches are centred on voxels brighter than this share of the peak.
 ANATOMY = 0.1
 
@@ -71,7 +73,8 @@ def adapt(
     Raises
     ------
     InvsrError
-        When the prior is not a network of this package, or the scan has no anatomy to learn from.
+        When the prior is not a network of this package, the scan has no anatomy to learn from, or a number makes no
+        sense.
 
     References
     ----------
@@ -84,6 +87,11 @@ def adapt(
         )
     if prior.dim == 2:
         raise InvsrError(f"{prior.name}: a denoiser of slices cannot be adapted: use one of volumes")
+    if axis not in (0, 1, 2) or not 0 < thickness < math.inf or not 0 <= sigma < math.inf:
+        raise InvsrError(
+            f"axis {axis}, thickness {thickness:g}, sigma {sigma:g}: an axis from 0 to 2, a thickness above zero, "
+            "noise not below"
+        )
     volume = volume.detach().cpu().float()
     bright = (volume[0, 0] > ANATOMY * float(volume.max())).nonzero()
     if not len(bright):
@@ -92,7 +100,7 @@ def adapt(
         measured=0.7,
         thickness=(thickness, thickness),
         gap=max(0.0, gap / thickness),
-        slice_noise=(sigma, sigma),
+        slice_noise=(max(sigma, LEAST_NOISE),) * 2,
         truncated=0.0,
         noisy=0.25,
         axes=tuple(n for n in range(3) if n != axis),

@@ -61,6 +61,18 @@ def test_scans_smaller_than_a_patch():
     assert all(bool(value.isfinite().all()) for value in adapted.network.parameters())
 
 
+def test_scans_without_noise():
+    adapted = adapt(Denoiser(network(), bfloat16=False), stripes(20), axis=2, thickness=4.0, sigma=0.0, steps=6)
+    assert all(bool(value.isfinite().all()) for value in adapted.network.parameters())
+
+
+@pytest.mark.parametrize("odd", [{"axis": -1}, {"axis": 3}, {"thickness": 0.0}, {"sigma": -0.01}], ids=str)
+def test_numbers_that_make_no_sense(odd):
+    """Axis -1 is none of the three: slices were taken for as sharp across as within."""
+    with pytest.raises(InvsrError, match="an axis from 0 to 2, a thickness above zero"):
+        adapt(Denoiser(network()), stripes(20), **{"axis": 2, "thickness": 4.0} | odd)
+
+
 def test_bad_input():
     with pytest.raises(InvsrError, match=r"only the denoisers of this package"):
         adapt(Denoiser(lambda x, sigma: x, dim=3), stripes(20), axis=2, thickness=4.0)
