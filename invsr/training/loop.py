@@ -246,8 +246,7 @@ def _sum_of_files(paths: Sequence[str | Path]) -> str:
     """A checksum of the contents of files, in their order."""
     found = hashlib.sha256()
     for path in paths:
-        with open(path, "rb") as file:
-            found.update(hashlib.file_digest(file, "sha256").digest())
+        found.update(hashlib.sha256(Path(path).read_bytes()).digest())
     return found.hexdigest()
 
 
