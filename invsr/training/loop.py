@@ -231,7 +231,8 @@ def _resume(fabric: Any, checkpoint: Path, state: dict[str, Any]) -> None:
                 raise ValueError("compressed, which torch does not write: its size is unknown")
         # The recipe first: other networks' weights would not fit.
         found = dict(parse_json(torch.load(checkpoint, map_location="cpu", weights_only=True)["recipe"]))
-        found = {name: wanted[name] for name in ORIGINS} | found  # earlier versions did not keep them
+        # Earlier versions did not keep the origins.
+        found = {name: value for name, value in wanted.items() if name in ORIGINS} | found
         if found == wanted:
             fabric.load(checkpoint, state, weights_only=True)
     except DAMAGES:
