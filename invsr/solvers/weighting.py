@@ -21,6 +21,11 @@ ENDING = 3
 # the model is wrong (motion that is left, anatomy that ends at the field of view) chi2 does not come down to its aim,
 # and the weight would vanish. Scans whose model holds end at 0.1 to 0.2.
 LEAST_WEIGHT = 0.05
+# Nor is it lowered where chi2 follows it by less than this power: 0.5 (several stacks) to 1.7 where the model holds,
+# falling to 0 where it is wrong; volumes of moving, corrupted or shaded slices are best at 0.1 to 0.3. It is told
+# from weights that differ by more than a factor, and not while chi2 grows from iteration to iteration by more than a
+# share: there it still follows the weights before.
+LEAST_POWER, CLEAR_CHANGE, DRIFT = 0.3, 1.2, 0.002
 # Noise below this share of the peak is taken for this: without noise, a denoiser's levels and weight would vanish.
 LEAST_NOISE = 1e-4
 # Ratio of lam to rho for a prior on differences: the size of its step, as a share of the peak per voxel (of a quadratic
@@ -61,6 +66,8 @@ class Weights(Protocol):
 class Constant:
     """A given weight, or one that follows the discrepancy principle: chi2 is to be about 1.
 
+    Where the model is wrong chi2 does not come down to it: the weight stays where chi2 hardly follows (`LEAST_POWER`).
+
     References
     ----------
     Morozov (1966), Soviet Math. Dokl. 7, 414-417.
@@ -73,6 +80,8 @@ class Constant:
     least: float = 0.0
     penalty: float = 1.0
     n_steps: int = 1
+    reference: tuple[float, float] = (0.0, 0.0)
+    last: float = math.inf
 
     @classmethod
     def of(
@@ -111,15 +120,25 @@ class Constant:
         return self.penalty if self.unit is None else self.lam / self.unit
 
     def learn(self, n: int, chi2: float) -> None:
+        rising = chi2 > self.last * (1 + DRIFT)
+        self.last = chi2
         if not self.automatic or n < 2 or n % 2:
             return
         # chi2 grows about in proportion to lam.
         mismatch = chi2 / CHI2_TARGET
         self.settled = abs(mismatch - 1) < CHI2_TOLERANCE
-        if not self.settled:
-            before = self.lam
-            self.lam = max(self.lam / min(max(mismatch, 0.25), 4.0), self.least)
-            self.settled = self.lam == before
+        if self.settled:
+            return
+        now, (heavier, before) = self.lam, self.reference
+        if now > heavier:
+            self.reference = now, chi2
+        elif heavier > CLEAR_CHANGE * now and mismatch > 1 and not rising:
+            if math.log(before / chi2) < LEAST_POWER * math.log(heavier / now):
+                self.lam, self.settled, self.automatic = heavier, True, False
+                return
+            self.reference = now, chi2
+        self.lam = max(now / min(max(mismatch, 0.25), 4.0), self.least)
+        self.settled = self.lam == now
 
 
 @dataclass

@@ -52,8 +52,9 @@ def test_scans_are_brought_to_the_first_ones_shading(truth, monkeypatch):
     plain, evened = (invsr.reconstruct(one, method="tv", reference=truth.grid) for one in (scans, shaded))
     monkeypatch.setattr("invsr.motion.joint.estimate_bias", lambda volume, domain, scan: scan.bias)
     uneven = invsr.reconstruct(shaded, method="tv", reference=truth.grid)
-    error = [float((one.x - truth.data).square().mean().sqrt()) for one in (plain, evened, uneven)]
-    assert error[1] < 1.5 * error[0] and error[2] > 1.7 * error[0]
+    error = [float((one.x - truth.data).square().mean().sqrt()) for one in (plain, evened)]
+    assert error[1] < 1.5 * error[0]
+    assert evened.chi2 < 1.1 and uneven.chi2 > 10
     monkeypatch.undo()
     moved = register(shaded, motion="stack")
     for one, sign in zip(moved.scans, (0, 1, -1), strict=True):

@@ -1,12 +1,14 @@
 """How weights, penalties and noise levels go from iteration to iteration."""
 
+import math
+
 import numpy as np
 import pytest
 
 from invsr.errors import InvsrError
 from invsr.priors import TV, Tikhonov
 from invsr.solvers import Schedule
-from invsr.solvers.weighting import CHI2_TARGET, CHI2_TOLERANCE, ENDING, Constant, require_weight
+from invsr.solvers.weighting import CHI2_TARGET, CHI2_TOLERANCE, ENDING, LEAST_POWER, Constant, require_weight
 
 
 def walk(schedule, n):
@@ -90,6 +92,30 @@ def test_automatic_weight_meets_its_target(start):
         weights.learn(n, chi2=2.0 * weights.lam**0.7)
     assert weights.settled
     assert 2.0 * weights.lam**0.7 == pytest.approx(CHI2_TARGET, rel=CHI2_TOLERANCE)
+
+
+@pytest.mark.parametrize("floor", [0.84, 1.2, 3.0, 16.0])
+@pytest.mark.parametrize("start", [0.02, 0.3, 30.0])
+def test_automatic_weight_stays_where_chi2_hardly_follows_it(start, floor):
+    # A wrong model: something is left that no weight explains.
+    def chi2(lam):
+        return floor + 2.0 * lam**0.7
+
+    weights = Constant.of(TV(), None, 0.1, 1.0)
+    weights.lam = start
+    for n in range(60):
+        weights.learn(n, chi2(weights.lam))
+    assert weights.settled
+    power = math.log(chi2(4 * weights.lam) / chi2(weights.lam)) / math.log(4)
+    # One change beyond the power at most; a first weight that is too small for it stays.
+    assert power > LEAST_POWER / 4 or weights.lam == start
+
+
+def test_automatic_weight_follows_on_where_chi2_still_grows():
+    weights = Constant.of(TV(), None, 0.1, 1.0)
+    for n, chi2 in enumerate((9.0, 2.0, 1.2, 1.2, 1.21)):  # the volume comes nearer to the first weight's
+        weights.learn(n, chi2)
+    assert not weights.settled and weights.lam < Constant.of(TV(), None, 0.1, 1.0).lam / 1.4
 
 
 def test_automatic_weight_changes_by_at_most_four_and_waits_for_the_start():
