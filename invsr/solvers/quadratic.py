@@ -14,7 +14,7 @@ from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import GRADIENT, Prior
 from invsr.solvers.residuals import as_tuple, back_project, chi2, gain, intensity_scale
 from invsr.solvers.solution import Solution
-from invsr.solvers.weighting import CHI2_TARGET, CHI2_TOLERANCE, require_weight
+from invsr.solvers.weighting import CHI2_TARGET, CHI2_TOLERANCE, LEAST_POWER, require_weight
 
 # First weight of the search, first guess of d log(chi2) / d log(lam) and the least that is believed, and the largest
 # change of log(lam) from one solve to the next.
@@ -99,7 +99,8 @@ def _ending(solved: LinearSolution, history: list[dict[str, float]]) -> Status |
 class _Search:
     """The weight at which chi2 reaches its target: a secant search in the logarithms, kept inside its bracket.
 
-    It ends at the least weight, too: where the model is wrong no weight brings chi2 down to its target.
+    Where the model is wrong no weight brings chi2 down to its target: it ends at the least weight, and before that goes
+    back to the weight below which chi2 hardly follows (`LEAST_POWER`).
     """
 
     def __init__(self, lam: float, least: float) -> None:
@@ -107,6 +108,7 @@ class _Search:
         self.log_lam = max(math.log(lam), self.least)
         self.low, self.high = -math.inf, math.inf
         self.before: tuple[float, float] | None = None
+        self.went_back = False
 
     @property
     def lam(self) -> float:
@@ -115,7 +117,7 @@ class _Search:
     def ends(self, misfit: float) -> bool:
         """Take the chi2 of the present weight; whether the search is over, else the next weight is set."""
         excess = math.log(max(misfit, 1e-12) / CHI2_TARGET)
-        if abs(misfit / CHI2_TARGET - 1) < CHI2_TOLERANCE or (excess > 0 and self.log_lam <= self.least):
+        if self.went_back or abs(misfit / CHI2_TARGET - 1) < CHI2_TOLERANCE:
             return True
         if excess > 0:
             self.high = self.log_lam
@@ -124,6 +126,11 @@ class _Search:
         slope = FIRST_SLOPE
         if self.before is not None and self.before[0] != self.log_lam:
             slope = max((excess - self.before[1]) / (self.log_lam - self.before[0]), LEAST_SLOPE)
+            if excess > 0 and slope < LEAST_POWER and self.log_lam < self.before[0]:
+                self.log_lam, self.went_back = self.before[0], True
+                return False
+        if excess > 0 and self.log_lam <= self.least:
+            return True
         self.before = self.log_lam, excess
         guess = self.log_lam - min(max(excess / slope, -MOST_CHANGE), MOST_CHANGE)
         if not self.low < guess < self.high:

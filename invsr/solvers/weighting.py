@@ -22,10 +22,10 @@ ENDING = 3
 # and the weight would vanish. Scans whose model holds end at 0.1 to 0.2.
 LEAST_WEIGHT = 0.05
 # Nor is it lowered where chi2 follows it by less than this power: 0.5 (several stacks) to 1.7 where the model holds,
-# falling to 0 where it is wrong; volumes of moving, corrupted or shaded slices are best at 0.1 to 0.3. It is told
-# from weights that differ by more than a factor, and not while chi2 grows from iteration to iteration by more than a
-# share: there it still follows the weights before.
-LEAST_POWER, CLEAR_CHANGE, DRIFT = 0.3, 1.2, 0.002
+# falling to 0 where it is wrong; volumes of moving, corrupted or shaded slices are best at 0.1 to 0.3. It is told from
+# weights that differ by more than a factor, where chi2 falls or grows from one iteration to the next by less than these
+# shares: elsewhere it still follows the weights before.
+LEAST_POWER, CLEAR_CHANGE, STEADY = 0.3, 1.2, (0.02, 0.002)
 # Noise below this share of the peak is taken for this: without noise, a denoiser's levels and weight would vanish.
 LEAST_NOISE = 1e-4
 # Ratio of lam to rho for a prior on differences: the size of its step, as a share of the peak per voxel (of a quadratic
@@ -120,8 +120,7 @@ class Constant:
         return self.penalty if self.unit is None else self.lam / self.unit
 
     def learn(self, n: int, chi2: float) -> None:
-        rising = chi2 > self.last * (1 + DRIFT)
-        self.last = chi2
+        drift, self.last = chi2 / max(self.last, 1e-12) - 1, chi2
         if not self.automatic or n < 2 or n % 2:
             return
         # chi2 grows about in proportion to lam.
@@ -131,8 +130,8 @@ class Constant:
             return
         now, (heavier, before) = self.lam, self.reference
         if now > heavier:
-            self.reference = now, chi2
-        elif heavier > CLEAR_CHANGE * now and mismatch > 1 and not rising:
+            self.reference = (now, chi2) if abs(drift) < STEADY[0] else (0.0, 0.0)
+        elif heavier > CLEAR_CHANGE * now and mismatch > 1 and -STEADY[0] < drift < STEADY[1]:
             if math.log(before / chi2) < LEAST_POWER * math.log(heavier / now):
                 self.lam, self.settled, self.automatic = heavier, True, False
                 return
