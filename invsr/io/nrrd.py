@@ -46,6 +46,8 @@ TYPES = {
 GZIP, RAW = ("gzip", "gz"), ("raw",)
 # The kinds of axes along which voxels lie in space.
 SPATIAL = ("domain", "space", "???", "none")
+# The fields that hold a value for each axis.
+PER_AXIS = ("sizes", "kinds", "space directions", "spacings", "thicknesses", "units")
 # No header is longer: bytes.
 LONGEST_HEADER = 2**20
 # MiB after the voxels up to which the end of a gzip stream is looked for.
@@ -66,7 +68,7 @@ def read_nrrd(path: Path, index: int | None) -> Volume:
     Kindlmann, Definition of the NRRD file format (teem.sourceforge.net/nrrd/format.html).
     """
     with open(path, "rb") as file:
-        header = _header(path, file)
+        header = _without_single(_header(path, file))
         _require_volume(path, header)
         if index not in (None, 0):
             raise InvsrError(f"{path}: has no volume {index}: it holds 1, counted from 0")
@@ -114,6 +116,18 @@ def _header(path: Path, file: IO[bytes]) -> dict[str, Any]:
     if missing:
         raise InvsrError(f"{path}: its header is damaged (no {', '.join(missing)}): export it again")
     return header
+
+
+def _without_single(header: dict[str, Any]) -> dict[str, Any]:
+    """Without the axes that do not lie in space, where these hold one volume: a list of one, a component, a time."""
+    sizes, directions = header["sizes"], header.get("space directions")
+    space = np.arange(len(sizes)) < 3
+    if directions is not None and len(directions) == len(sizes):
+        space = np.array([row is not None and bool(np.isfinite(np.asarray(row, float)).all()) for row in directions])
+    if len(sizes) <= 3 or space.sum() != 3 or any(n != 1 for n in sizes[~space]):
+        return header
+    each = [name for name in PER_AXIS if len(header.get(name, ())) == len(sizes)]
+    return header | {"dimension": 3} | {name: [header[name][n] for n in np.flatnonzero(space)] for name in each}
 
 
 def _require_volume(path: Path, header: dict[str, Any]) -> None:

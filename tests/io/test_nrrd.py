@@ -182,6 +182,20 @@ def test_a_stream_that_unpacks_to_more_is_not_read_for_ever(tmp_path, monkeypatc
         np.testing.assert_array_equal(invsr.load(path).numpy(), DATA)
 
 
+@pytest.mark.parametrize(("place", "kind"), [(3, "list"), (0, "scalar")])
+def test_a_fourth_axis_of_one_volume_is_left_out(tmp_path, place, kind):
+    """As 3D Slicer writes a sequence of one volume."""
+    header = fields(AFFINES["permuted"], thicknesses=[1.0, 1.0, 3.5])
+    values = {"space directions": [np.nan] * 3, "kinds": kind, "thicknesses": np.nan}
+    for name, value in values.items():
+        header[name] = [*header[name][:place], value, *header[name][place:]]
+    header["space directions"] = np.array(header["space directions"])
+    volume = invsr.load(write(tmp_path / "x.nrrd", np.expand_dims(DATA, place), **header))
+    np.testing.assert_array_equal(volume.numpy(), DATA)
+    np.testing.assert_allclose(volume.grid.affine, AFFINES["permuted"], atol=1e-6)
+    assert volume.grid == invsr.load(write(tmp_path / "y.nrrd", **fields(AFFINES["permuted"]))).grid
+
+
 def test_there_is_one_volume_and_one_geometry(tmp_path):
     path = write(tmp_path / "x.nrrd", **fields())
     np.testing.assert_array_equal(invsr.load(path, 0).numpy(), DATA)
