@@ -47,7 +47,7 @@ class Repetitions:
             if n_samples is not None:
                 raise InvsrError(f"uncertainty {PREDICTED} takes no samples: leave n_samples ({n_samples}) out")
             return cls(uncertainty), None
-        return cls(uncertainty, n_samples or REPETITIONS), None
+        return cls(uncertainty, REPETITIONS if n_samples is None else n_samples), None
 
     def require(self, method: Method | None, problem: InverseProblem | None = None) -> None:
         """Raise unless a method, as far as it is known, and a problem allow for it."""

@@ -34,3 +34,5 @@ def test_bootstrap_writes_a_deviation_beside_any_method(run, scan, tmp_path):
     out = tmp_path / "other.nii"
     refused(run("reconstruct", scan, "-o", out, "--uncertainty", "none"), out, "unknown uncertainty")
     refused(run("reconstruct", scan, "-o", out, "--method", "posterior", *options), out, "bootstrap")
+    for kind in ("bootstrap", "replicas"):
+        refused(run("reconstruct", scan, "-o", out, "--uncertainty", kind, "--samples", 0), out, "n_samples is 0")
