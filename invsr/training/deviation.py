@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from invsr.errors import InvsrError
-from invsr.io.files import whole_file
+from invsr.io.files import whole_file, write_whole
 from invsr.models.architectures import multiply_adds
 from invsr.models.deviation import DeviationNetwork
 from invsr.models.weights import save_weights
@@ -22,7 +22,7 @@ from invsr.solvers.plug_and_play import smooth_guess
 from invsr.solvers.trained import load_solver
 from invsr.solvers.unrolled import Unrolled
 from invsr.training.acquisitions import RandomAcquisition
-from invsr.training.loop import TrainingCallback, check, fabric_for, train
+from invsr.training.loop import TrainingCallback, check, fabric_for, sum_of_files, train
 from invsr.training.random_draws import integer, seeded
 from invsr.training.recipe import DeviationRecipe, SolverRecipe
 from invsr.training.solver import SimulatedPatches
@@ -192,12 +192,12 @@ def _room(out: Path, recipe: DeviationRecipe, data: Sequence[str | Path]) -> Pat
     """The folder of the patches that were reconstructed: by these weights, of these volumes."""
     room = out.with_name(out.stem + "_draws")
     wanted = {"solver_sha256": fingerprint(recipe.solver), "side": recipe.side, "seed": recipe.seed}
-    wanted["data"] = sorted(str(path) for path in data)
+    wanted["data"] = sum_of_files(data)
     note = room / "recipe.json"
     try:
         room.mkdir(exist_ok=True)
         if not note.exists():
-            note.write_text(json.dumps(wanted))
+            write_whole(note, json.dumps(wanted))
         if json.loads(note.read_text()) != wanted:
             raise InvsrError(
                 f"{room}: its patches belong to another solver, recipe or data: delete it or write to another file"

@@ -117,7 +117,7 @@ def train(
         When the loss is not finite, or a checkpoint belongs to another recipe, other files or initial weights, or
         cannot be written.
     """
-    origins = {"files": _sum_of_files(data), "start": _sum_of_weights(network)}
+    origins = {"files": sum_of_files(data), "start": _sum_of_weights(network)}
     average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=_running_mean(recipe.average)).to(fabric.device)
     model, optimiser = fabric.setup(network, Muon(network.parameters(), lr=recipe.rate))
     if method != "forward":
@@ -243,7 +243,7 @@ def _resume(fabric: Any, checkpoint: Path, state: dict[str, Any]) -> None:
         raise InvsrError(f"{checkpoint}: belongs to another run ({differ}): delete it or write to another file")
 
 
-def _sum_of_files(paths: Sequence[str | Path]) -> str:
+def sum_of_files(paths: Sequence[str | Path]) -> str:
     """A checksum of the contents of files, in their order."""
     found = hashlib.sha256()
     for path in paths:

@@ -1,11 +1,13 @@
 """Training of networks that know a solver's errors: intervals that hold, patches that are reconstructed once."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import invsr
 from invsr.errors import InvsrError
 from invsr.models.networks import UNet
 from invsr.solvers.trained import save_solver, unrolled_of
@@ -71,6 +73,19 @@ def test_resumed_with_the_patches_that_are_there(paths, recipe, tmp_path, monkey
     save_solver(unrolled_of([UNet(channels=(4, 8))], n_steps=3), recipe.solver, RANGES)
     with pytest.raises(InvsrError, match="parts_draws: its patches belong to another solver"):
         train_deviation(paths, parts, recipe, log=None)
+
+
+def test_patches_belong_to_the_files_wherever_they_lie(paths, recipe, tmp_path):
+    """Not to their names: of other volumes under the same names they were the old ones."""
+    out = tmp_path / "w-deviation.safetensors"
+    train_deviation(paths, out, recipe, log=None)
+    moved = [shutil.copy(path, tmp_path / path.name) for path in paths]
+    train_deviation(moved, out, recipe, log=None)
+    image = invsr.load(paths[0])
+    invsr.save(image.with_data(image.data.flip(2)), paths[0])
+    out.with_suffix(".ckpt").unlink()
+    with pytest.raises(InvsrError, match="w-deviation_draws: its patches belong to another solver, recipe or data"):
+        train_deviation(paths, out, recipe, log=None)
 
 
 def test_the_loss_is_least_where_the_shares_are_right():
