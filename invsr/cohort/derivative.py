@@ -26,6 +26,8 @@ IGNORED = ("*.html", "group.tsv", "reports", "logs")
 BIDS_VERSION = "1.10.0"
 # The space of each image itself, and the dataset that was reconstructed, as BIDS URIs name it.
 RAW = "raw"
+# Entry of a sidecar: the thickness of the slices of each scan, mm.
+THICKNESS = "SourceSliceThickness"
 README = """# Isotropic volumes by invsr {version}
 
 One volume for each contrast of each session, as `*_space-orig_res-iso_desc-invsr_*.nii.gz`, in the world coordinates of
@@ -88,7 +90,8 @@ def entries_of(target: Target, result: Reconstruction, run: Run, said: Sequence[
         "Description": f"Reconstructed by invsr {version('invsr')}, method {result.method}",
         "Method": str(result.method),
         "Status": result.status.value,
-        "SliceThickness": [scan.thickness for scan in result.problem.scans],
+        # Not SliceThickness, which is a number, and would be taken for that of the result.
+        THICKNESS: [scan.thickness for scan in result.problem.scans],
         "SliceSpacing": [scan.slice_spacing for scan in result.problem.scans],
         "SliceProfile": [str(scan.slice_profile) for scan in result.problem.scans],
         "Chi2": result.chi2,

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from invsr.cohort.derivative import THICKNESS
 from invsr.cohort.jobs import THUMBNAILS, read_entries
 from invsr.cohort.names import Name
 from invsr.cohort.participants import LEFT_OUT, LOGS
@@ -27,11 +28,13 @@ FIGURES = (
     ("chi2", "χ²", "Chi2", 2, 0.15),
     ("gain", "gain", "Gain", 3, 0.01),
     ("noise", "noise, %", "NoiseShare", 2, 0.5),
-    ("thickness", "slices, mm", "SliceThickness", 2, 0.5),
+    ("thickness", "slices, mm", THICKNESS, 2, 0.5),
     ("prior", "prior's share, %", "PriorShareOfDetail", 1, 5.0),
     ("slices", "slice correlation", "SliceCorrelation", 2, 0.15),
 )
 PERCENT = ("noise", "prior")
+# What entries were called in earlier results.
+EARLIER = {THICKNESS: "SliceThickness"}
 # A figure so many robust standard deviations from the median of its contrast stands out, where there are so many.
 FAR, LEAST = 3.5, 8
 # Standard deviations of a normal distribution per median absolute deviation.
@@ -96,7 +99,7 @@ def _row(out: Path, output: str, log: dict[str, Any]) -> Row:
         "report": _there(out, f"reports/{stem}/report.html") if said else "",
     }
     for key, _, entry, *_ in FIGURES:
-        value = said.get(entry)
+        value = said.get(entry, said.get(EARLIER.get(entry, entry)))
         value = value[0] if isinstance(value, list) and value else value
         if isinstance(value, int | float) and math.isfinite(value):
             row[key] = 100 * value if key in PERCENT else value

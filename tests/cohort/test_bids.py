@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import nibabel as nib
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 from small_dataset import jobs_in, write_scan
 
+import invsr
 from invsr.cohort.jobs import CONTRASTS, Options
 from invsr.cohort.work import DONE, FAILED, command_of, run_job
+from invsr.io.sidecars import sidecar_of
 
 OURS = "space-orig_res-iso_desc-invsr"
 FAST = ("--method", "cubic", "--no-report", "--n-workers", 1, "--memory", 6)
@@ -75,9 +78,11 @@ def test_results_are_those_of_the_command_alone(run, dataset, out, tmp_path, mon
         assert (entries["Chi2"], entries["Gain"]) == (record["chi2"], record["gain"])
         assert entries["PriorShareOfDetail"] == record["evidence"]["prior_share_of_detail"]
         assert record["command"] == command_of(job, options)
-    assert json.loads((out / f"{jobs[f'sub-01_ses-1_{OURS}_T2w'].targets[0].output}.json").read_text())[
-        "SliceThickness"
-    ] == [3.5]
+    result = out / f"{jobs[f'sub-01_ses-1_{OURS}_T2w'].targets[0].output}.nii.gz"
+    assert json.loads(sidecar_of(result).read_text())["SourceSliceThickness"] == [3.5]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert invsr.load(result).slice_thickness is None  # isotropic: what is known is that of its sources
 
 
 def test_contrasts_of_a_session_are_reconstructed_together(dataset, out):

@@ -31,9 +31,10 @@ def write_results(out, count=COUNT):
         sidecar = out / f"{output}.json"
         sidecar.parent.mkdir(parents=True)
         said = ["slices look thin"] if n == 3 else []
-        entries = {"Method": "tv", "Chi2": 1 + n / 1000, "Gain": 1.0, "NoiseShare": 0.01, "SliceThickness": [4.0]}
+        entries = {"Method": "tv", "Chi2": 1 + n / 1000, "Gain": 1.0, "NoiseShare": 0.01}
         entries |= {"PriorShareOfDetail": 0.2, "SliceCorrelation": None, "Warnings": said}
         entries |= {"Chi2": 7.0} if n == 20 else {}
+        entries["SliceThickness" if n == 2 else "SourceSliceThickness"] = [4.0]  # as in results of earlier versions
         sidecar.write_text(json.dumps(entries))
 
 
@@ -53,6 +54,7 @@ def test_rows_hold_figures_and_mark_what_stands_out(out):
     assert len(rows) == COUNT
     assert [name for name, row in rows.items() if row["outliers"]] == ["sub-020_FLAIR"]
     assert rows["sub-020_FLAIR"]["outliers"] == ["chi2"]
+    assert {row["thickness"] for row in rows.values() if row["state"] == "done"} == {4.0}
     one = rows["sub-003_T2w"]
     assert (one["participant"], one["contrast"], one["noise"], one["slices"]) == ("003", "T2w", 1.0, None)
     assert one["warnings"] == ["slices look thin"] and one["report"] == ""
