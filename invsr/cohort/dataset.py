@@ -94,8 +94,12 @@ def find_scans(root: Path, selection: Selection) -> list[Source]:
     for relative in _images(root):
         top, *folders, file = relative.split("/")
         name = Name.of(file)
-        if name is not None and folders and top == f"sub-{name.get('sub')}":
+        if name is None or not folders or not top.startswith("sub-"):
+            continue
+        if top == f"sub-{name.get('sub')}":
             images.append(Source(root / relative, relative, name))
+        elif selection.takes(name, folders[-1]) and (wanted is None or top.removeprefix("sub-") in wanted):
+            warn(f"{root / relative}: left out: its name does not begin as its folder's ({top}): rename it, or move it")
     sessions = sorted({one.name.get("ses") or "" for one in images} - {""})
     for label in sorted(_labels(selection.sessions or (), "ses") - set(sessions)):
         raise InvsrError(f"{root}: has no session {label}: use {_some(sessions) or 'a dataset with folders ses-*'}")

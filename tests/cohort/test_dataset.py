@@ -89,6 +89,13 @@ def test_links_that_lead_back_are_not_followed(dataset):
         assert found(dataset) == before
 
 
+def test_a_scan_in_the_folder_of_another_participant_is_left_out_with_a_warning(dataset):
+    write_scan(dataset, "sub-02/anat/sub-04_T2w.nii.gz")
+    with pytest.warns(InvsrWarning, match=r"sub-04_T2w.nii.gz: left out: .*\(sub-02\): rename it, or move it") as said:
+        assert len(found(dataset)) == 6 and len(found(dataset, participants=["01"])) == 2
+    assert len(said) == 1
+
+
 def test_a_pickle_in_the_dataset_is_not_opened(dataset):
     (dataset / ".ancpbids-dataset.pickle").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
     assert len(found(dataset)) == 6
