@@ -90,7 +90,8 @@ def estimate(
                     found = [_ordered(scan) for scan in _judged(found, target, voxels[0])]
             rounds.tell(_figures(found))
         found = _settled(found, target, voxels[1], STIFFNESS[-1], rounds)
-        found = _judged(_evened(found, target), target, voxels[1])
+        # Once more: slices that are left out say nothing of their scan's gain.
+        found = _evened(_judged(_evened(found, target), target, voxels[1]), target)
     return found
 
 
@@ -105,7 +106,10 @@ def _slices(
     for n, scan in each(list(enumerate(coarse))):
         others = volume_of(coarse[:n] + coarse[n + 1 :], grid, FINE_RTOL) if volume is None else volume
         aligned.append(align(others, grid, scan, each_slice=True, stiffness=stiffness, n_iter=n_iter))
-    return [_taken(one, other) for one, other in zip(scans, aligned, strict=True)]
+    found = [_taken(one, other) for one, other in zip(scans, aligned, strict=True)]
+    # The volume is smooth, and darker than the scans: each round would darken all of them.
+    first = found[0].gain
+    return [replace(scan, gain=scan.gain / first, data=scan.data * first) for scan in found]
 
 
 def _settled(

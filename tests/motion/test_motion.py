@@ -107,6 +107,8 @@ def test_slices_move_and_a_bad_one_is_left_out(truth):
     found = register(scans, motion="slice")
     assert found.scans[1].rejected == [5]
     assert found.scans[0].rejected == found.scans[2].rejected == []
+    assert found.scans[0].gain == 1
+    assert [one.gain for one in found.scans[1:]] == pytest.approx([1.0, 1.0], abs=0.05)
     solution = invsr.reconstruct(scans, method="tv", reference=truth.grid, motion=found)
     still = invsr.reconstruct(scans, method="tv", reference=truth.grid)
     inner = (..., *[slice(6, -6)] * 3)
