@@ -91,6 +91,8 @@ def reconstruct_contrasts(
     """
     if isinstance(motion, str) and motion not in (NONE, STACK):
         raise InvsrError(f"motion {motion!r} of several contrasts: use {NONE} or {STACK}, each scan as a whole")
+    if isinstance(method, str):
+        raise InvsrError(f"method {method!r} of several contrasts: give invsr.pipeline.JointTV() or JointUnrolled()")
     members = members_of(contrasts, len(scans))
     told = _of_each({key: value for key, value in acquired.items() if key not in ONE_FOR_ALL}, len(scans))
     alike = {key: value for key, value in acquired.items() if key in ONE_FOR_ALL}

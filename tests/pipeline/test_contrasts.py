@@ -157,6 +157,7 @@ def test_a_scan_one_pixel_wide_is_not_registered(scans):
         ({"contrasts": ["a"]}, "1 contrasts named for 2 scans"),
         ({"masks": [invsr.Volume(torch.ones(1, 1, 36, 36, 36), GRID)]}, "1 masks for 2 scans"),
         ({"motion": "slice"}, "use none or stack"),
+        ({"method": "tv"}, "method 'tv' of several contrasts: give .*JointTV"),
         ({"slice_thickness": [4.0, 4.0, 4.0]}, "3 values of slice thickness for 2 scans"),
         ({"motion": Motion(GRID.centre, ())}, "motion of 0 scans for 2"),
     ],
