@@ -42,7 +42,7 @@ def without_faults(scan: Scan, alone: bool = True) -> Scan:
     axis = scan.through_plane
     if scan.grid.shape[axis] < 3:
         return scan
-    slices, notes = scan.data[0, 0].movedim(axis, -1), []
+    slices, mask, notes = scan.data[0, 0].movedim(axis, -1), scan.mask, []
     padded = padded_ends(slices)
     if padded != list(scan.padded_slices):
         notes.append(
@@ -64,6 +64,9 @@ def without_faults(scan: Scan, alone: bool = True) -> Scan:
         odd = (torch.arange(slices.shape[2]) % 2 == 1).to(slices)
         pixels = torch.tensor(shift.difference).to(slices)
         slices = _as_before(shifted(slices, -pixels[:, None] * odd), slices)
+        if mask is not None:  # of the data as they were
+            inside = shifted((mask.data[0, 0].movedim(axis, -1) != 0).to(slices), -pixels[:, None] * odd) > 0.5
+            mask = mask.with_data(inside.to(slices).movedim(-1, axis)[None, None].contiguous())
         spacing = [float(scan.grid.spacing[n]) for n in (0, 1, 2) if n != axis]
         distance = sum((one * size) ** 2 for one, size in zip(shift.difference, spacing, strict=True)) ** 0.5
         notes.append(
@@ -91,7 +94,14 @@ def without_faults(scan: Scan, alone: bool = True) -> Scan:
     volume = replace(scan.volume, data=slices.movedim(-1, axis)[None, None].contiguous())
     said = tuple(f"{scan.name}: {note} (--faults keep leaves the data as they are)" for note in notes)
     notes_of = (*scan.notes, *said)
-    return replace(scan, volume=volume, empty_slices=tuple(left_out), padded_slices=tuple(padded), notes=notes_of)
+    return replace(
+        scan,
+        volume=volume,
+        mask=mask,
+        empty_slices=tuple(left_out),
+        padded_slices=tuple(padded),
+        notes=notes_of,
+    )
 
 
 def _factors(difference: float, count: int) -> Tensor:

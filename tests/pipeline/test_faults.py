@@ -142,6 +142,17 @@ def test_data_can_be_kept(scan):
         scans_of(bad, faults="no")
 
 
+def test_a_mask_moves_with_the_slices_that_are_moved_back(scan):
+    """It was drawn on the slices as they were: left there, it pulled the estimated motion of packages."""
+    found = changed(scan, moved)
+    inside = found.data > 0.2 * found.data.max()
+    (corrected,) = scans_of([found], masks=found.with_data(inside.float()))
+    assert any("in its plane" in note for note in corrected.notes)
+    right = scan.data > 0.2 * scan.data.max()
+    wrong = float((inside != right).float().mean())
+    assert float(((corrected.mask.data != 0) != right).float().mean()) < 0.5 * wrong
+
+
 def test_packages_of_several_scans_are_left_to_the_estimate_of_motion(scan):
     bad = changed(scan, moved)
     assert all(not one.notes for one in scans_of([bad, scan]))
