@@ -227,15 +227,13 @@ def _join(scans: list[RegisteredScan], target: Grid, spacing: float) -> list[Reg
     for n in each(range(1, len(scans))):
         volume = volume_of(coarse[:n], grid)
         tried = [align(volume, grid, start, each_slice=False) for start in each(_starts(coarse[0], coarse[n]))]
-        costs = [
-            float((fit(volume, grid, one, residual_sd=START_RESIDUAL_SD).cost * one.weights).sum()) for one in tried
-        ]
+        costs = [_cost(volume, grid, one) for one in tried]
         coarse[n] = tried[costs.index(min(costs))]
     return [_taken(one, other) for one, other in zip(scans, coarse, strict=True)]
 
 
 def _cost(volume: Tensor, grid: Grid, scan: RegisteredScan) -> float:
-    return float((fit(volume, grid, scan, START_RESIDUAL_SD).cost * scan.weights).sum())
+    return float((fit(volume, grid, scan, residual_sd=START_RESIDUAL_SD).cost * scan.weights).sum())
 
 
 def _starts(first: RegisteredScan, scan: RegisteredScan) -> list[RegisteredScan]:
