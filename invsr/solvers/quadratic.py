@@ -13,7 +13,7 @@ from invsr.numerics.linear import LinearSolution
 from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import GRADIENT, Prior
 from invsr.solvers.residuals import as_tuple, back_project, chi2, gain, intensity_scale
-from invsr.solvers.solution import Solution
+from invsr.solvers.solution import CHI2_EXPECTED, Solution
 from invsr.solvers.weighting import CHI2_TARGET, CHI2_TOLERANCE, LEAST_POWER, require_weight
 
 # First weight of the search, first guess of d log(chi2) / d log(lam) and the least that is believed, and the largest
@@ -126,7 +126,7 @@ class _Search:
         slope = FIRST_SLOPE
         if self.before is not None and self.before[0] != self.log_lam:
             slope = max((excess - self.before[1]) / (self.log_lam - self.before[0]), LEAST_SLOPE)
-            if excess > 0 and slope < LEAST_POWER and self.log_lam < self.before[0]:
+            if misfit > CHI2_EXPECTED[1] and slope < LEAST_POWER and self.log_lam < self.before[0]:
                 self.log_lam, self.went_back = self.before[0], True
                 return False
         if excess > 0 and self.log_lam <= self.least:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from invsr.errors import InvsrError
 from invsr.priors.base import GRADIENT, Prior
+from invsr.solvers.solution import CHI2_EXPECTED
 
 # Automatic weight: the residual chi2 it aims at. The true volume has 1, but it has not been fitted to the
 # noise; a fit takes some of it up. `benchmarks/tuning/tv_weight.py` shows the score against this number.
@@ -21,10 +22,10 @@ ENDING = 3
 # the model is wrong (motion that is left, anatomy that ends at the field of view) chi2 does not come down to its aim,
 # and the weight would vanish. Scans whose model holds end at 0.1 to 0.2.
 LEAST_WEIGHT = 0.05
-# Nor is it lowered where chi2 follows it by less than this power: 0.5 (several stacks) to 1.7 where the model holds,
-# falling to 0 where it is wrong; volumes of moving, corrupted or shaded slices are best at 0.1 to 0.3. It is told from
-# weights that differ by more than a factor, where chi2 falls or grows from one iteration to the next by less than these
-# shares: elsewhere it still follows the weights before.
+# Nor is it lowered where chi2 is above the expected band and follows it by less than this power: 0.5 (several stacks)
+# to 1.7 where the model holds, falling to 0 where it is wrong; volumes of moved, corrupted or shaded slices are best at
+# 0.1 to 0.3. It is told from weights that differ by more than a factor, where chi2 falls or grows from one iteration to
+# the next by less than these shares: elsewhere it still follows the weights before.
 LEAST_POWER, CLEAR_CHANGE, STEADY = 0.3, 1.2, (0.02, 0.002)
 # Noise below this share of the peak is taken for this: without noise, a denoiser's levels and weight would vanish.
 LEAST_NOISE = 1e-4
@@ -129,9 +130,9 @@ class Constant:
         if self.settled:
             return
         now, (heavier, before) = self.lam, self.reference
-        if now > heavier:
-            self.reference = (now, chi2) if abs(drift) < STEADY[0] else (0.0, 0.0)
-        elif heavier > CLEAR_CHANGE * now and mismatch > 1 and -STEADY[0] < drift < STEADY[1]:
+        if n == 2 and abs(drift) < STEADY[0]:
+            self.reference = now, chi2
+        elif heavier > CLEAR_CHANGE * now and chi2 > CHI2_EXPECTED[1] and -STEADY[0] < drift < STEADY[1]:
             if math.log(before / chi2) < LEAST_POWER * math.log(heavier / now):
                 self.lam, self.settled, self.automatic = heavier, True, False
                 return

@@ -94,7 +94,7 @@ def test_automatic_weight_meets_its_target(start):
     assert 2.0 * weights.lam**0.7 == pytest.approx(CHI2_TARGET, rel=CHI2_TOLERANCE)
 
 
-@pytest.mark.parametrize("floor", [0.84, 1.2, 3.0, 16.0])
+@pytest.mark.parametrize("floor", [1.3, 3.0, 16.0])
 @pytest.mark.parametrize("start", [0.02, 0.3, 30.0])
 def test_automatic_weight_stays_where_chi2_hardly_follows_it(start, floor):
     # A wrong model: something is left that no weight explains.
@@ -111,11 +111,14 @@ def test_automatic_weight_stays_where_chi2_hardly_follows_it(start, floor):
     assert power > LEAST_POWER / 4 or weights.lam == start
 
 
-def test_automatic_weight_follows_on_where_chi2_still_grows():
+@pytest.mark.parametrize("figures", [(9.0, 2.0, 2.0, 2.0, 2.01), (9.0, 2.0, 1.9, 1.9, 1.8), (1.1, 1.1, 1.1, 1.1, 1.1)])
+def test_automatic_weight_is_lowered_where_chi2_is_not_steady_or_expected(figures):
+    # The volume still follows the weights before, or noise is most of what there is.
     weights = Constant.of(TV(), None, 0.1, 1.0)
-    for n, chi2 in enumerate((9.0, 2.0, 1.2, 1.2, 1.21)):  # the volume comes nearer to the first weight's
+    first = weights.lam
+    for n, chi2 in enumerate(figures):
         weights.learn(n, chi2)
-    assert not weights.settled and weights.lam < Constant.of(TV(), None, 0.1, 1.0).lam / 1.4
+    assert not weights.settled and weights.lam < first / 1.5
 
 
 def test_automatic_weight_changes_by_at_most_four_and_waits_for_the_start():
