@@ -22,8 +22,9 @@ from invsr.cohort.dataset import Selection
 from invsr.cohort.derivative import prepare_dataset
 from invsr.cohort.engine import Crew
 from invsr.cohort.group import write_group
-from invsr.cohort.jobs import RUN, STACKS, Options, run_of, sha256
+from invsr.cohort.jobs import RUN, STACKS, Options, run_of
 from invsr.cohort.work import DONE, Outcome
+from invsr.io.files import sha256
 
 
 def write_small(root, count):

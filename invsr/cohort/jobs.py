@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from typing import Any
 from invsr.cohort.dataset import Source
 from invsr.errors import InvsrError
 from invsr.io.bounds import parse_json, read_text
-from invsr.io.files import make_folder, write_whole
+from invsr.io.files import make_folder, sha256, write_whole
 from invsr.io.sidecars import sidecars_of
 from invsr.models.registry import ROOM
 from invsr.motion import NONE as STILL
@@ -189,24 +188,6 @@ def read_entries(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def sha256(path: Path) -> str:
-    """The checksum of a file.
-
-    Raises
-    ------
-    InvsrError
-        When it cannot be read.
-    """
-    try:
-        found = hashlib.sha256()
-        with open(path, "rb") as file:
-            while block := file.read(2**20):
-                found.update(block)
-        return found.hexdigest()
-    except OSError as error:
-        raise InvsrError(f"{path}: cannot be read ({error.strerror}): check the path and permissions") from error
 
 
 class Checksums:

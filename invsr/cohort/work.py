@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from invsr.cohort.derivative import entries_of, publish, remove, staging
-from invsr.cohort.jobs import Job, Options, Run, Target, run_of, sha256
+from invsr.cohort.jobs import Job, Options, Run, Target, run_of
 from invsr.cohort.pictures import write_thumbnails
 from invsr.errors import InvsrError, InvsrWarning
-from invsr.io.files import make_folder, write_whole
+from invsr.io.files import make_folder, sha256, write_whole
 from invsr.io.nifti import load, save
 from invsr.numerics.axes import so_many_threads
 from invsr.pipeline import Reconstruction

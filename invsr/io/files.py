@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -118,6 +119,24 @@ def write_whole(path: str | os.PathLike[str], text: str) -> None:
     with whole_file(path) as part:
         # File names may hold bytes that are no text.
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """The checksum of a file.
+
+    Raises
+    ------
+    InvsrError
+        When it cannot be read.
+    """
+    try:
+        found = hashlib.sha256()
+        with open(path, "rb") as file:
+            while block := file.read(2**20):
+                found.update(block)
+        return found.hexdigest()
+    except OSError as error:
+        raise InvsrError(f"{path}: cannot be read ({error.strerror}): check the path and permissions") from error
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 
 from invsr.grid import Grid
-from invsr.io.files import write_whole
+from invsr.io.files import sha256, write_whole
 from invsr.models import compiled, engines
 from invsr.pipeline import Reconstruction
 
@@ -36,7 +35,7 @@ def run_record(result: Reconstruction, command: str, files: Mapping[str, Path]) 
         "gain": result.gain,
         "remarks": result.remarks(),
         "history": result.history,
-        "sha256": {role: hashlib.sha256(path.read_bytes()).hexdigest() for role, path in files.items()},
+        "sha256": {role: sha256(path) for role, path in files.items()},
         "versions": {name: version(name) for name in PACKAGES}
         | ({} if (openvino := compiled.version()) is None else {"openvino": openvino}),
     }

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from invsr.errors import InvsrError
 from invsr.io.bounds import parse_json
-from invsr.io.files import check_writable, whole_file, write_whole
+from invsr.io.files import check_writable, sha256, whole_file, write_whole
 from invsr.models.weights import DAMAGES
 from invsr.training.muon import Muon
 
@@ -247,7 +247,7 @@ def sum_of_files(paths: Sequence[str | Path]) -> str:
     """A checksum of the contents of files, in their order."""
     found = hashlib.sha256()
     for path in paths:
-        found.update(hashlib.sha256(Path(path).read_bytes()).digest())
+        found.update(bytes.fromhex(sha256(path)))
     return found.hexdigest()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from invsr.errors import InvsrError
+from invsr.io.files import sha256
 from invsr.models.deviation import DeviationNetwork
 from invsr.models.registry import DEVIATION, ENDING, models, weights_of
 from invsr.models.weights import read_weights, require_kind
@@ -211,7 +211,7 @@ def read_deviation(path: str | Path, sha256: str | None = None) -> PredictedDevi
 def fingerprint(solver: str | Path) -> str:
     """SHA-256 of a trained solver's weights file."""
     if str(solver).endswith(WEIGHTS):
-        return hashlib.sha256(Path(solver).read_bytes()).hexdigest()
+        return sha256(solver)
     return weights_of(str(solver))[1]
 
 

@@ -11,10 +11,11 @@ from small_dataset import describe, jobs_in, write_scan
 from invsr.cohort.dataset import Selection, find_scans, read_filters
 from invsr.cohort.engine import HELD, Crew
 from invsr.cohort.forecast import correction_of, forecast, seconds_of
-from invsr.cohort.jobs import CONTRASTS, NONE, RUN, Checksums, Options, is_finished, jobs_of, run_of, sha256
+from invsr.cohort.jobs import CONTRASTS, NONE, RUN, Checksums, Options, is_finished, jobs_of, run_of
 from invsr.cohort.names import Name
 from invsr.cohort.participants import TO_DO, Planned, need_of
 from invsr.errors import InvsrError, InvsrWarning
+from invsr.io.files import sha256
 
 OURS = "space-orig_res-iso_desc-invsr"
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from small_dataset import describe, write_scan
 
-from invsr.cohort.jobs import sha256
+from invsr.io.files import sha256
 
 WORDS = [sys.executable, "-m", "invsr", "bids"]
 HOW = ["participant", "--method", "tikhonov", "--n-workers", "2", "--memory", "6", "--seed", "1"]
