@@ -13,6 +13,7 @@ from invsr.errors import InvsrError
 from invsr.grid import Grid
 from invsr.io.bounds import require_bytes, require_memory
 from invsr.io.geometry import question_size
+from invsr.io.intensities import replace_not_finite
 from invsr.io.sidecars import read_slices
 from invsr.volume import Volume
 
@@ -40,13 +41,13 @@ def read_mgh(path: Path, index: int | None) -> Volume:
         grid = Grid(shape[:3], image.affine)
     except InvsrError as error:
         raise InvsrError(f"{path}: {error}") from None
-    voxels = np.asarray(image.dataobj, dtype=np.float32).reshape(*shape[:3], -1)[..., index or 0]
-    if not np.isfinite(voxels).all():
-        raise InvsrError(f"{path}: {int((~np.isfinite(voxels)).sum())} of its voxels are NaN or infinite: replace them")
+    volumes = np.asarray(image.dataobj, dtype=np.float32).reshape(*shape[:3], -1)
+    voxels = np.array(volumes[..., index or 0], order="C")
+    replace_not_finite(path, voxels)
     question_size(grid, path)
     slices = read_slices(path, grid, None)
     return Volume(
-        torch.from_numpy(np.ascontiguousarray(voxels))[None, None],
+        torch.from_numpy(voxels)[None, None],
         grid,
         path.name,
         slice_thickness=slices.thickness,

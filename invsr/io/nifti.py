@@ -24,6 +24,7 @@ from invsr.io.bounds import require_bytes, require_memory
 from invsr.io.files import OUTPUT_ENDINGS, whole_file
 from invsr.io.formats import require_nifti_like, require_readable
 from invsr.io.geometry import question_size, read_affine
+from invsr.io.intensities import blocks, replace_not_finite
 from invsr.io.mgh import ENDINGS as MGH_ENDINGS
 from invsr.io.mgh import read_mgh
 from invsr.io.nrrd import ENDINGS as NRRD_ENDINGS
@@ -34,8 +35,6 @@ from invsr.volume import Volume
 
 # The dimensions of a NIfTI-1 header are 16-bit integers.
 LARGEST_NIFTI1 = 32767
-# Voxels converted at once while reading: bounds the float64 copy to 32 MB.
-BLOCK = 2**22
 # Bytes after the voxels up to which the end of a gzip stream, which holds the checksum, is looked for.
 LARGEST_REST = 2**26
 # The intent codes of CIFTI-2.
@@ -287,18 +286,10 @@ def _reading(path: Path) -> Iterator[None]:
 def _float32(path: Path, raw: npt.NDArray[Any], slope: float, inter: float) -> npt.NDArray[np.float32]:
     """Scaled intensities, in blocks of slices so that float64 never holds the whole volume."""
     data = np.empty(raw.shape, np.float32)
-    nan = infinite = 0
-    step = max(1, BLOCK // (raw.shape[0] * raw.shape[1]))
-    for k in range(0, raw.shape[2], step):
+    for stored, scaled in zip(blocks(raw), blocks(data), strict=True):
         with np.errstate(over="ignore", invalid="ignore"):
-            block = (raw[..., k : k + step].astype(np.float64) * slope + inter).astype(np.float32)
-        nan += int(np.isnan(block).sum())
-        infinite += int(np.isinf(block).sum())
-        data[..., k : k + step] = np.nan_to_num(block, copy=False, nan=0, posinf=0, neginf=0)
-    if nan + infinite == data.size:
-        raise InvsrError(f"{path}: none of its {data.size} voxels is a finite number: export it again")
-    if nan + infinite:
-        warn(f"{path}: {nan} NaN and {infinite} infinite of {data.size} voxels replaced by 0")
+            scaled[...] = stored.astype(np.float64) * slope + inter
+    replace_not_finite(path, data)
     return data
 
 

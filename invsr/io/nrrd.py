@@ -16,6 +16,7 @@ from invsr.grid import Grid
 from invsr.io.bounds import DEFLATE, require_memory
 from invsr.io.formats import require_readable
 from invsr.io.geometry import question_size
+from invsr.io.intensities import replace_not_finite
 from invsr.io.sidecars import read_slices
 from invsr.io.warn import warn
 from invsr.volume import Volume
@@ -77,8 +78,7 @@ def read_nrrd(path: Path, index: int | None) -> Volume:
         except InvsrError as error:
             raise InvsrError(str(error) if str(error).startswith(f"{path}: ") else f"{path}: {error}") from None
         voxels = _voxels(path, file, header, grid)
-    if not np.isfinite(voxels).all():
-        raise InvsrError(f"{path}: {int((~np.isfinite(voxels)).sum())} of its voxels are NaN or infinite: replace them")
+    replace_not_finite(path, voxels)
     question_size(grid, path)
     thicknesses = _thicknesses(path, header)
     stated = np.flatnonzero(np.isfinite(thicknesses))

@@ -43,9 +43,9 @@ def read(path: Path) -> Anatomy:
     Raises
     ------
     InvsrError
-        When the file cannot be read, or has no positive voxel.
+        When the file cannot be read, holds several volumes, or has no positive voxel.
     """
-    volume = load(path, 0)
+    volume = load(path)
     data, spacing = volume.data, torch.as_tensor(volume.grid.spacing, dtype=torch.float32)
     whole = bool((data == data.round()).all())
     # Every voxel: the labels of small structures are easily missed.

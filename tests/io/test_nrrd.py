@@ -109,6 +109,14 @@ def sheared():
     return {"space directions": shear}
 
 
+@pytest.mark.parametrize("encoding", ["raw", "gzip"])
+def test_nan_voxels_become_zero_with_a_warning(tmp_path, encoding):
+    data = DATA + np.float32([np.nan, 0, np.inf, 0, 0])
+    with pytest.warns(InvsrWarning, match="x.nrrd: 42 NaN and 42 infinite of 210 voxels replaced by 0"):
+        volume = invsr.load(write(tmp_path / "x.nrrd", data, **fields(encoding=encoding)))
+    np.testing.assert_array_equal(volume.numpy(), np.where(np.isfinite(data), data, 0))
+
+
 BAD = {
     "4-D": (
         np.zeros((*SHAPE, 2)),
@@ -125,7 +133,7 @@ BAD = {
     "unit": (DATA, fields(**{"space units": ["inch"] * 3}), "space units are inch, inch, inch: known .* are mm"),
     "bzip2": (DATA, fields(encoding="bzip2"), "is encoded by bzip2: save it raw or by gzip"),
     "text": (DATA, fields(encoding="ascii"), "is encoded by ascii: save it raw or by gzip"),
-    "nan": (DATA + np.float32([np.nan, 0, 0, 0, 0]), fields(), "42 of its voxels are NaN"),
+    "nan": (np.full(SHAPE, np.nan), fields(), "none of its 210 voxels is a finite number"),
     "far": (DATA, fields() | {"space origin": [1e20, 0, 0]}, "which no scan has"),
 }
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from volume_files import ORIENTATIONS, SHAPE, affine_of, load_quietly, load_with_warning, patch, refuses, voxels, write
 
-import invsr.io.nifti
+import invsr.io.intensities
 from invsr.grid import Grid
 from invsr.io.nifti import load
 
@@ -142,7 +142,7 @@ def test_blocks_bound_memory_and_do_not_show(tmp_path, monkeypatch):
     data = voxels((64, 64, 65), np.int16)
     data[3, 3, 64] = 32767
     path = write(tmp_path / "x.nii.gz", data, scl_slope=0.5)
-    monkeypatch.setattr(invsr.io.nifti, "BLOCK", 64 * 64 * 4)
+    monkeypatch.setattr(invsr.io.intensities, "BLOCK", 64 * 64 * 4)
     load(path)
     tracemalloc.start()
     volume = load(path)

@@ -99,6 +99,12 @@ def test_files_that_teach_what_is_wrong_are_named(tmp_path, write):
         Anatomies([tmp_path / "fine.nii"])
 
 
+def test_files_of_several_volumes_are_refused(tmp_path, write):
+    series = np.random.default_rng(0).random((12, 12, 12, 3)).astype(np.float32)
+    with pytest.raises(InvsrError, match="series.nii: holds 3 volumes: .*save one as a file of its own"):
+        Anatomies([write(tmp_path / "series.nii", series)])
+
+
 def test_masks_are_lesions_and_no_anatomy(folder, tmp_path, write):
     mask = np.zeros((20, 20, 20), np.uint8)
     mask[5:9, 6:12, 0:3] = 1
