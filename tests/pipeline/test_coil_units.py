@@ -52,8 +52,9 @@ def test_noise_that_coils_share_leaves_intensities_alone(correlation):
 @pytest.mark.parametrize("method", ["tikhonov", "tv", "unrolled"])
 def test_the_scale_of_maps_is_that_of_the_result_and_of_nothing_else(method):
     raw, maps, _ = measured()
-    one, other = (reconstruct_raw(raw, method=method, maps=factor * maps) for factor in (1.0, 0.03))
-    torch.testing.assert_close(0.03 * other.x, one.x, rtol=1e-3, atol=1e-4)
+    scale = 2.0**-5  # a power of two: bfloat16, in which networks run on some processors, rounds others anew
+    one, other = (reconstruct_raw(raw, method=method, maps=factor * maps) for factor in (1.0, scale))
+    torch.testing.assert_close(scale * other.x, one.x, rtol=1e-3, atol=1e-4)
     assert other.sigma == pytest.approx(one.sigma, rel=1e-3) and other.chi2 == pytest.approx(one.chi2, rel=1e-3)
     assert one.sigma == pytest.approx(SIGMA, rel=0.05)
 
