@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from invsr.errors import InvsrError, InvsrWarning
+from invsr.errors import InvsrError
 from invsr.noise.likelihoods import Gaussian
 from invsr.numerics.fixed_point import METHODS, FixedPoint
 from invsr.numerics.iteration import ProgressCallback, Status, split
@@ -16,7 +16,8 @@ from invsr.numerics.linear import number
 from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import Prior
 from invsr.solvers.discrepancy import match_discrepancy, run_with_enough_noise
-from invsr.solvers.implicit import ImplicitGradient
+from invsr.solvers.ending import Ending
+from invsr.solvers.implicit import ImplicitGradient, adjoint_of, warn_unless_found
 from invsr.solvers.observation import Observation
 from invsr.solvers.plug_and_play import PRIOR_WEIGHT, smooth_guess
 from invsr.solvers.residuals import as_tuple, back_project, gain, intensity_scale
@@ -26,8 +27,8 @@ from invsr.solvers.state import Problem, State, Step, data_step
 IMPLICIT, JACOBIAN_FREE = "implicit", "jacobian_free"
 # What the denoiser is to take off besides the noise of the data, as a share of the peak, before training.
 INITIAL_LEVEL = 0.03
-# Share of the time that the search on a coarser grid takes.
-COARSE_SHARE = 0.2
+# Share of the search's time that the coarser grid takes, and of the whole that the steps after the search do.
+COARSE_SHARE, ENDING_SHARE = 0.2, 0.25
 
 
 class Equilibrium(nn.Module):
@@ -41,6 +42,8 @@ class Equilibrium(nn.Module):
 
         dv/dp = (I - J)^-1 dT/dp          implicit: backward solves w = J^T w + b
         dv/dp ~ dT/dp                     jacobian_free
+
+    T leaves noise in v: without any, v would tell the denoiser nothing of that in the data. `Ending` takes it off.
 
     Parameters
     ----------
@@ -58,10 +61,13 @@ class Equilibrium(nn.Module):
         ``1 / (1 - c)`` times as large.
     max_iter, backward_max_iter : int
         Largest numbers of evaluations of T, and of products with J^T.
+    n_ending : int
+        Steps after the fixed point, not iterated.
 
     Attributes
     ----------
     log_level, log_weight : nn.Parameter, scalars
+    ending : Ending or None
     last, last_backward : FixedPoint or None
         How the last forward and the last backward pass ended.
 
@@ -89,6 +95,7 @@ class Equilibrium(nn.Module):
         max_iter: int = 50,
         backward_rtol: float = 1e-4,
         backward_max_iter: int = 50,
+        n_ending: int = 0,
     ) -> None:
         super().__init__()
         if method not in METHODS:
@@ -97,6 +104,8 @@ class Equilibrium(nn.Module):
             raise InvsrError(f"unknown backward {backward!r}: use {IMPLICIT} or {JACOBIAN_FREE}")
         if min(max_iter, backward_max_iter) < 1:
             raise InvsrError(f"max_iter {max_iter}, backward_max_iter {backward_max_iter}: give at least 1")
+        if n_ending < 0:
+            raise InvsrError(f"n_ending is {n_ending}: give a number of steps, 0 or more")
         if step.descends:
             raise InvsrError(
                 f"{type(step).__name__} with descent remembers more than one volume: an equilibrium takes it without"
@@ -112,11 +121,13 @@ class Equilibrium(nn.Module):
         self.backward_rtol, self.backward_max_iter = backward_rtol, backward_max_iter
         self.log_level = nn.Parameter(torch.zeros(()))
         self.log_weight = nn.Parameter(torch.zeros(()))
+        self.n_ending = n_ending
+        self.ending = Ending(n_ending) if n_ending else None
         self.last: FixedPoint | None = None
         self.last_backward: FixedPoint | None = None
 
     def forward(self, operator: LinearOperator, y: Data, sigma: float | Tensor, x0: Tensor | None = None) -> Tensor:
-        """The volume at the fixed point, differentiable in y and in the parameters of prior, operator and self.
+        """The volume, differentiable in y and in the parameters of prior, operator and self.
 
         Parameters
         ----------
@@ -143,7 +154,7 @@ class Equilibrium(nn.Module):
             When a fixed point is not found, here or in the backward pass. What comes nearest is used.
         """
         state, problem = self._find(operator, y, sigma, x0)
-        self._judge(self.last, "forward", self.rtol, "max_iter")
+        warn_unless_found(self.last, self.step, "forward", self.rtol, "max_iter")
         implicit = torch.is_grad_enabled() and self.backward == IMPLICIT
         v = state.v.detach().requires_grad_(implicit)
         lam, rho = self._weights(sigma, problem)
@@ -151,10 +162,10 @@ class Equilibrium(nn.Module):
         problem = replace(problem, back_projection=back_project(operator, y))
         after = self.step(replace(state, v=v), problem, lam, rho)
         if not implicit:
-            return after.x
+            return self._ended(after.x, problem, sigma)
         x, image = after.x, after.v
         out: Tensor = ImplicitGradient.apply(x, image, lambda grad: self._adjoint(v, x, image, grad))
-        return out
+        return self._ended(out, problem, sigma)
 
     def last_steps(
         self,
@@ -167,7 +178,7 @@ class Equilibrium(nn.Module):
         n_last: int = 3,
         search: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """For training: the volume after some iterations, only the last of which are in the graph.
+        """For training: the volume after some iterations and the ending, only the last of which are in the graph.
 
         With `n_before` drawn anew each time, short runs train T to go far in a step, long ones to stay where it arrived
         (Bansal et al. 2022): the fixed point then is where the iteration passes the truth. Beside it, by how much T
@@ -208,7 +219,7 @@ class Equilibrium(nn.Module):
             before, state = state, self.step(state, problem, lam, rho)
             moves.append((state.v - before.v).norm())
         least = 1e-6 * float(state.v.detach().norm()) + 1e-30
-        return state.x, moves[-1] / moves[-2].clamp(min=least)
+        return self._ended(state.x, problem, sigma), moves[-1] / moves[-2].clamp(min=least)
 
     @torch.no_grad()
     def solve(
@@ -242,13 +253,17 @@ class Equilibrium(nn.Module):
         def run(
             seen: Observation, assumed_sigma: float, inner: ProgressCallback | None
         ) -> tuple[tuple[Tensor, float | Tensor, float | Tensor], float]:
-            coarse, fine = split(inner, COARSE_SHARE if x0 is None else 0.0)
+            searching, ending = split(inner, 1.0 if self.ending is None else 1 - ENDING_SHARE)
+            coarse, fine = split(searching, COARSE_SHARE if x0 is None else 0.0)
             guess = seen.guess if x0 is not None else self._from_coarse(seen, assumed_sigma, scale, coarse)
             state, problem = self._find(seen.operator, seen.y, assumed_sigma, guess, scale=scale, progress=fine)
             lam, rho = self._weights(assumed_sigma, problem, scale)
             if self.last is None or self.last.status is not Status.CONVERGED:  # the best v is not the last one
                 state = self.step(state, problem, lam, rho)
-            return (state.x, lam, rho), seen.chi2(seen.operator(state.x))
+            x: Tensor = state.x
+            if self.ending is not None:
+                x, lam, rho = self.ending(self.step, x, problem, assumed_sigma, scale, ending)
+            return (x, lam, rho), seen.chi2(seen.operator(x))
 
         x, lam, rho = run_with_enough_noise(run, whole, float(sigma), progress)
         assert self.last is not None
@@ -311,6 +326,10 @@ class Equilibrium(nn.Module):
         # The variance of the start, None, stays: ADMM's dual is never rescaled.
         return problem, self.step.start(problem, smooth_guess(operator, y) if x0 is None else x0)
 
+    def _ended(self, x: Tensor, problem: Problem, sigma: float | Tensor) -> Tensor:
+        """The volume at the end, from that at the fixed point."""
+        return x if self.ending is None else self.ending.forward(self.step, x, problem, sigma)[0]
+
     def _weights(
         self, sigma: float | Tensor, problem: Problem, scale: float = 1.0
     ) -> tuple[float | Tensor, float | Tensor]:
@@ -322,28 +341,9 @@ class Equilibrium(nn.Module):
         return lam, lam / variance
 
     def _adjoint(self, v: Tensor, x: Tensor, image: Tensor, grad: Tensor) -> Tensor:
-        """``(I - J^T)^-1 b`` with b the gradient `grad` of x, taken back to v."""
-        (b,) = torch.autograd.grad(x, v, grad, retain_graph=True)
-        scale = b.abs().max()
-        if not scale > 0:  # NaN goes on to the parameters, where training looks for it
-            return b
-        b = b / scale  # squares of gradients can be too small for float32
+        def solve(advance: Callable[[Tensor], Tensor], b: Tensor) -> Tensor:
+            self.last_backward = self.method(advance, b, rtol=self.backward_rtol, max_iter=self.backward_max_iter)
+            warn_unless_found(self.last_backward, self.step, "backward", self.backward_rtol, "backward_max_iter")
+            return self.last_backward.v
 
-        def advance(w: Tensor) -> Tensor:
-            (product,) = torch.autograd.grad(image, v, w, retain_graph=True)
-            return b + product
-
-        self.last_backward = self.method(advance, b, rtol=self.backward_rtol, max_iter=self.backward_max_iter)
-        self._judge(self.last_backward, "backward", self.backward_rtol, "backward_max_iter")
-        return self.last_backward.v * scale
-
-    def _judge(self, found: FixedPoint | None, way: str, rtol: float, limit: str) -> None:
-        if found is None or found.status is Status.CONVERGED:
-            return
-        warnings.warn(
-            f"{way} fixed point of {type(self.step).__name__} not found: relative residual {found.residual:.1e} "
-            f"instead of {rtol:.1e} after {found.n_iter} iterations ({found.status.value}), the nearest is used: "
-            f"raise {limit}, or use a denoiser that contracts more",
-            InvsrWarning,
-            stacklevel=3,
-        )
+        return adjoint_of(v, x, image, grad, solve)

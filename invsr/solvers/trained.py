@@ -19,7 +19,9 @@ UNROLLED, DEQ = "unrolled", "deq"
 TRAINABLE_STEPS: dict[str, Any] = {"hqs": HQS, "admm": ADMM, "pgd": PGD}
 # Of a trained equilibrium: relative residual at which it counts as found (benchmarks/quality/noise_level.py).
 FIXED_POINT_RTOL = 5e-3
-# Of an unrolled solver in a file: what is made before the weights are seen to fit.
+# Steps after the fixed point of equilibria that are trained.
+ENDING = 2
+# Of a solver in a file: what is made before the weights are seen to fit.
 MOST_STEPS = 100
 
 
@@ -38,7 +40,7 @@ def unrolled_of(networks: list[Network], step: str = "hqs", n_steps: int = 5, sa
     )
 
 
-def equilibrium_of(network: Network, step: str = "hqs", max_iter: int = 30) -> Equilibrium:
+def equilibrium_of(network: Network, step: str = "hqs", max_iter: int = 30, n_ending: int = ENDING) -> Equilibrium:
     """A denoising network as an equilibrium solver, with Jacobian-free gradients.
 
     Raises
@@ -49,7 +51,12 @@ def equilibrium_of(network: Network, step: str = "hqs", max_iter: int = 30) -> E
     if step not in TRAINABLE_STEPS:
         raise InvsrError(f"step {step!r} cannot be trained: use one of {', '.join(TRAINABLE_STEPS)}")
     return Equilibrium(
-        TRAINABLE_STEPS[step](), _prior(network), backward=JACOBIAN_FREE, rtol=FIXED_POINT_RTOL, max_iter=max_iter
+        TRAINABLE_STEPS[step](),
+        _prior(network),
+        backward=JACOBIAN_FREE,
+        rtol=FIXED_POINT_RTOL,
+        max_iter=max_iter,
+        n_ending=n_ending,
     )
 
 
@@ -74,7 +81,7 @@ def save_solver(solver: Unrolled | Equilibrium, path: str | Path, description: d
         driver = {"kind": UNROLLED, "step": step, "n_steps": solver.n_steps, "priors": n_priors}
     else:
         first = solver.prior
-        driver = {"kind": DEQ, "step": step, "max_iter": solver.max_iter}
+        driver = {"kind": DEQ, "step": step, "max_iter": solver.max_iter, "n_ending": solver.n_ending}
     write_weights(solver.state_dict(), path, describe(first.network) | {DRIVER: driver} | description)
 
 
@@ -98,7 +105,10 @@ def load_solver(name: str | Path, kind: str | None = UNROLLED) -> tuple[Unrolled
         require_kind(about, *((UNROLLED, DEQ) if kind is None else (kind,)))
         driver = about[DRIVER]
         if driver["kind"] == DEQ:
-            return equilibrium_of(build(about["architecture"], about["config"]), driver["step"], driver["max_iter"])
+            network, n_ending = build(about["architecture"], about["config"]), driver.get("n_ending", 0)
+            if not 0 <= n_ending <= MOST_STEPS:
+                raise InvsrError(f"{n_ending} steps after the fixed point: at most {MOST_STEPS}")
+            return equilibrium_of(network, driver["step"], driver["max_iter"], n_ending)
         n_steps, n_networks = driver["n_steps"], driver["priors"]
         if not 1 <= n_steps <= MOST_STEPS or n_networks not in (1, n_steps):
             raise InvsrError(

@@ -272,6 +272,8 @@ def _take_over(solver: Unrolled | Equilibrium, trained: Any) -> None:
         first = "priors.0."
         shared = {name.removeprefix(first): value for name, value in state.items() if name.startswith(first)}
         state |= {f"priors.{n}.{name}": value for n in range(len(solver.priors)) for name, value in shared.items()}
+    elif isinstance(solver, Equilibrium) and not trained.n_ending:  # it gets one
+        state |= {name: value for name, value in solver.state_dict().items() if name not in state}
     try:
         solver.load_state_dict(state)
     except RuntimeError:

@@ -16,7 +16,7 @@ from invsr.operators import Stack, acquisition
 from invsr.priors import Denoiser, Prior, Tikhonov
 from invsr.solvers import ADMM, HQS, PGD, RED, Status, discrepancy
 from invsr.solvers.equilibrium import INITIAL_LEVEL, Equilibrium
-from invsr.solvers.plug_and_play import PRIOR_WEIGHT, smooth_guess
+from invsr.solvers.plug_and_play import LAST_LEVEL, PRIOR_WEIGHT, smooth_guess
 from invsr.solvers.residuals import chi2
 from invsr.solvers.steps import Problem
 from invsr.testing.phantoms import centred_grid
@@ -68,6 +68,13 @@ def unrolled(net, operator, y, n_iter=200):
     state = net.step.start(problem, torch.zeros_like(back))
     for _ in range(n_iter):
         state = net.step(state, problem, lam, rho)
+    state = net.step.start(problem, state.x)
+    for k in range(net.n_ending):
+        level = net.ending.level[k].exp() * SIGMA * LAST_LEVEL ** ((k + 1) / net.n_ending)
+        lam = net.ending.weight[k].exp() * PRIOR_WEIGHT * SIGMA**2
+        if isinstance(net.step, PGD):
+            lam = problem.norm * level**2
+        state = net.step(state, problem, lam, lam / level**2)
     return state.x
 
 
@@ -86,14 +93,18 @@ def difference(a, b):
 # Values and gradients -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("n_ending", [0, 2])
 @pytest.mark.parametrize("step", STEPS)
-def test_implicit_gradient_is_that_of_all_steps(step):
+def test_implicit_gradient_is_that_of_all_steps(step, n_ending):
     operator, y, truth = scan(2 if step == "red" else 3)
     y.requires_grad_()
-    net = model(step, **TIGHT)
+    net = model(step, n_ending=n_ending, **TIGHT)
     with torch.no_grad():
         net.log_level += 0.3
         net.log_weight -= 0.2
+        if n_ending:
+            net.ending.level += torch.tensor([0.3, 1.0])
+            net.ending.weight += torch.tensor([0.2, -0.3])
     torch.set_warn_always(True)  # by default it warns once per process
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -226,12 +237,15 @@ def test_no_graph_without_gradients():
 # What is said ---------------------------------------------------------------------------------------
 
 
-def test_solve_reports(monkeypatch):
+@pytest.mark.parametrize("n_ending", [0, 2])
+def test_solve_reports(monkeypatch, n_ending):
     monkeypatch.setattr(discrepancy, "CHI2_EXPECTED", (0.0, float("inf")))  # as it comes, whatever it leaves
     operator, y, truth = scan()
     y = y / peak(y)  # as the call without a report takes it
-    net = model("admm", rtol=1e-6, max_iter=100)
-    found = net.solve(operator, y, SIGMA)
+    net = model("admm", rtol=1e-6, max_iter=100, n_ending=n_ending)
+    told = []
+    found = net.solve(operator, y, SIGMA, progress=lambda done, _: told.append(done))
+    assert told == sorted(told) and told[-1] == 1
     torch.testing.assert_close(found.x, net(operator, y, SIGMA).detach(), rtol=0, atol=1e-12)
     assert found.status is Status.CONVERGED and not found.x.requires_grad and found.grid == GRID
     assert [entry["change"] for entry in found.history] == list(net.last.history)
@@ -304,6 +318,7 @@ def test_refuses_what_it_cannot_do():
         (HQS(), Contraction(), {"method": "newton"}, "'newton': use anderson, broyden, plain"),
         (HQS(), Contraction(), {"backward": "exact"}, "'exact': use implicit or jacobian_free"),
         (HQS(), Contraction(), {"backward_max_iter": 0}, "backward_max_iter 0: give at least 1"),
+        (HQS(), Contraction(), {"n_ending": -1}, "n_ending is -1"),
         (HQS(descend=True), Contraction(), {}, "without"),
         (HQS(), Denoiser(network), {}, "symmetries=False"),
         (HQS(), Denoiser(lambda v, sigma: v, dim=2, symmetries=False), {}, "planes='all'"),
@@ -318,7 +333,7 @@ def test_refuses_what_it_cannot_do():
 
 def test_last_steps_lead_on_from_the_fixed_point_and_measure_expansion():
     operator, y, _ = scan()
-    net = model("hqs", **TIGHT)
+    net = model("hqs", n_ending=1, **TIGHT)
     for search in (False, True):
         x, _ = net.last_steps(operator, y, SIGMA, n_before=200, search=search)
         torch.testing.assert_close(x, net(operator, y, SIGMA), rtol=1e-6, atol=1e-7)

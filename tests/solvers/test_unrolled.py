@@ -232,10 +232,22 @@ def test_equilibria_come_back(tmp_path):
     save_solver(solver, path, {})
     back, about = load_solver(path, "deq")
     assert type(back.step) is ADMM and back.max_iter == 12 and about["driver"]["kind"] == "deq"
+    assert back.n_ending == solver.n_ending == 2
     for name, value in solver.state_dict().items():
         torch.testing.assert_close(back.state_dict()[name], value.half().float())
     with pytest.raises(InvsrError, match="holds an equilibrium solver: use it with --method deq"):
         load_solver(path)
+
+
+def test_equilibria_of_files_from_before_there_was_an_ending_have_none(tmp_path):
+    path, driver = tmp_path / "w.safetensors", {"kind": "deq", "step": "hqs", "max_iter": 9}
+    save_solver(equilibrium_of(UNet(channels=(2, 4)), n_ending=0), path, {"driver": driver})
+    back, _ = load_solver(path, "deq")
+    assert back.n_ending == 0 and back.max_iter == 9
+    for n_ending in (-1, 10**9):
+        save_solver(equilibrium_of(UNet(channels=(2, 4))), path, {"driver": driver | {"n_ending": n_ending}})
+        with pytest.raises(InvsrError, match="steps after the fixed point: at most 100"):
+            load_solver(path, "deq")
 
 
 def test_trained_networks_are_not_turned_at_random():

@@ -15,7 +15,7 @@ from invsr.models.networks import UNet
 from invsr.models.registry import holds_solver
 from invsr.operators import Contrasts, acquisition
 from invsr.pipeline.run import reconstruct
-from invsr.solvers.trained import load_solver, unrolled_of
+from invsr.solvers.trained import equilibrium_of, load_solver, unrolled_of
 from invsr.testing.simulation import simulate
 from invsr.training.recipe import SolverRecipe
 from invsr.training.solver import SimulatedPatches, joint, network_of, train_solver
@@ -192,6 +192,16 @@ def test_start_from_a_solver(paths, tmp_path, kind):
                 torch.testing.assert_close(value, mine.state_dict()[name], atol=1e-3, rtol=1e-2)
         with pytest.raises(InvsrError, match="other steps or networks"):
             train_solver(paths, tmp_path / "x.safetensors", replace(SHORT, n_steps=5), start_from=start, log=None)
+
+
+def test_an_equilibrium_without_an_ending_gets_one(paths, tmp_path):
+    out, start = tmp_path / "w.safetensors", equilibrium_of(build("UNet", TINY), n_ending=0)
+    with torch.no_grad():
+        start.log_level += 0.25
+    train_solver(paths, out, replace(SHORT, kind="deq", steps=1, rate=1e-12), start_from=start, log=None)
+    found = load_solver(out, "deq")[0]
+    assert float(found.log_level) == pytest.approx(0.25, abs=1e-3)
+    assert found.ending.level.tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
 
 
 def test_the_weights_serve_reconstruct(paths, tmp_path):
