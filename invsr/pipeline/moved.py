@@ -114,7 +114,7 @@ def packages_moved(scan: Scan, target: Grid, least: float, progress: ProgressCal
     Raises
     ------
     InvsrError
-        When the slices were acquired one after the other, or are too few.
+        When the slices were not acquired by turns, or are too few.
     """
     one = _with_packages(scan, target, least, progress)
     return Motion(target.centre, (ScanMotion(scan.name, scan.grid, one.motion.numpy(), one.weights.numpy()),))
@@ -124,7 +124,10 @@ def _with_packages(scan: Scan, target: Grid, least: float, progress: ProgressCal
     """The scan with the motion of its packages."""
     count, n_slices = n_packages(scan.slice_order), scan.grid.shape[scan.through_plane]
     if count < 2:
-        raise InvsrError(f"{scan.name}: its sidecar says that slices follow each other, there are no {PACKAGES}")
+        raise InvsrError(
+            f"{scan.name}: by the times in its sidecar, slices were not acquired by turns, as every second one and "
+            f"then the others: there are no {PACKAGES}"
+        )
     if n_slices < count * FEWEST_SLICES:
         raise InvsrError(f"{scan.name}: {n_slices} slices make no {count} packages of at least {FEWEST_SLICES}")
     one = _registered(scan.cropped(), target, intensity_scale(scan))

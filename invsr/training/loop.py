@@ -148,10 +148,11 @@ def train(
         fabric.backward(loss)
         fabric.clip_gradients(model, optimiser, max_norm=1.0)
         optimiser.step()
+        rate = float(schedule.get_last_lr()[0])
         schedule.step()
         average.update_parameters(network)
         state["means"] = {name: 0.99 * state["means"].get(name, now) + 0.01 * now for name, now in figures.items()}
-        entry |= state["means"] | {"rate": float(schedule.get_last_lr()[0])}
+        entry |= state["means"] | {"rate": rate}
         if step % LOG_EVERY == 0 or step == recipe.steps:
             state["log"].append({"step": step} | entry)
             fabric.log_dict(entry, step=step)

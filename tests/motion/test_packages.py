@@ -159,5 +159,5 @@ def test_what_has_no_packages_is_refused(truth, scan):
         packages_moved(few, truth.grid, 0.1)
     times = np.arange(float(scan.grid.shape[2]))
     in_turn = Scan(invsr.Volume(scan.data, scan.grid, "head", 4.0, slice_times=times, slice_axis=2))
-    with pytest.raises(InvsrError, match="head: its sidecar says that slices follow each other"):
+    with pytest.raises(InvsrError, match="head: by the times in its sidecar, slices were not acquired by turns"):
         packages_moved(in_turn, truth.grid, 0.1)

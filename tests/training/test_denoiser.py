@@ -14,7 +14,7 @@ from invsr.models.architectures import build
 from invsr.models.weights import load_weights
 from invsr.priors.loading import pretrained
 from invsr.training.denoiser import Patches, Recipe, train_denoiser
-from invsr.training.loop import ORIGINS, _loader
+from invsr.training.loop import ORIGINS, _loader, _rate
 from invsr.training.synthesis import Anatomies
 
 TINY = {"dim": 3, "channels": [4, 8]}
@@ -156,6 +156,8 @@ def test_log(paths, tmp_path, log, steps):
     else:
         rows = list(csv.DictReader((folder / "metrics.csv").open()))
         assert [row["step"] for row in rows] == ["50", "51"] and set(rows[0]) == {"step", "loss", "gain_db", "rate"}
+        rates = [SHORT.rate * _rate(step, 51) for step in (49, 50)]  # that of the 50th step and of the 51st
+        assert [float(row["rate"]) for row in rows] == pytest.approx(rates) and rates[1] > 0
 
 
 def test_several_processes_share_each_batch(paths):
