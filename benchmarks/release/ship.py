@@ -99,7 +99,10 @@ def facts(kind, network, about, before, parameters):
         rows["Errors in training"] = f"{recipe['draws']} reconstructions by {about['solver']}, of its acquisitions"
     else:
         low, high = about["thickness"]
-        steps = f"up to {recipe['n_steps']}, the fixed point" if kind == "deq" else str(recipe["n_steps"])
+        steps = str(recipe["n_steps"])
+        if kind == "deq":
+            ending = about["driver"].get("n_ending", 0)
+            steps = f"up to {steps}, to the fixed point" + (f", and {ending} after it" if ending else "") + ","
         rows["Steps"] = f"{steps} of {recipe['step']}, loss {recipe['loss']}"
         rows["Acquisitions"] = f"slices {low:g} to {high:g} voxels thick, gaps up to {about['gap']:.0%}, all profiles"
         if about.get("kspace") == 1:

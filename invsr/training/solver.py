@@ -122,8 +122,10 @@ def train_solver(
     check(out, recipe, devices=devices, workers=workers, save_every=save_every)
     networks = _networks(recipe, network_of(start_from))
     solver: Unrolled | Equilibrium
+    passes = recipe.n_steps
     if recipe.kind == DEQ:
         solver = equilibrium_of(networks[0], recipe.step, recipe.n_steps)
+        passes += solver.n_ending
     else:
         solver = unrolled_of(networks, recipe.step, recipe.n_steps, recipe.save_memory)
     if type(start_from) is type(solver):
@@ -155,7 +157,7 @@ def train_solver(
         **seen,
         "sigma": seen["noise"],
         "data": described,
-        "multiply_adds": round(recipe.n_steps * multiply_adds(networks[0])),
+        "multiply_adds": round(passes * multiply_adds(networks[0])),
     }
 
     def write(averaged: Any, step: int) -> None:
