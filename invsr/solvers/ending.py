@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from invsr.numerics.iteration import ProgressCallback, Steps
-from invsr.solvers.plug_and_play import LAST_LEVEL, PRIOR_WEIGHT
+from invsr.solvers.plug_and_play import LAST_LEVEL, learnt_weights
 from invsr.solvers.state import Problem, Step
 from invsr.solvers.weighting import LEAST_NOISE
 
 
 class Ending(nn.Module):
-    """Steps with noise levels and weights of their own, from a volume with about as much noise as the data.
+    """Steps with noise levels and weights of their own, from the volume at the fixed point.
 
     The k-th of K steps, k from 1, has the level ``exp(level[k]) LAST_LEVEL^(k / K) sigma`` and the weight
     ``exp(weight[k]) PRIOR_WEIGHT sigma^2``: before training, the last one is that of plug-and-play.
@@ -57,9 +57,7 @@ class Ending(nn.Module):
         noise = torch.as_tensor(sigma, dtype=x.real.dtype, device=x.device).clamp(min=LEAST_NOISE * scale)
         for k in range(n_steps):
             variance = (self.level[k].exp() * LAST_LEVEL ** ((k + 1) / n_steps) * noise) ** 2
-            free = self.weight[k].exp() * PRIOR_WEIGHT * noise**2
-            lam = problem.norm * variance if step.rho_is_norm else free
-            rho = lam / variance
+            lam, rho = learnt_weights(step, problem, variance, self.weight[k], noise)
             with steps.step(n_steps - k):
                 state = step(state, problem, lam, rho)
             steps.tell({})

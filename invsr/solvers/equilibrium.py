@@ -19,7 +19,7 @@ from invsr.solvers.discrepancy import match_discrepancy, run_with_enough_noise
 from invsr.solvers.ending import Ending
 from invsr.solvers.implicit import ImplicitGradient, adjoint_of, warn_unless_found
 from invsr.solvers.observation import Observation
-from invsr.solvers.plug_and_play import PRIOR_WEIGHT, smooth_guess
+from invsr.solvers.plug_and_play import learnt_weights, smooth_guess
 from invsr.solvers.residuals import as_tuple, back_project, gain, intensity_scale
 from invsr.solvers.solution import Solution
 from invsr.solvers.state import Problem, State, Step, data_step
@@ -330,15 +330,10 @@ class Equilibrium(nn.Module):
         """The volume at the end, from that at the fixed point."""
         return x if self.ending is None else self.ending.forward(self.step, x, problem, sigma)[0]
 
-    def _weights(
-        self, sigma: float | Tensor, problem: Problem, scale: float = 1.0
-    ) -> tuple[float | Tensor, float | Tensor]:
+    def _weights(self, sigma: float | Tensor, problem: Problem, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         """lam and rho; their ratio is the square of the denoiser's noise level."""
         variance = (self.log_level.exp() * INITIAL_LEVEL * scale) ** 2 + sigma**2
-        if self.step.rho_is_norm:
-            return problem.norm * variance, problem.norm
-        lam = self.log_weight.exp() * PRIOR_WEIGHT * sigma**2
-        return lam, lam / variance
+        return learnt_weights(self.step, problem, variance, self.log_weight, sigma)
 
     def _adjoint(self, v: Tensor, x: Tensor, image: Tensor, grad: Tensor) -> Tensor:
         def solve(advance: Callable[[Tensor], Tensor], b: Tensor) -> Tensor:

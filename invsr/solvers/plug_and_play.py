@@ -209,6 +209,17 @@ def noise_schedule(x0: Tensor, sigma: float, lam: float | None = None, n_steps: 
     )
 
 
+def learnt_weights(
+    step: Step, problem: Problem, variance: Tensor, log_weight: Tensor, sigma: float | Tensor
+) -> tuple[Tensor, Tensor]:
+    """lam and rho of a trained step; their ratio is the square of the denoiser's noise level, `variance`.
+
+    lam is ``PRIOR_WEIGHT sigma^2 exp(log_weight)``, unless rho has to be the operator's norm.
+    """
+    lam = problem.norm * variance if step.rho_is_norm else PRIOR_WEIGHT * sigma**2 * log_weight.exp()
+    return lam, lam / variance
+
+
 def smooth_guess(operator: LinearOperator, y: Data) -> Tensor:
     """The volume of least slope among those that explain the data, nearly: Tikhonov with a small weight.
 

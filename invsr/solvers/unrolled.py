@@ -17,7 +17,7 @@ from invsr.operators.base import Data, LinearOperator
 from invsr.priors.base import GRADIENT, Prior
 from invsr.solvers.discrepancy import match_discrepancy, run_with_enough_noise
 from invsr.solvers.observation import Observation
-from invsr.solvers.plug_and_play import FIRST_LEVEL, LAST_LEVEL, PRIOR_WEIGHT, smooth_guess
+from invsr.solvers.plug_and_play import FIRST_LEVEL, LAST_LEVEL, learnt_weights, smooth_guess
 from invsr.solvers.residuals import back_project, gain, intensity_scale, likelihoods_of, target
 from invsr.solvers.solution import Solution
 from invsr.solvers.state import Problem, State, Step
@@ -188,9 +188,7 @@ class Unrolled(nn.Module):
             share = log_share(k, self.n_steps)
             between = (1 - share) * first.log() + share * last.log()
             variance = (2 * (self.level[k] + between)).exp()
-            free = PRIOR_WEIGHT * noise**2 * self.weight[k].exp()
-            lam = problem.norm * variance if self.step.rho_is_norm else free
-            rho = lam / variance
+            lam, rho = learnt_weights(self.step, problem, variance, self.weight[k], noise)
             problem, before = replace(problem, prior=self._prior(k).scaled(scale)), state
             problem = problem.retargeted(likelihoods, y, state.x)
             if self.save_memory and torch.is_grad_enabled():
